@@ -1,0 +1,55 @@
+"""The command `vicuna`: a table of verbs, each a module with `main(argv) -> int`, imported when chosen."""
+
+import importlib
+import sys
+
+from vicuna import __version__
+from vicuna.errors import UsageError, nearest
+from vicuna.options import command
+
+# verb: (module, what it does)
+VERBS = {
+    "demo": ("vicuna.demo", "the whole chain on a small model: clean, train, delta, serve, chat, judge, report"),
+    "data": ("vicuna.data.__main__", "clean shared conversations into training records"),
+    "template": ("vicuna.template", "list the conversation templates, or show one with the trained words coloured"),
+    "train": ("vicuna.train.__main__", "fine-tune a model on records, loss on the assistant's words only"),
+    "make-delta": ("vicuna.make_delta", "the difference between a base model and a fine-tuned one"),
+    "apply-delta": ("vicuna.apply_delta", "base + delta = model, verified bit by bit"),
+    "weights": ("vicuna.weights.__main__", "verify and inspect checkpoints and deltas"),
+    "serve": ("vicuna.serve.__main__", "controller, workers, OpenAI-compatible API and web page in one command"),
+    "chat": ("vicuna.serve.chat", "chat in the terminal"),
+    "eval": ("vicuna.eval.__main__", "answer questions, judge the answers, report with statistics"),
+}
+
+
+def usage() -> str:
+    """The text of `vicuna --help`."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: vicuna VERB [OPTION ...]",
+            "",
+            "Turn shared conversations into a chatbot of your own, and find out how good it is.",
+            "",
+            *lines,
+            "",
+            "vicuna VERB --help tells about one verb; vicuna --version prints the version.",
+        ]
+    )
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb named first, with the rest of the arguments."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb == "--version":
+        print(f"vicuna {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UsageError(f"vicuna: unknown verb '{verb}'; {nearest(verb, VERBS)}")
+    return importlib.import_module(VERBS[verb][0]).main(rest)

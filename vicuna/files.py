@@ -1,0 +1,133 @@
+"""Files that are either whole or not there.
+
+Everything the programs write goes to a temporary name beside its final one, reaches the disk, and is then renamed, so
+that a kill or a full disk never leaves half a file under a name that somebody trusts.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from vicuna.errors import VicunaError
+
+CHUNK_BYTES = 1 << 20
+
+
+def vicuna_home() -> Path:
+    """The folder for what is made once and kept: `$VICUNA_HOME`, or `vicuna` in the user's cache folder."""
+    if home := os.environ.get("VICUNA_HOME"):
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vicuna"
+
+
+def fsync_directory(path: Path | str) -> None:
+    """Make the names in a folder durable (a rename is not, until its folder is synced)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO[Any]]:
+    """Open a file that gets its name only when the block ends well.
+
+    Raises:
+        VicunaError: the file exists and `overwrite` is false.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise VicunaError(f"{path} already exists; choose another name or delete it first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_directory(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+    """Fill a temporary folder that takes the place of `path` only when the block ends well.
+
+    Raises:
+        VicunaError: `path` is a file, or a folder that holds something and `overwrite` is false.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and not overwrite and any(path.iterdir())):
+        raise VicunaError(f"{path} exists and is not empty; choose another folder or empty this one first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _fsync_file(file)
+        for folder in [temporary, *(entry for entry in temporary.rglob("*") if entry.is_dir())]:
+            fsync_directory(folder)
+        _replace_directory(temporary, path)
+        fsync_directory(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _replace_directory(source: Path, target: Path) -> None:
+    """Rename `source` to `target`; a filled target steps aside first, since a rename cannot replace it."""
+    if not target.exists() or not any(target.iterdir()):
+        os.replace(source, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    os.replace(target, aside)
+    os.replace(source, target)
+    shutil.rmtree(aside)
+
+
+def _fsync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def ensure_free_space(path: Path | str, size_bytes: int, what: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        VicunaError: the file system of `path` (or of its nearest existing parent) has less than `size_bytes` free.
+    """
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes:
+        need, have = size_bytes / 2**30, free / 2**30
+        raise VicunaError(f"{what} needs {need:.2f} GiB but {folder} has {have:.2f} GiB free; free some or choose another disk")

@@ -1,0 +1,101 @@
+"""JSON and JSON lines: read with the place of every mistake, written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vicuna.errors import VicunaError
+from vicuna.files import atomic_file
+
+Row = dict[str, Any]
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        VicunaError: the file is missing, not UTF-8 or not JSON; the message has line and column.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise VicunaError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise VicunaError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from None
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys, atomically."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+
+
+def read_jsonl(path: Path | str) -> Iterator[Row]:
+    """The objects of a JSON lines file, one by one; empty lines are skipped.
+
+    Raises:
+        VicunaError: the file is missing, or a line is not UTF-8 or not a JSON object; the message has the line.
+    """
+    try:
+        file = Path(path).open("rb")
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield parse_line(line, f"{path}:{number}")
+
+
+def parse_line(line: bytes, place: str) -> Row:
+    """One JSON object.
+
+    Raises:
+        VicunaError: not UTF-8, not JSON or not an object; the message begins with `place`.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise VicunaError(f"{place}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise VicunaError(f"{place}: not JSON ({error.msg}, column {error.colno})") from None
+    if not isinstance(row, dict):
+        raise VicunaError(f"{place}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def format_line(row: Row) -> str:
+    """One JSON lines row, newline included."""
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
+    """Write rows atomically and return how many there were."""
+    count = 0
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(format_line(row))
+            count += 1
+    return count
+
+
+def append_jsonl(path: Path | str, row: Row) -> None:
+    """Add one row with one write, and return when it is on the disk.
+
+    A line that a kill cut short is closed first, so that it cannot swallow this one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = format_line(row).encode("utf-8")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

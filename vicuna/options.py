@@ -1,0 +1,240 @@
+"""One frozen dataclass per program is the only home of a default, a unit and a help text.
+
+Flags, the config file and `--help` are made from it here; `command` is the frame round every program's `main`, where
+an error becomes one line and an exit code (0 ok, 1 failure, 2 usage, 3 verification failed, 130 Ctrl-C).
+"""
+
+import argparse
+import dataclasses
+import errno
+import functools
+import json
+import os
+import sys
+import tomllib
+import traceback
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+from vicuna.errors import UsageError, VicunaError, nearest
+from vicuna.files import atomic_file
+
+T = TypeVar("T")
+Main = Callable[[list[str] | None], int]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    choices: Sequence[Any] | None = None,
+    aliases: tuple[str, ...] = (),
+    positional: bool = False,
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is also a flag. Without a default the flag must be given.
+
+    Args:
+        help: what it does, with its unit.
+        aliases: other flag names accepted, with their dashes: `--delta-path`.
+        positional: a bare argument instead of a flag.
+    """
+    metadata = {"help": help, "choices": choices, "aliases": aliases, "positional": positional, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(
+    options_class: type[T], argv: Sequence[str] | None, *, prog: str, description: str, epilog: str = ""
+) -> T:
+    """Read the options from the command line and, beneath it, from `--config FILE` (TOML or JSON).
+
+    Raises:
+        UsageError: an unknown flag, a value of the wrong type, a required one missing, a bad config file.
+        SystemExit: `--help` was asked for.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    fields = {field.name: field for field in dataclasses.fields(options_class)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(options_class)
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for name, field in fields.items():
+        _add_argument(parser, field, hints[name])
+    parser.add_argument("--config", metavar="FILE", help="read options from a TOML or JSON file; flags win over it")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    given = vars(parser.parse_args([_dashed(argument) for argument in arguments]))
+    given.pop("debug", None)
+    config = given.pop("config", None)
+    values = {**(_read_config(config, fields, hints) if config else {}), **given}
+    for name, field in fields.items():
+        if name not in values and field.default is dataclasses.MISSING:
+            raise UsageError(f"{prog}: {_flag(field)} is required (see {prog} --help)")
+    return options_class(**{name: _as_tuple(value, hints[name]) for name, value in values.items()})
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """The options as plain JSON values."""
+    return {name: _plain(value) for name, value in vars(options).items()}
+
+
+def save(options: Any, path: Path | str) -> None:
+    """Write the options beside a program's output, in the form that `--config` reads."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(to_dict(options), indent=2, ensure_ascii=False) + "\n")
+
+
+def command(main: Callable[..., int]) -> Main:
+    """Turn what a program raises into one line on stderr and an exit code; `--debug` adds the traceback."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except SystemExit as leaving:  # --help
+            return leaving.code if isinstance(leaving.code, int) else 0
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader of our stdout has gone (`| head`); give Python something to flush into at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (VicunaError, OSError) as error:
+            if "--debug" in (sys.argv if argv is None else argv):
+                traceback.print_exc()
+            else:
+                print(f"error: {describe(error)}", file=sys.stderr)
+            return error.exit_code if isinstance(error, VicunaError) else 1
+
+    return wrapped
+
+
+def describe(error: Exception) -> str:
+    """One line for a person: what went wrong, with what, and the way out where one is known."""
+    if not isinstance(error, OSError):
+        return " ".join(str(error).split())
+    name = error.filename if error.filename is not None else "a file or address"
+    hints = {
+        errno.ENOSPC: "no space left on its disk; free some or choose another disk",
+        errno.EDQUOT: "your disk quota is used up; free some or choose another disk",
+        errno.EACCES: "permission denied; choose a place you may write to",
+        errno.EROFS: "its file system is read-only; choose another place",
+        errno.ENOENT: "no such file or directory",
+        errno.EADDRINUSE: "the address is in use; choose another port",
+    }
+    return f"{name}: {hints.get(error.errno or 0, error.strerror or str(error))}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def _dashed(argument: str) -> str:
+    """`--learning_rate=1` means `--learning-rate=1`."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _flag(field: dataclasses.Field[Any]) -> str:
+    return field.name.upper() if field.metadata["positional"] else "--" + field.name.replace("_", "-")
+
+
+def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    metadata, default = field.metadata, field.default
+    kind, is_many, choices = _unwrap(hint)
+    text = metadata["help"].replace("%", "%%")
+    if default is dataclasses.MISSING:
+        text += " (required)" if not metadata["positional"] else ""
+    elif default is not None and default != () and not isinstance(default, bool):
+        text += f" (default: {default})".replace("%", "%%")
+    elif isinstance(default, bool) and kind is bool:
+        text += f" (default: {'yes' if default else 'no'})"
+    keywords: dict[str, Any] = {"help": text}
+    if kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction
+    else:
+        keywords |= {"type": kind, "choices": metadata["choices"] or choices}
+        # Without a metavar argparse prints the choices themselves, which is better.
+        keywords["metavar"] = metadata["metavar"] or (None if keywords["choices"] else kind.__name__.upper())
+        if is_many:
+            keywords["nargs"] = "+" if default is dataclasses.MISSING else "*"
+    if metadata["positional"]:
+        keywords["metavar"] = metadata["metavar"] or field.name.upper()
+        if not is_many and default is not dataclasses.MISSING:
+            keywords["nargs"] = "?"
+        parser.add_argument(field.name, **keywords)
+    else:
+        parser.add_argument(_flag(field), *metadata["aliases"], dest=field.name, **keywords)
+
+
+def _unwrap(hint: Any) -> tuple[type, bool, Sequence[Any] | None]:
+    """The value type of a field, whether it takes many values, and its choices."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    is_many = typing.get_origin(hint) is tuple
+    if is_many:
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        return type(choices[0]), is_many, choices
+    return hint, is_many, None
+
+
+def _as_tuple(value: Any, hint: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _read_config(path: str, fields: dict[str, dataclasses.Field[Any]], hints: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text("utf-8")
+        table = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: no such file") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not TOML or JSON ({error})") from None
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            raise UsageError(f"--config {path}: unknown option '{key}'; {nearest(name, fields)}")
+        values[name] = _convert(value, hints[name], f"--config {path}: {key}")
+        choices = fields[name].metadata["choices"] or _unwrap(hints[name])[2]
+        if choices and values[name] is not None and values[name] not in choices:
+            raise UsageError(f"--config {path}: {key} is {value!r}; choose one of {', '.join(map(str, choices))}")
+    return values
+
+
+def _convert(value: Any, hint: Any, place: str) -> Any:
+    kind, is_many, _ = _unwrap(hint)
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if is_many:
+        if not isinstance(value, list):
+            raise UsageError(f"{place} is {value!r}; it takes a list")
+        return tuple(_convert(item, kind, place) for item in value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UsageError(f"{place} is {value!r}; it takes a value of type {kind.__name__}")
+    return value
