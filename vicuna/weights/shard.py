@@ -1,0 +1,197 @@
+"""One safetensors file: what its header says, believed only after it is checked; and the plan of files to write.
+
+The format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON header
+`{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {..}}`, then the tensors' bytes without holes.
+Comes before `checkpoint`, which reads and writes whole models of such files.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vicuna.errors import VicunaError
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
+SINGLE_NAME = "model.safetensors"
+ELEMENT_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a header says about one tensor. `offset` counts from the start of the shard's data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * ELEMENT_BYTES[self.dtype]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file: its name, its exact header bytes, its tensors in the order of their data."""
+
+    file_name: str
+    header: bytes
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def preamble(self) -> bytes:
+        """The file's bytes before the data."""
+        return len(self.header).to_bytes(8, "little") + self.header
+
+    @property
+    def size_bytes(self) -> int:
+        """The whole file's size."""
+        return len(self.preamble) + sum(tensor.size_bytes for tensor in self.tensors)
+
+
+def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Tensor, ...]:
+    """The tensors of a safetensors header, in the order of their data.
+
+    Args:
+        header: the JSON bytes.
+        data_bytes: how many bytes of data follow it in the file, or None when there is no file yet.
+        where: what to call it in a message.
+
+    Raises:
+        VicunaError: the header is not what the format allows, or does not fit the file.
+    """
+
+    def fail(reason: str) -> VicunaError:
+        return VicunaError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
+
+    try:
+        entries = json.loads(header, object_pairs_hook=_unique_object)
+    except (ValueError, RecursionError) as error:
+        raise fail(f"its header is not JSON ({error})") from None
+    if not isinstance(entries, dict):
+        raise fail("its header is not a JSON object")
+    spans = []
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            is_plain = isinstance(dtype, str) and all(
+                type(number) is int and number >= 0 for number in [*shape, begin, end]
+            )
+        except (TypeError, KeyError, ValueError):
+            is_plain = False
+        if not is_plain:
+            raise fail(f"the entry of tensor {name!r} is not a dtype, a shape and two offsets")
+        if dtype not in ELEMENT_BYTES:
+            raise fail(f"tensor {name!r} has dtype {dtype!r} (known: {', '.join(ELEMENT_BYTES)})")
+        tensor = Tensor(name, dtype, tuple(shape), begin)
+        if end - begin != tensor.size_bytes:
+            raise fail(f"tensor {tensor} should have {tensor.size_bytes} bytes, its offsets say {end - begin}")
+        spans.append(tensor)
+    spans.sort(key=lambda tensor: (tensor.offset, tensor.size_bytes))
+    position = 0
+    for tensor in spans:
+        if tensor.offset != position:
+            raise fail(f"tensor {tensor.name!r} starts at byte {tensor.offset} of the data, not at {position}")
+        position += tensor.size_bytes
+    if data_bytes is not None and position != data_bytes:
+        raise fail(f"its header describes {position} bytes of data, the file holds {data_bytes}")
+    return tuple(spans)
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return entries
+
+
+def read_shard(path: Path) -> Shard:
+    """Read and check one safetensors file's header; the data stays on disk.
+
+    Raises:
+        VicunaError: the file is missing, cut short, or lies about itself.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise VicunaError(f"{path} is damaged or not safetensors: {size} bytes cannot hold its header")
+            header = file.read(length)
+    except (FileNotFoundError, IsADirectoryError):
+        raise VicunaError(f"{path} is missing; fetch the checkpoint again") from None
+    return Shard(path.name, header, parse_header(header, size - 8 - length, str(path)))
+
+
+def check_shard_name(name: object, where: str) -> str:
+    """A shard's file name that stays in its own folder.
+
+    Raises:
+        VicunaError: it is not a plain `.safetensors` file name.
+    """
+    if (
+        not isinstance(name, str)
+        or not name.endswith(".safetensors")
+        or name.startswith(".")
+        or set(name) & set("/\\\0:")
+    ):
+        raise VicunaError(
+            f"{where} names the shard {name!r}, which is no plain .safetensors file name; do not trust it"
+        )
+    return name
+
+
+def plan_shards(
+    tensors: Iterable[Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES, metadata: Mapping[str, str] | None = None
+) -> tuple[list[Shard], bytes | None]:
+    """Lay tensors out in files of at most `max_shard_bytes` of data (a larger tensor gets a file of its own).
+
+    Returns:
+        The shards, and the index file's bytes (None for a single file).
+    """
+    groups: list[list[Tensor]] = [[]]
+    filled = 0
+    for tensor in tensors:
+        if groups[-1] and filled + tensor.size_bytes > max_shard_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(Tensor(tensor.name, tensor.dtype, tensor.shape, filled))
+        filled += tensor.size_bytes
+    count = len(groups)
+    names = [SINGLE_NAME] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    shards = [
+        Shard(name, _build_header(group, {"format": "pt"} if metadata is None else metadata), tuple(group))
+        for name, group in zip(names, groups, strict=True)
+    ]
+    return shards, build_index(shards) if count > 1 else None
+
+
+def _build_header(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for tensor in tensors:
+        offsets = [tensor.offset, tensor.offset + tensor.size_bytes]
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    return header + b" " * (-len(header) % 8)  # so that the data starts aligned
+
+
+def build_index(shards: Iterable[Shard]) -> bytes:
+    """The bytes of `model.safetensors.index.json`."""
+    shards = list(shards)
+    total = sum(tensor.size_bytes for shard in shards for tensor in shard.tensors)
+    weight_map = {tensor.name: shard.file_name for shard in shards for tensor in shard.tensors}
+    value = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    return (json.dumps(value, indent=2) + "\n").encode()
