@@ -130,4 +130,6 @@ def ensure_free_space(path: Path | str, size_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         need, have = size_bytes / 2**30, free / 2**30
-        raise VicunaError(f"{what} needs {need:.2f} GiB but {folder} has {have:.2f} GiB free; free some or choose another disk")
+        raise VicunaError(
+            f"{what} needs {need:.2f} GiB but {folder} has {have:.2f} GiB free; free some or choose another disk"
+        )

@@ -46,9 +46,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def parse(
-    options_class: type[T], argv: Sequence[str] | None, *, prog: str, description: str, epilog: str = ""
-) -> T:
+def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, description: str, epilog: str = "") -> T:
     """Read the options from the command line and, beneath it, from `--config FILE` (TOML or JSON).
 
     Raises:

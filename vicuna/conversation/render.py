@@ -1,0 +1,119 @@
+"""Messages to text: the one loop that puts a prompt together.
+
+The result is a list of segments that know whether they are a template's mark or somebody's words, and whether the model
+has to produce them. `tokens` turns segments into ids; `render` joins them into text with the spans of the replies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vicuna.conversation.message import Message, TemplateError
+from vicuna.conversation.templates import HF, Template
+
+
+class Segment(NamedTuple):
+    """A piece of the text.
+
+    Attributes:
+        is_mark: written by the template, so control tokens in it are meant; otherwise they are only text.
+        is_reply: produced by the model, so trained on.
+    """
+
+    text: str
+    is_mark: bool
+    is_reply: bool = False
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A conversation as text.
+
+    Attributes:
+        reply_spans: `[start, end)` character offsets of the replies, end mark included. `text[:start]` is exactly the
+            prompt for that reply.
+    """
+
+    text: str
+    reply_spans: list[tuple[int, int]]
+
+
+def render(
+    messages: Sequence[Message],
+    template: Template,
+    *,
+    add_generation_prompt: bool = False,
+    bos_token: str | None = None,
+    eos_token: str | None = None,
+) -> Rendering:
+    """The text of a conversation, and where its replies are.
+
+    Args:
+        add_generation_prompt: end with what stands before the next reply.
+        bos_token, eos_token: the tokenizer's (the template's own where None).
+
+    Raises:
+        TemplateError: the template is `hf`, which only a tokenizer can render (`encode`, `encode_prompt`).
+    """
+    if template.name == HF:
+        raise TemplateError("the template 'hf' is in the tokenizer: use it with a tokenizer, or name another template")
+    resolved = template.resolve(bos_token, eos_token)
+    return join(segments(messages, resolved, add_generation_prompt=add_generation_prompt))
+
+
+def join(parts: Sequence[Segment]) -> Rendering:
+    """Segments as text; neighbouring reply segments are one span."""
+    spans: list[tuple[int, int]] = []
+    position, was_reply = 0, False
+    for part in parts:
+        end = position + len(part.text)
+        if part.is_reply and was_reply:
+            spans[-1] = (spans[-1][0], end)
+        elif part.is_reply:
+            spans.append((position, end))
+        position, was_reply = end, part.is_reply
+    return Rendering("".join(part.text for part in parts), spans)
+
+
+def segments(messages: Sequence[Message], template: Template, *, add_generation_prompt: bool = False) -> list[Segment]:
+    """The conversation piece by piece. `template` is resolved: BOS and EOS are filled in."""
+    if template.default_system is not None and not (messages and messages[0].role == "system"):
+        messages = [Message("system", template.default_system), *messages]
+    parts = [Segment(template.begin, is_mark=True)]
+    waiting: list[Segment] = []  # system text that stands inside the next user message
+    for message in messages:
+        before, after = template.marks(message.role)
+        if message.role == "system" and template.system_in_user:
+            if message.content:
+                waiting += [Segment(before, True), Segment(message.content, False), Segment(after, True)]
+        elif message.role == "user":
+            parts += [Segment(before, True), *waiting, Segment(message.content, False), Segment(after, True)]
+            waiting = []
+        else:
+            parts += _alone(waiting, template)
+            waiting = []
+            if message.role == "assistant":
+                parts += _reply(message.content, template)
+            else:
+                parts += [Segment(before, True), Segment(message.content, False), Segment(after, True)]
+    parts += _alone(waiting, template)
+    if add_generation_prompt:
+        parts.append(Segment(template.assistant.before, True))
+    return [part for part in parts if part.text]
+
+
+def _reply(content: str, template: Template) -> list[Segment]:
+    return [
+        Segment(template.assistant.before, True),
+        Segment(template.reply_lead, True, True),
+        Segment(content, False, True),
+        Segment(template.reply_end, True, True),
+        Segment(template.assistant.after, True),
+    ]
+
+
+def _alone(waiting: list[Segment], template: Template) -> list[Segment]:
+    """System text with no user message to stand in gets a user turn of its own."""
+    if not waiting:
+        return []
+    return [Segment(template.user.before, True), *waiting, Segment(template.user.after, True)]

@@ -1,0 +1,238 @@
+"""Segments to token ids: the same ids in training and in serving, and no way for a text to forge a turn.
+
+Two rules make both true by construction. The text is cut into runs at every control token and at both ends of every
+reply, and each run is tokenized by itself: so the ids before a reply cannot depend on the reply. And control tokens
+enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as letters.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vicuna.conversation.jinja import hf_segments
+from vicuna.conversation.message import Message, TemplateError
+from vicuna.conversation.render import Segment, segments
+from vicuna.conversation.templates import HF, Template
+
+IGNORE_INDEX = -100
+# A run in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because sentencepiece
+# tokenizers put a space before whatever they are given.
+ANCHOR = "\n"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A conversation as training data.
+
+    Attributes:
+        input_ids: (T,) token ids.
+        labels: (T,) the same ids inside replies, IGNORE_INDEX elsewhere.
+        reply_spans: `[start, end)` token offsets of the replies. `input_ids[:start]` is exactly the prompt for it.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    reply_spans: list[tuple[int, int]]
+
+
+def encode(messages: Sequence[Message], template: Template, tokenizer: Any) -> Encoding:
+    """Token ids and labels for training.
+
+    Raises:
+        TemplateError: the template and the tokenizer do not fit (no end of sequence token, no chat template for `hf`).
+    """
+    encoder = _encoder(template, tokenizer)
+    input_ids: list[int] = []
+    labels: list[int] = []
+    spans: list[tuple[int, int]] = []
+    was_reply = False
+    for ids, is_reply in encoder.encode(_segments(messages, template, encoder, add_generation_prompt=False)):
+        start, end = len(input_ids), len(input_ids) + len(ids)
+        input_ids += ids
+        labels += ids if is_reply else [IGNORE_INDEX] * len(ids)
+        if is_reply:
+            if was_reply:
+                start = spans.pop()[0]
+            spans.append((start, end))
+        was_reply = is_reply
+    return Encoding(input_ids, labels, spans)
+
+
+def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: Any) -> list[int]:
+    """The ids a server sends so that the model writes the next reply.
+
+    Equal to `encode(messages + reply).input_ids` cut before that reply, whatever the reply is.
+
+    Raises:
+        TemplateError: as `encode`.
+    """
+    encoder = _encoder(template, tokenizer)
+    parts = _segments(messages, template, encoder, add_generation_prompt=True)
+    return [token for ids, _ in encoder.encode(parts) for token in ids]
+
+
+def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
+    """The ids that end a reply: the tokenizer's end of sequence, and the template's own."""
+    encoder = _encoder(template, tokenizer)
+    names = {tokenizer.eos_token, *_resolved(template, encoder).stop_tokens}
+    if template.name == HF:
+        reply = hf_segments([Message("user", "a"), Message("assistant", "b")], tokenizer, encoder.control_pattern)
+        names |= {token for part in reply if part.is_mark and part.is_reply for token in encoder.tokens_in(part.text)}
+    return {encoder.control[name] for name in names if name in encoder.control}
+
+
+def _resolved(template: Template, encoder: "_Encoder") -> Template:
+    tokenizer = encoder.tokenizer
+    return template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
+
+
+def _segments(
+    messages: Sequence[Message], template: Template, encoder: "_Encoder", *, add_generation_prompt: bool
+) -> list[Segment]:
+    tokenizer = encoder.tokenizer
+    if template.name == HF:
+        return hf_segments(messages, tokenizer, encoder.control_pattern, add_generation_prompt=add_generation_prompt)
+    if not tokenizer.eos_token:
+        raise TemplateError(f"the tokenizer {_name(tokenizer)} has no eos_token, so no reply could end; set one")
+    return segments(messages, _resolved(template, encoder), add_generation_prompt=add_generation_prompt)
+
+
+def _name(tokenizer: Any) -> str:
+    return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+
+
+@dataclass
+class _Run:
+    """Text to be tokenized in one go, or one control token. `place` is what stands before it."""
+
+    text: str
+    is_reply: bool
+    place: str  # "start", "after control" or "after text"
+    control_id: int | None = None
+
+
+class _Encoder:
+    """What must be known of a tokenizer before text can be cut into runs, found out once by trying it."""
+
+    def __init__(self, template: Template, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        # Control tokens by their text. Added tokens that are not `special` (runs of spaces, HTML tags) are words,
+        # unless this template writes them.
+        written = "".join((*template.system, *template.user, *template.assistant, *template.tool, template.reply_end))
+        self.control = {
+            token.content: index
+            for index, token in tokenizer.added_tokens_decoder.items()
+            if token.special or (token.content.strip() and token.content in written)
+        }
+        self.control |= {
+            token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens if token
+        }
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self.control_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.control_ids = set(self.control.values())
+        self.anchor_ids = self._tokenize([ANCHOR])[0]
+        self.needs_anchor = self._tokenize(["x"])[0] != self._tokenize([ANCHOR + "x"])[0][len(self.anchor_ids) :]
+        self.anchors_after_control = self.needs_anchor and not self._adds_space_after_control()
+
+    def tokens_in(self, text: str) -> list[str]:
+        """The control tokens that a mark contains."""
+        return self.control_pattern.findall(text)
+
+    def encode(self, parts: Sequence[Segment]) -> list[tuple[list[int], bool]]:
+        """The ids of each run, and whether they belong to a reply."""
+        runs = self._runs(parts)
+        texts = [run for run in runs if run.control_id is None]
+        anchored = [run.place == "after text" or self._is_anchored_after_control(run) for run in texts]
+        given = [ANCHOR + run.text if anchor else run.text for run, anchor in zip(texts, anchored, strict=True)]
+        found = iter(zip(self._tokenize(given) if given else [], anchored, texts, strict=True))
+        return [
+            ([run.control_id] if run.control_id is not None else self._checked(*next(found)), run.is_reply)
+            for run in runs
+        ]
+
+    def _is_anchored_after_control(self, run: _Run) -> bool:
+        return run.place == "after control" and self.anchors_after_control
+
+    def _runs(self, parts: Sequence[Segment]) -> list[_Run]:
+        runs: list[_Run] = []
+        text, is_reply, place = "", False, "start"
+
+        def flush() -> None:
+            nonlocal text, place
+            if text:
+                runs.append(_Run(text, is_reply, place if self.needs_anchor else "start"))
+                text, place = "", "after text"
+
+        for part in parts:
+            if part.is_reply != is_reply:
+                flush()
+                is_reply = part.is_reply
+            if not part.is_mark:
+                text += part.text
+                continue
+            position = 0
+            for match in self.control_pattern.finditer(part.text):
+                text += part.text[position : match.start()]
+                flush()
+                # The first token of all is the beginning of sequence: what follows is still the start of the text.
+                place = "after control" if runs else "start"
+                runs.append(_Run("", is_reply, place, self.control[match.group()]))
+                position = match.end()
+            text += part.text[position:]
+        flush()
+        return runs
+
+    def _checked(self, ids: list[int], is_anchored: bool, run: _Run) -> list[int]:
+        """Cut the anchor off, and make sure that no control token came out of text."""
+        if is_anchored:
+            size = len(self.anchor_ids)
+            assert ids[:size] == self.anchor_ids, f"the anchor merged with {run.text[:20]!r}"
+            ids = ids[size:]
+        if not self.control_ids.isdisjoint(ids):
+            return self._tokenize_apart(run.text)
+        return ids
+
+    def _tokenize_apart(self, text: str) -> list[int]:
+        """Text with control tokens that the tokenizer would recognise in spite of all: cut each after a letter."""
+        pieces, position = [], 0
+        for match in self.control_pattern.finditer(text):
+            pieces.append(text[position : match.start() + 1])
+            position = match.start() + 1
+        pieces.append(text[position:])
+        ids = [token for piece in self._tokenize([piece for piece in pieces if piece]) for token in piece]
+        assert self.control_ids.isdisjoint(ids), f"{text[:40]!r} still holds a control token"
+        return ids
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        """(N,) lists of ids; control tokens spelled in the texts are tokenized as letters."""
+        output = self.tokenizer(
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,  # no warning about long texts: the caller counts
+        )
+        ids: list[list[int]] = output["input_ids"]
+        return ids
+
+    def _adds_space_after_control(self) -> bool:
+        """Whether the tokenizer itself puts its space before text behind a control token ("legacy" LLaMA does)."""
+        control = self.tokenizer.eos_token
+        if not control:
+            return False
+        whole = self.tokenizer([control + "x"], add_special_tokens=False, return_attention_mask=False)["input_ids"][0]
+        return bool(whole[1:] == self._tokenize(["x"])[0])
+
+
+def _encoder(template: Template, tokenizer: Any) -> _Encoder:
+    """The encoder of this pair, kept on the tokenizer so that it lives as long."""
+    kept: dict[str, _Encoder] = tokenizer.__dict__.setdefault("_vicuna_encoders", {})
+    if template.name not in kept:
+        kept[template.name] = _Encoder(template, tokenizer)
+    return kept[template.name]
+
+
+def encode_anchor(template: Template, tokenizer: Any) -> list[int]:
+    """The ids of `ANCHOR`, which stand in for the prompt where a reply is decoded."""
+    return list(_encoder(template, tokenizer).anchor_ids)
