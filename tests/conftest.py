@@ -32,7 +32,11 @@ def bpe_tokenizer_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    corpus = [Path(__file__).read_text("utf-8"), Path(os.__file__).read_text("utf-8"), "hello world, how are you? " * 50]
+    corpus = [
+        Path(__file__).read_text("utf-8"),
+        Path(os.__file__).read_text("utf-8"),
+        "hello world, how are you? " * 50,
+    ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -5,7 +5,7 @@ import sys
 
 from vicuna import __version__
 from vicuna.errors import UsageError, nearest
-from vicuna.options import command
+from vicuna.options import Main, command
 
 # verb: (module, what it does)
 VERBS = {
@@ -52,4 +52,5 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         raise UsageError(f"vicuna: unknown verb '{verb}'; {nearest(verb, VERBS)}")
-    return importlib.import_module(VERBS[verb][0]).main(rest)
+    program: Main = importlib.import_module(VERBS[verb][0]).main
+    return program(rest)

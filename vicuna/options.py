@@ -75,7 +75,7 @@ def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, desc
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
             raise UsageError(f"{prog}: {_flag(field)} is required (see {prog} --help)")
-    return options_class(**{name: _as_tuple(value, hints[name]) for name, value in values.items()})
+    return options_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def to_dict(options: Any) -> dict[str, Any]:
@@ -187,10 +187,6 @@ def _unwrap(hint: Any) -> tuple[type, bool, Sequence[Any] | None]:
         choices = typing.get_args(hint)
         return type(choices[0]), is_many, choices
     return hint, is_many, None
-
-
-def _as_tuple(value: Any, hint: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,8 @@ body { margin: 0 auto; padding: 2rem 1rem 5rem; max-width: 62rem; font: 16px/1.5
        color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
 h1 { font-size: 1.8rem; margin: 0 0 .5rem; } h2 { margin: 2.2rem 0 .6rem; font-size: 1.3rem; }
 h3 { margin: 1.4rem 0 .4rem; font-size: 1.05rem; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; display: block;
+        overflow-x: auto; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--faint); font-weight: 600; } td.number, th.number { text-align: right; }
 pre { background: var(--panel); padding: .8rem 1rem; overflow-x: auto; border-radius: 6px; white-space: pre-wrap;
@@ -238,9 +239,8 @@ class _Frame:
             parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" class="faint">{value:,.6g}</text>')
         for value in self.x_ticks:
-            parts.append(
-                f'<text x="{self.x(value):.1f}" y="{bottom + 16}" text-anchor="middle" class="faint">{value:,.6g}</text>'
-            )
+            x, y = self.x(value), bottom + 16
+            parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle" class="faint">{value:,.6g}</text>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">{html.escape(x_label)}</text>')
         parts.append(

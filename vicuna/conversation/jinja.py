@@ -191,9 +191,9 @@ def hf_segments(
         if lead:
             last = parts.pop()
             assert last.is_mark and last.text.endswith(lead), "the lead of a reply is part of the mark before it"
-            parts += [Segment(last.text[: -len(lead)], True), Segment(lead, True, True)]
+            parts += [Segment(last.text[: -len(lead)], True), Segment(lead, True, index)]
         end = match.end() if (match := control_pattern.search(mark)) else 0
-        parts += [Segment(content, False, True), Segment(mark[:end], True, True), Segment(mark[end:], True)]
+        parts += [Segment(content, False, index), Segment(mark[:end], True, index), Segment(mark[end:], True)]
     return [part for part in parts if part.text]
 
 

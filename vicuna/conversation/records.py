@@ -66,10 +66,10 @@ def _turns(turns: Any, key: str, role_key: str, text_key: str, roles: dict[str, 
 def _text(value: Any, place: str) -> str:
     """A text, or a list of text parts as OpenAI writes them."""
     if isinstance(value, list):
-        parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in value]
-        if any(not isinstance(part, str) for part in parts):
+        parts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
+        if len(parts) < len(value) or not all(isinstance(part, str) for part in parts):
             raise RecordError(f"{place} holds a part that is not text")
-        value = "".join(parts)
+        value = "".join(map(str, parts))
     if not isinstance(value, str):
         raise RecordError(f"{place} is {type(value).__name__}, not a text")
     try:

@@ -17,12 +17,12 @@ class Segment(NamedTuple):
 
     Attributes:
         is_mark: written by the template, so control tokens in it are meant; otherwise they are only text.
-        is_reply: produced by the model, so trained on.
+        reply: the index of the reply it belongs to, which the model produces and is trained on; None elsewhere.
     """
 
     text: str
     is_mark: bool
-    is_reply: bool = False
+    reply: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,15 @@ def render(
 
 
 def join(parts: Sequence[Segment]) -> Rendering:
-    """Segments as text; neighbouring reply segments are one span."""
-    spans: list[tuple[int, int]] = []
-    position, was_reply = 0, False
+    """Segments as text, with the span of each reply."""
+    spans: dict[int, tuple[int, int]] = {}
+    position = 0
     for part in parts:
         end = position + len(part.text)
-        if part.is_reply and was_reply:
-            spans[-1] = (spans[-1][0], end)
-        elif part.is_reply:
-            spans.append((position, end))
-        position, was_reply = end, part.is_reply
-    return Rendering("".join(part.text for part in parts), spans)
+        if part.reply is not None:
+            spans[part.reply] = (spans.get(part.reply, (position, end))[0], end)
+        position = end
+    return Rendering("".join(part.text for part in parts), list(spans.values()))
 
 
 def segments(messages: Sequence[Message], template: Template, *, add_generation_prompt: bool = False) -> list[Segment]:
@@ -81,7 +79,7 @@ def segments(messages: Sequence[Message], template: Template, *, add_generation_
         messages = [Message("system", template.default_system), *messages]
     parts = [Segment(template.begin, is_mark=True)]
     waiting: list[Segment] = []  # system text that stands inside the next user message
-    for message in messages:
+    for index, message in enumerate(messages):
         before, after = template.marks(message.role)
         if message.role == "system" and template.system_in_user:
             if message.content:
@@ -93,7 +91,7 @@ def segments(messages: Sequence[Message], template: Template, *, add_generation_
             parts += _alone(waiting, template)
             waiting = []
             if message.role == "assistant":
-                parts += _reply(message.content, template)
+                parts += _reply(message.content, index, template)
             else:
                 parts += [Segment(before, True), Segment(message.content, False), Segment(after, True)]
     parts += _alone(waiting, template)
@@ -102,12 +100,12 @@ def segments(messages: Sequence[Message], template: Template, *, add_generation_
     return [part for part in parts if part.text]
 
 
-def _reply(content: str, template: Template) -> list[Segment]:
+def _reply(content: str, index: int, template: Template) -> list[Segment]:
     return [
         Segment(template.assistant.before, True),
-        Segment(template.reply_lead, True, True),
-        Segment(content, False, True),
-        Segment(template.reply_end, True, True),
+        Segment(template.reply_lead, True, index),
+        Segment(content, False, index),
+        Segment(template.reply_end, True, index),
         Segment(template.assistant.after, True),
     ]
 

@@ -26,8 +26,11 @@ class ReplyDecoder:
     def __init__(self, template: Template, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
         self.tokenizer = tokenizer
-        self.stop_strings = [text for text in (*resolved.stop, *stop) if text]
         self.stop_token_ids = stop_token_ids(template, tokenizer)
+        # A stop token that this tokenizer does not have is written in letters, so it is a stop string.
+        known = set(tokenizer.convert_ids_to_tokens(list(self.stop_token_ids)))
+        spelled = [token for token in resolved.stop_tokens if token not in known]
+        self.stop_strings = [text for text in (*resolved.stop, *spelled, *stop) if text]
         # A reply that ends on " </s>" is shown without the space.
         self.tail = template.reply_end.removesuffix(EOS) if template.reply_end.endswith(EOS) else ""
         self.lead = template.reply_lead

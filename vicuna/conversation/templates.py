@@ -7,7 +7,7 @@ template is a new row here. `BOS` and `EOS` stand for the tokenizer's own tokens
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vicuna.conversation.message import Role, TemplateError
 from vicuna.errors import nearest
@@ -78,10 +78,9 @@ def _resolve(template: Template, bos: str, eos: str) -> Template:
             return Marks(*map(filled, value))  # type: ignore[arg-type]
         return tuple(map(filled, value)) if isinstance(value, tuple) else value
 
-    values = {field.name: getattr(template, field.name) for field in dataclasses.fields(template)}
-    values |= {"bos_token": bos, "eos_token": eos}
-    kept = {"name", "source", "default_system", "bos_token", "eos_token"}
-    return Template(**{name: value if name in kept else filled(value) for name, value in values.items()})
+    written = ("system", "user", "assistant", "tool", "reply_end", "begin", "stop", "stop_tokens")
+    changes: dict[str, Any] = {name: filled(getattr(template, name)) for name in written}
+    return dataclasses.replace(template, bos_token=bos, eos_token=eos, **changes)
 
 
 _FASTCHAT = "github.com/lm-sys/FastChat docs/vicuna_weights_version.md"

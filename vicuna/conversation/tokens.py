@@ -45,18 +45,14 @@ def encode(messages: Sequence[Message], template: Template, tokenizer: Any) -> E
     encoder = _encoder(template, tokenizer)
     input_ids: list[int] = []
     labels: list[int] = []
-    spans: list[tuple[int, int]] = []
-    was_reply = False
-    for ids, is_reply in encoder.encode(_segments(messages, template, encoder, add_generation_prompt=False)):
+    spans: dict[int, tuple[int, int]] = {}
+    for ids, reply in encoder.encode(_segments(messages, template, encoder, add_generation_prompt=False)):
         start, end = len(input_ids), len(input_ids) + len(ids)
         input_ids += ids
-        labels += ids if is_reply else [IGNORE_INDEX] * len(ids)
-        if is_reply:
-            if was_reply:
-                start = spans.pop()[0]
-            spans.append((start, end))
-        was_reply = is_reply
-    return Encoding(input_ids, labels, spans)
+        labels += [IGNORE_INDEX] * len(ids) if reply is None else ids
+        if reply is not None:
+            spans[reply] = (spans.get(reply, (start, end))[0], end)
+    return Encoding(input_ids, labels, list(spans.values()))
 
 
 def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: Any) -> list[int]:
@@ -78,7 +74,9 @@ def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
     names = {tokenizer.eos_token, *_resolved(template, encoder).stop_tokens}
     if template.name == HF:
         reply = hf_segments([Message("user", "a"), Message("assistant", "b")], tokenizer, encoder.control_pattern)
-        names |= {token for part in reply if part.is_mark and part.is_reply for token in encoder.tokens_in(part.text)}
+        names |= {
+            token for part in reply if part.is_mark and part.reply is not None for token in encoder.tokens_in(part.text)
+        }
     return {encoder.control[name] for name in names if name in encoder.control}
 
 
@@ -107,7 +105,7 @@ class _Run:
     """Text to be tokenized in one go, or one control token. `place` is what stands before it."""
 
     text: str
-    is_reply: bool
+    reply: int | None
     place: str  # "start", "after control" or "after text"
     control_id: int | None = None
 
@@ -139,16 +137,15 @@ class _Encoder:
         """The control tokens that a mark contains."""
         return self.control_pattern.findall(text)
 
-    def encode(self, parts: Sequence[Segment]) -> list[tuple[list[int], bool]]:
-        """The ids of each run, and whether they belong to a reply."""
+    def encode(self, parts: Sequence[Segment]) -> list[tuple[list[int], int | None]]:
+        """The ids of each run, and the reply they belong to."""
         runs = self._runs(parts)
         texts = [run for run in runs if run.control_id is None]
         anchored = [run.place == "after text" or self._is_anchored_after_control(run) for run in texts]
         given = [ANCHOR + run.text if anchor else run.text for run, anchor in zip(texts, anchored, strict=True)]
         found = iter(zip(self._tokenize(given) if given else [], anchored, texts, strict=True))
         return [
-            ([run.control_id] if run.control_id is not None else self._checked(*next(found)), run.is_reply)
-            for run in runs
+            ([run.control_id] if run.control_id is not None else self._checked(*next(found)), run.reply) for run in runs
         ]
 
     def _is_anchored_after_control(self, run: _Run) -> bool:
@@ -156,18 +153,18 @@ class _Encoder:
 
     def _runs(self, parts: Sequence[Segment]) -> list[_Run]:
         runs: list[_Run] = []
-        text, is_reply, place = "", False, "start"
+        text, reply, place = "", None, "start"
 
         def flush() -> None:
             nonlocal text, place
             if text:
-                runs.append(_Run(text, is_reply, place if self.needs_anchor else "start"))
+                runs.append(_Run(text, reply, place if self.needs_anchor else "start"))
                 text, place = "", "after text"
 
         for part in parts:
-            if part.is_reply != is_reply:
+            if part.reply != reply:
                 flush()
-                is_reply = part.is_reply
+                reply = part.reply
             if not part.is_mark:
                 text += part.text
                 continue
@@ -177,7 +174,7 @@ class _Encoder:
                 flush()
                 # The first token of all is the beginning of sequence: what follows is still the start of the text.
                 place = "after control" if runs else "start"
-                runs.append(_Run("", is_reply, place, self.control[match.group()]))
+                runs.append(_Run("", reply, place, self.control[match.group()]))
                 position = match.end()
             text += part.text[position:]
         flush()

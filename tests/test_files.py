@@ -1,0 +1,127 @@
+"""Files are whole or not there."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vicuna.errors import VicunaError
+from vicuna.files import atomic_directory, atomic_file, ensure_free_space, sha256_file, vicuna_home
+from vicuna.jsonl import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
+        file.write("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_no_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(VicunaError, match="already exists"), atomic_file(tmp_path / "a", overwrite=False):
+        pass
+
+
+def test_a_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from vicuna.files import atomic_file, atomic_directory\n"
+        "with atomic_file(sys.argv[1] + '/file') as file, atomic_directory(sys.argv[1] + '/folder') as folder:\n"
+        "    file.write('half'); file.flush(); (folder / 'x').write_text('half'); os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "file").exists()
+    assert not (tmp_path / "folder").exists()
+
+
+def test_directory_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with atomic_directory(target) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "x").write_text("1")
+        assert not target.exists()
+    assert (target / "deep" / "x").read_text() == "1"
+
+
+def test_a_filled_directory_is_refused_or_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "mine").write_text("precious")
+    with pytest.raises(VicunaError, match="not empty"), atomic_directory(target):
+        pass
+    assert (target / "mine").read_text() == "precious"
+    with atomic_directory(target, overwrite=True) as folder:
+        (folder / "new").write_text("1")
+    assert [entry.name for entry in target.iterdir()] == ["new"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_free_space(tmp_path: Path) -> None:
+    ensure_free_space(tmp_path / "not" / "there", 1, "a byte")
+    with pytest.raises(VicunaError, match=r"the model needs 1048576.00 GiB but .* GiB free"):
+        ensure_free_space(tmp_path, 2**50, "the model")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VICUNA_HOME", str(tmp_path))
+    assert vicuna_home() == tmp_path
+
+
+def test_json_lines_round_trip(tmp_path: Path) -> None:
+    rows = [{"a": "é"}, {"b": [1, None]}]
+    assert write_jsonl(tmp_path / "x", rows) == 2
+    assert list(read_jsonl(tmp_path / "x")) == rows
+
+
+def test_append_survives_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    append_jsonl(path, {"a": 1})
+    with path.open("a") as file:
+        file.write('{"b": ')
+    append_jsonl(path, {"c": 3})
+    lines = path.read_text().splitlines()
+    assert lines[0] == '{"a": 1}'
+    assert lines[2] == '{"c": 3}'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', ":2: not JSON"),
+        (b'{"a": 1}\n\n[1]\n', ":3: expected a JSON object, found list"),
+        (b'{"a": "\xff"}\n', ":1: byte 7 is not UTF-8"),
+    ],
+)
+def test_bad_lines_name_their_place(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(VicunaError, match=f"x.jsonl{message}"):
+        list(read_jsonl(tmp_path / "x.jsonl"))
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "x", {"b": 1, "a": "é"})
+    assert read_json(tmp_path / "x") == {"a": "é", "b": 1}
+    (tmp_path / "y").write_text("{")
+    with pytest.raises(VicunaError, match="y:1:2: not JSON"):
+        read_json(tmp_path / "y")
+    with pytest.raises(VicunaError, match="no such file"):
+        read_json(tmp_path / "z")
+    assert os.stat(tmp_path / "x").st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,139 @@
+"""Options from flags and files, and how errors end a program."""
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from vicuna.errors import UsageError, VerificationError, VicunaError
+from vicuna.options import command, option, parse, save, to_dict
+
+
+@dataclass(frozen=True)
+class Options:
+    inputs: tuple[Path, ...] = option(help="input files", positional=True)
+    learning_rate: float = option(2e-5, help="peak learning rate", aliases=("--lr",))
+    steps: int | None = option(None, help="steps; 100% of the data if not given")
+    dtype: Literal["fp16", "bf16"] = option("bf16", help="number type")
+    resume: bool = option(True, help="go on where it stopped")
+    stop: tuple[str, ...] = option((), help="stop strings")
+
+
+def read(*arguments: str) -> Options:
+    return parse(Options, arguments, prog="prog", description="Test.")
+
+
+def test_defaults() -> None:
+    assert read("a", "b") == Options((Path("a"), Path("b")))
+
+
+def test_dashes_underscores_aliases_and_negation() -> None:
+    assert read("a", "--learning_rate", "1").learning_rate == 1.0
+    assert read("a", "--learning-rate=1").learning_rate == 1.0
+    assert read("a", "--lr", "1").learning_rate == 1.0
+    assert read("a", "--no-resume").resume is False
+    assert read("a", "--stop", "x", "y").stop == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "prog: the following arguments are required: INPUTS"),
+        (("a", "--steps", "ten"), "invalid int value: 'ten'"),
+        (("a", "--dtype", "fp8"), "invalid choice: 'fp8'"),
+        (("a", "--learning", "1"), "unrecognized arguments: --learning 1"),
+    ],
+)
+def test_bad_flags(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read(*arguments)
+
+
+def test_help_names_defaults_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    text = capsys.readouterr().out
+    assert "(default: 2e-05)" in text
+    assert "{fp16,bf16}" in text
+    assert "100% of the data" in text
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml"])
+def test_config_file_below_flags(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"config{suffix}"
+    table = {"inputs": ["x"], "learning-rate": 1, "stop": ["a"]}
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+    path.write_text(json.dumps(table) if suffix == ".json" else lines)
+    assert read("y", "--config", str(path)) == Options((Path("y"),), learning_rate=1.0, stop=("a",))
+
+
+def test_saved_options_are_a_config_file(tmp_path: Path) -> None:
+    options = Options((Path("x"),), steps=3, stop=("a", "b"))
+    save(options, tmp_path / "options.json")
+    assert read("x", "--config", str(tmp_path / "options.json")) == options
+    assert to_dict(options)["inputs"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('{"learning_rat": 1}', "unknown option 'learning_rat'; .* did you mean 'learning_rate'"),
+        ('{"steps": "3"}', "steps is '3'; it takes a value of type int"),
+        ('{"dtype": "fp8"}', "dtype is 'fp8'; choose one of fp16, bf16"),
+        ('{"stop": "a"}', "stop is 'a'; it takes a list"),
+        ("{", "not TOML or JSON"),
+    ],
+)
+def test_bad_config_file(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "c.json").write_text(table)
+    with pytest.raises(UsageError, match=message):
+        read("a", "--config", str(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (VicunaError("model x:\nno such"), 1, "error: model x: no such\n"),
+        (UsageError("bad flag"), 2, "error: bad flag\n"),
+        (VerificationError("tensor y"), 3, "error: tensor y\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "full", "/disk/x"),
+            1,
+            "error: /disk/x: no space left on its disk; free some or choose ",
+        ),
+        (FileNotFoundError(errno.ENOENT, "gone", "x.json"), 1, "error: x.json: no such file or directory\n"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command
+    def main(argv: list[str] | None = None) -> int:  # noqa: ARG001
+        raise error
+
+    assert main([]) == code
+    text = capsys.readouterr().err
+    assert text.startswith(line)
+    assert text.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    @command
+    def main(argv: list[str] | None = None) -> int:  # noqa: ARG001
+        raise VicunaError("x")
+
+    assert main(["--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_our_own_mistakes_stay_tracebacks() -> None:
+    @command
+    def main(argv: list[str] | None = None) -> int:  # noqa: ARG001
+        raise AssertionError("ours")
+
+    with pytest.raises(AssertionError):
+        main([])

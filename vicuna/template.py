@@ -1,0 +1,112 @@
+"""`vicuna template`: the conversation templates, listed or shown.
+
+What `show` prints is what the trainer trains on and the worker sends: the text comes from `vicuna.conversation`, with
+the words the model has to produce in green (or between ⟦ ⟧ where there are no colours).
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vicuna.conversation import (
+    IGNORE_INDEX,
+    Message,
+    Template,
+    TemplateError,
+    encode,
+    from_record,
+    get_template,
+    render,
+    template_names,
+    to_jinja,
+)
+from vicuna.errors import UsageError, VicunaError, require
+from vicuna.jsonl import read_jsonl
+from vicuna.log import style
+from vicuna.options import command, option, parse
+
+EXAMPLE = [
+    Message("user", "Hello! Who are you?"),
+    Message("assistant", "I am Vicuna, a chat assistant."),
+    Message("user", "What does </s> mean in a prompt?"),
+    Message("assistant", "In LLaMA's vocabulary it ends a sequence; here it is only text."),
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`vicuna template` options."""
+
+    action: Literal["list", "show"] = option(help="list the templates, or show one", positional=True)
+    name: str | None = option(None, help="the template to show", positional=True)
+    tokenizer: Path | None = option(None, help="folder of a tokenizer: use its tokens and count them (`hf` needs one)")
+    record: Path | None = option(None, help="show the first record of this JSON lines file instead of an example")
+    jinja: bool = option(False, help="print the template as a Jinja chat_template for other servers")
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """List or show templates on stdout."""
+    options = parse(Options, argv, prog="vicuna template", description="List or show the conversation templates.")
+    if options.action == "list":
+        for name in template_names():
+            print(f"{name:<12}  {get_template(name).source}")
+        return 0
+    if options.name is None:
+        raise UsageError(f"vicuna template show: name a template: {', '.join(template_names())}")
+    template = get_template(options.name)
+    if options.jinja:
+        print(to_jinja(template))
+        return 0
+    messages = _messages(options.record)
+    if options.tokenizer is None:
+        rendering = render(messages, template)
+        print(colored(rendering.text, rendering.reply_spans))
+    else:
+        _show_tokens(messages, template, options.tokenizer)
+    return 0
+
+
+def colored(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text with the trained spans in green, or between brackets where there are no colours."""
+    parts, position = [], 0
+    for start, end in spans:
+        shown = style(text[start:end], "green")
+        parts += [text[position:start], f"⟦{shown}⟧" if shown == text[start:end] else shown]
+        position = end
+    return "".join([*parts, text[position:]])
+
+
+def _messages(record: Path | None) -> list[Message]:
+    if record is None:
+        return EXAMPLE
+    row = next(read_jsonl(record), None)
+    if row is None:
+        raise VicunaError(f"{record} is empty; give a file with at least one record")
+    return list(from_record(row).messages)
+
+
+def _show_tokens(messages: list[Message], template: Template, folder: Path) -> None:
+    if not folder.is_dir():
+        raise VicunaError(f"{folder}: no such folder; --tokenizer takes a folder that holds a tokenizer")
+    transformers = require("transformers", "data")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise TemplateError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
+    encoding = encode(messages, template, tokenizer)
+    text, spans = "", []
+    for token, label in zip(encoding.input_ids, encoding.labels, strict=True):
+        piece = tokenizer.convert_ids_to_tokens(token) + " "
+        if label != IGNORE_INDEX:
+            spans.append((len(text), len(text) + len(piece)))
+        text += piece
+    merged: list[tuple[int, int]] = []
+    for start, end in spans:
+        if merged and merged[-1][1] == start:
+            start = merged.pop()[0]
+        merged.append((start, end))
+    print(colored(text, merged))
+    trained = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
+    print(f"{len(encoding.input_ids)} tokens, {trained} trained", file=sys.stderr)
