@@ -1,0 +1,47 @@
+"""`python -m vicuna.train`: fine-tune a model on conversations. The story of a step is in `loop.py`."""
+
+import sys
+
+import transformers
+
+from vicuna import log
+from vicuna.options import command, parse
+from vicuna.train.config import TrainOptions
+from vicuna.train.loop import TrainResult, train
+
+DESCRIPTION = "Fine-tune a LLaMA-architecture model on conversations; only the assistant's replies are learned."
+EPILOG = """examples:
+  python -m vicuna.train --model base/ --data records.jsonl --eval-data held_out.jsonl --output-dir tuned/
+  (the same line again goes on from the newest checkpoint; the result is in tuned/model)"""
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Parse, train, print where the model is and what it cost."""
+    options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
+    transformers.utils.logging.set_verbosity_error()
+    result = train(options)
+    if result.stopped_by:
+        log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
+        return 128 + result.stopped_by
+    print(summary(result))
+    return 0
+
+
+def summary(result: TrainResult) -> str:
+    """The result in a few lines."""
+    find = result.train_log.find
+    lines = [f"model: {result.model}"]
+    if losses := find("loss"):
+        lines.append(f"training loss: {losses[0][1]:.4f} -> {losses[-1][1]:.4f} over {losses[-1][0]:.0f} steps")
+    if held_out := find("eval_loss"):
+        lines.append(f"held-out loss: {held_out[0][1]:.4f} -> {held_out[-1][1]:.4f}")
+    for _, seconds in find("train_seconds")[-1:]:
+        lines.append(f"training took {log.human_seconds(seconds)}")
+    for _, size in find("peak_memory_bytes")[-1:]:
+        lines.append(f"peak memory: {log.human_bytes(size)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

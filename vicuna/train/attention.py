@@ -1,0 +1,109 @@
+"""Attention over packed rows: every token sees the earlier tokens of its own document, and nothing else.
+
+Registered with transformers as `vicuna_varlen` and driven by the document bounds that come with each batch. The bounds
+are always given: transformers can also guess them from position ids, but the guess is silently dropped when a cache or
+a mask is passed, and documents then read one another (gradients more than 100% off). On CUDA in bf16 the kernel is
+`torch.nn.attention.varlen`; elsewhere causal attention runs over one document after the other.
+
+Before: `dataset` (the bounds of a batch). After: `model`, whose layers call this.
+
+Shapes: T tokens of all documents in the batch, H query heads, K key and value heads, D head size, N documents.
+"""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+NAME = "vicuna_varlen"
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of a batch begin and end.
+
+    Args:
+        lengths: tokens of each document, in order.
+        cu_seqlens: (N + 1,) int32 on the model's device: 0, then the running sum of the lengths.
+    """
+
+    lengths: tuple[int, ...]
+    cu_seqlens: torch.Tensor
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], device: torch.device | str = "cpu") -> "Documents":
+        """Bounds from lengths."""
+        sums = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return cls(lengths, sums.to(device))
+
+
+def varlen_attention(
+    _module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    documents: Documents,
+    scaling: float,
+    dropout: float = 0.0,
+    **_unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document.
+
+    Args:
+        query: (1, H, T, D).
+        key, value: (1, K, T, D), where K divides H.
+        attention_mask: must be None; the bounds say everything.
+
+    Returns:
+        (1, T, H, D), and None in place of the weights.
+    """
+    assert attention_mask is None, "the document bounds say everything"
+    assert dropout == 0.0
+    assert query.shape[0] == 1
+    assert query.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
+    query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
+    if query.device.type == "cuda" and value.dtype in (torch.bfloat16, torch.float16):
+        return _flash_attention(query[0], key[0], value[0], documents, scaling), None
+    per_document = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs = [
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        for q, k, v in per_document
+    ]
+    return torch.cat(outputs, dim=2).transpose(1, 2), None  # (1, T, H, D)
+
+
+def _flash_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scaling: float
+) -> torch.Tensor:
+    """(H, T, D) and (K, T, D) to (1, T, H, D) with torch's own variable-length flash kernel (bf16 or fp16 only)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    # Grouped heads are repeated rather than left to the kernel: torch 2.11 has no `enable_gqa`.
+    group = query.shape[0] // key.shape[0]
+    query, key, value = (
+        tensor.transpose(0, 1).contiguous()  # (T, H, D)
+        for tensor in (query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0))
+    )
+    longest = max(documents.lengths)
+    output = varlen_attn(
+        query, key, value, documents.cu_seqlens, documents.cu_seqlens, longest, longest, scale=scaling, **_CAUSAL
+    )
+    assert isinstance(output, torch.Tensor)
+    return output.unsqueeze(0)
+
+
+def _causal_keyword() -> dict[str, Any]:
+    """How this torch spells "causal": 2.10 took `is_causal`, later releases take the window."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    is_old = "is_causal" in inspect.signature(varlen_attn).parameters
+    return {"is_causal": True} if is_old else {"window_size": (-1, 0)}
+
+
+_CAUSAL = _causal_keyword()
+AttentionInterface.register(NAME, varlen_attention)

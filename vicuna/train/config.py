@@ -1,0 +1,119 @@
+"""Every option of training: its name, default, unit and help.
+
+Names are those of Hugging Face's `TrainingArguments` and FastChat's `train.py` where these have one. Defaults are the
+recipe published for Vicuna (learning rate 2e-5, cosine, warm-up 0.03, three epochs, no weight decay, sequences of
+2,048: the FastChat repository's training section) except for the batch, which depends on the machine.
+
+Before: the command line. After: everything else in `vicuna.train`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vicuna.errors import UsageError
+from vicuna.options import option, to_dict
+
+DEFAULT_TEMPLATE = "vicuna_v1.1"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `python -m vicuna.train` takes."""
+
+    model: Path = option(help="base model, a Hugging Face directory", aliases=("--model-name-or-path",), metavar="DIR")
+    data: tuple[Path, ...] = option(
+        help="training records: JSON lines, or a JSON array in the ShareGPT shape",
+        aliases=("--data-path",),
+        metavar="FILE",
+    )
+    output_dir: Path = option(
+        help="receives model/ (the result), checkpoints/, train_log.jsonl, loss.svg and train_config.json",
+        metavar="DIR",
+    )
+    eval_data: tuple[Path, ...] = option(
+        (),
+        help="held-out records: their loss is measured before, during and after training",
+        aliases=("--held-out", "--eval-data-path"),
+        metavar="FILE",
+    )
+    template: str | None = option(
+        None,
+        help=f"conversation template; by default the one that the model states, else {DEFAULT_TEMPLATE}",
+        metavar="NAME",
+    )
+    max_length: int = option(
+        2048, help="longest conversation in tokens; longer ones are left out", aliases=("--model-max-length",)
+    )
+    row_length: int | None = option(
+        None, help="tokens in a packed row, at least --max-length (which is the default); sets the memory of a step"
+    )
+    num_train_epochs: float = option(3.0, help="passes over the data")
+    max_steps: int | None = option(None, help="optimizer steps; replaces --num-train-epochs")
+    per_device_train_batch_size: int = option(1, help="packed rows in one forward pass")
+    gradient_accumulation_steps: int = option(1, help="forward passes in one optimizer step")
+    learning_rate: float = option(2e-5, help="peak learning rate; falls to zero along a cosine")
+    warmup_ratio: float = option(0.03, help="share of the steps over which the learning rate rises")
+    weight_decay: float = option(0.0, help="AdamW's weight decay, on matrices only")
+    adam_beta1: float = option(0.9, help="AdamW's decay of the mean gradient")
+    adam_beta2: float = option(0.999, help="AdamW's decay of the mean squared gradient")
+    adam_epsilon: float = option(1e-8, help="AdamW's epsilon")
+    max_grad_norm: float = option(1.0, help="longest gradient; a longer one is scaled down to it")
+    bf16: bool = option(True, help="compute in bfloat16; weights and optimizer stay in fp32")
+    device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
+    seed: int = option(42, help="decides the order of the data")
+    logging_steps: int = option(1, help="steps between two lines of the log")
+    eval_steps: int | None = option(None, help="steps between two evaluations; by default only before and after")
+    save_steps: int = option(500, help="steps between two checkpoints; 0 saves only when stopped by a signal")
+    save_total_limit: int = option(2, help="checkpoints kept; older ones are deleted")
+    resume: Literal["auto", "never"] = option(
+        "auto", help="auto goes on from the newest checkpoint in --output-dir; never refuses a directory that has one"
+    )
+    overwrite_output_dir: bool = option(
+        False, help="delete what an earlier run left in --output-dir and start afresh", aliases=("--overwrite",)
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("save_total_limit", self.save_total_limit >= 1, "at least 1")
+        self._require("save_steps", self.save_steps >= 0, "0 or more")
+        self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
+        self._require("eval_steps", self.eval_steps is None or self.eval_steps >= 1, "at least 1")
+        self._require("eval_steps", self.eval_steps is None or bool(self.eval_data), "used together with --eval-data")
+        self._require("num_train_epochs", 0 < self.num_train_epochs < float("inf"), "more than 0")
+        self._require("learning_rate", 0 < self.learning_rate < float("inf"), "more than 0")
+        self._require("max_grad_norm", self.max_grad_norm > 0, "more than 0")
+        self._require("adam_epsilon", self.adam_epsilon > 0, "more than 0")
+        self._require("weight_decay", self.weight_decay >= 0, "0 or more")
+        for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1")
+        longest = self.row_length is None or self.row_length >= self.max_length
+        self._require("row_length", longest, f"at least --max-length, which is {self.max_length}")
+
+    def _require(self, name: str, is_good: bool, what: str) -> None:
+        if not is_good:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} must be {what}")
+
+    @property
+    def tokens_per_row(self) -> int:
+        """The length of a packed row."""
+        return self.row_length or self.max_length
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows in one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+WITHOUT_INFLUENCE = {
+    *("model", "data", "template", "row_length", "output_dir", "eval_data", "device"),
+    *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
+}
+"""Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
+
+
+def influential_options(options: TrainOptions) -> dict[str, Any]:
+    """The options that decide the weights, for comparing a run with the one that left a checkpoint."""
+    kept = {name: value for name, value in to_dict(options).items() if name not in WITHOUT_INFLUENCE}
+    return {**kept, "row_length": options.tokens_per_row}

