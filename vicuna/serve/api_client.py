@@ -10,17 +10,15 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from vicuna.conversation import Message
-from vicuna.errors import UsageError, VicunaError
+from vicuna.errors import VicunaError
+from vicuna.serve.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url, is_loopback
 
-DEFAULT_API_URL = "http://127.0.0.1:8000/v1"
-API_KEY_VARIABLE = "VICUNA_API_KEY"
 # A model that still reads a long prompt, or a full queue, may stay silent for minutes; a dead host may not.
 TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 MODELS_TIMEOUT = httpx.Timeout(5.0)
@@ -91,7 +89,7 @@ class ApiClient:
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": TIMEOUT,
             # A proxy for the outside world cannot reach the user's own machine.
-            "trust_env": not _is_local(urlsplit(self.api_url).hostname or ""),
+            "trust_env": not is_loopback(urlsplit(self.api_url).hostname or ""),
         }
 
     def models(self) -> list[str]:
@@ -112,12 +110,15 @@ class ApiClient:
         Raises:
             ApiError: no server, a refusal, or a reply that broke off.
         """
-        with self._errors(), httpx.Client(**self._settings) as client:
-            with client.stream("POST", f"{self.api_url}/chat/completions", json=request.body()) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise refusal(response)
-                yield self._chunks(response)
+        with (
+            self._errors(),
+            httpx.Client(**self._settings) as client,
+            client.stream("POST", f"{self.api_url}/chat/completions", json=request.body()) as response,
+        ):
+            if response.status_code != 200:
+                response.read()
+                raise refusal(response)
+            yield self._chunks(response)
 
     def _chunks(self, response: httpx.Response) -> Iterator[Chunk]:
         events = EventReader()
@@ -150,9 +151,7 @@ class ApiClient:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise ApiError(
-                f"no server answers at {self.api_url}; start one with: vicuna serve --model PATH"
-            ) from None
+            raise ApiError(f"no server answers at {self.api_url}; start one with: vicuna serve --model PATH") from None
         except httpx.TimeoutException:
             raise ApiError(f"the server at {self.api_url} went silent; try again") from None
         except httpx.HTTPError as error:
@@ -195,20 +194,6 @@ class EventReader:
             raise ApiError(f"the server sent an event that is not a chat completion: {_excerpt(data)}") from None
         self._is_finished = self._is_finished or chunk.finish_reason is not None
         return chunk
-
-
-def checked_api_url(api_url: str) -> str:
-    """`api_url` without its last slash; a bare `http://host:port` means its `/v1`."""
-    try:
-        parts = urlsplit(api_url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_usable = False
-    if not is_usable:
-        raise UsageError(f"--api-url {api_url!r} is not an address; write it like {DEFAULT_API_URL}")
-    if parts.username is not None:
-        raise UsageError(f"--api-url must not carry a password; put the key into {API_KEY_VARIABLE}")
-    return api_url.rstrip("/") + ("/v1" if parts.path in ("", "/") else "")
 
 
 def refusal(response: httpx.Response) -> ApiError:
@@ -260,10 +245,3 @@ def _message(body: Any) -> str:
 
 def _excerpt(data: bytes) -> str:
     return " ".join(data[:200].decode("utf-8", "replace").split())
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

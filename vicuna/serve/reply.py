@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from vicuna.serve.api_client import Chunk, Usage
 
-ENDINGS = {"length": "cut at the token limit", "content_filter": "withheld by the server's filter"}
+ENDINGS = {
+    "stopped": "stopped",
+    "length": "cut at the token limit",
+    "content_filter": "withheld by the server's filter",
+}
 
 
 @dataclass
@@ -35,7 +39,9 @@ class Reply:
         if self.usage is None or self.first_text_at is None or self.last_text_at is None:
             return None
         seconds = self.last_text_at - self.first_text_at
-        return (self.usage.completion_tokens - 1) / seconds if self.usage.completion_tokens > 1 and seconds > 0 else None
+        return (
+            (self.usage.completion_tokens - 1) / seconds if self.usage.completion_tokens > 1 and seconds > 0 else None
+        )
 
     def summary(self) -> str:
         """The line under a reply: `58 + 120 tokens · 31.4 tokens/s · first after 0.4 s · 4.2 s`."""

@@ -7,12 +7,13 @@ stands in its own process and talks to the API at `--api-url` like any other cli
 import os
 import socket
 from dataclasses import dataclass
-from ipaddress import ip_address
+
+import uvicorn
 
 from vicuna import log
 from vicuna.errors import UsageError, VicunaError, require
 from vicuna.options import command, option, parse
-from vicuna.serve.api_client import API_KEY_VARIABLE, DEFAULT_API_URL, ApiClient
+from vicuna.serve.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url, is_loopback
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,24 @@ def main(argv: list[str] | None = None) -> int:
     )
     if options.concurrency < 1:
         raise UsageError(f"--concurrency is {options.concurrency}; it must be at least 1")
-    client = ApiClient(options.api_url)
-    require("gradio", "web")
-    uvicorn = require("uvicorn", "web")
+    api_url = checked_api_url(options.api_url)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
+    for module in ("gradio", "httpx"):
+        require(module, "web")
     listener = listen(options.host, options.port)
-    # Gradio reads this at import and at every event, so it must stand before the import below.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from vicuna.serve.api_client import ApiClient
     from vicuna.serve.web_page import build_app
 
     config = uvicorn.Config(
-        build_app(client, concurrency=options.concurrency),
+        build_app(ApiClient(api_url), concurrency=options.concurrency),
         log_level="warning",
         # Open pages hold a heartbeat connection for ever; do not wait for them at the end.
         timeout_graceful_shutdown=2,
     )
     port = listener.getsockname()[1]
     shown_host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
-    log.info(f"chat page: http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{port} (API: {client.api_url})")
-    if not _is_loopback(options.host):
+    log.info(f"chat page: http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{port} (API: {api_url})")
+    if not is_loopback(options.host):
         log.warning(f"--host {options.host}: everyone who reaches this machine can use the page and its API key")
     uvicorn.Server(config).run(sockets=[listener])
     return 0
@@ -84,12 +85,5 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(None))

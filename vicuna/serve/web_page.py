@@ -8,6 +8,7 @@ gets a new view of it back; while a reply grows, one task per browser session re
 
 import asyncio
 import html
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ STORAGE_KEY = "vicuna-chat"
 # Gradio scrambles local storage with this word, which it also sends to the page: it hides nothing, but it must stay
 # the same for the history to outlive a restart of the server.
 STORAGE_SECRET = "vicuna"
+
+# Fenced and inline code; the group makes `split` return code at the odd positions.
+CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 
 DEFAULTS: dict[str, Any] = {"model": None, "system": "", "temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
 
@@ -122,13 +126,13 @@ class ChatPage:
         async for outputs in self._answer(messages, kept, question, Settings(*settings), request):
             yield outputs
 
-    async def edit(
-        self, request: gr.Request, edited: gr.EditData, stored: Any, *settings: Any
-    ) -> AsyncIterator[Any]:
+    async def edit(self, request: gr.Request, edited: gr.EditData, stored: Any, *settings: Any) -> AsyncIterator[Any]:
         """Ask an earlier question in other words; what followed it is dropped once the new reply begins."""
         messages = read_messages(stored)
         kept = messages[: _index(edited.index)]
-        async for outputs in self._answer(messages, kept, str(edited.value), Settings(*settings), request):
+        async for outputs in self._answer(
+            messages, kept, unshield_tags(str(edited.value)), Settings(*settings), request
+        ):
             yield outputs
 
     async def _answer(
@@ -140,7 +144,12 @@ class ChatPage:
         """
         session = request.session_hash or ""
         if self._replies.is_writing(session):
-            yield gr.skip(), view(before), notice("The last reply is still being written; press Stop first.", "bad"), gr.skip()
+            yield (
+                gr.skip(),
+                view(before),
+                notice("The last reply is still being written; press Stop first.", "bad"),
+                gr.skip(),
+            )
             return
         asked = [*kept, Message("user", question)]
         yield box("", is_writing=True), view(asked, "…"), notice(f"Asking {settings.model} …"), store(asked, settings)
@@ -156,13 +165,14 @@ class ChatPage:
         except ApiError as failure:
             error = str(failure)
         if not reply.text.strip():
-            word = error or ("Stopped before the first word." if reply.finish_reason == "stopped" else "The reply is empty.")
+            word = error or (
+                "Stopped before the first word." if reply.finish_reason == "stopped" else "The reply is empty."
+            )
             text = f"{word[0].upper()}{word[1:]}"
             yield box(question), view(before), notice(text, "bad"), store(before, settings)
             return
         answered = [*asked, Message("assistant", reply.text)]
-        ending = [error] if error else ["stopped"] if reply.finish_reason == "stopped" else []
-        line = notice(" · ".join([*ending, reply.summary()]), "bad" if error else "")
+        line = notice(" · ".join(filter(None, [error, reply.summary()])), "bad" if error else "")
         yield box(), view(answered), line, store(answered, settings)
 
     def stop(self, request: gr.Request) -> None:
@@ -196,14 +206,19 @@ class ChatPage:
         if chosen is None:
             return gr.skip(), health("no model is alive yet", is_alive=False)
         gone = chosen not in names
-        choices = [(f"{name} (gone)" if name not in names else name, name) for name in [*names, *([chosen] if gone else [])]]
+        choices = [
+            (f"{name} (gone)" if name not in names else name, name) for name in [*names, *([chosen] if gone else [])]
+        ]
         text = f"{chosen} is gone; choose another" if gone else f"{len(names)} model{'s' * (len(names) != 1)} alive"
         return gr.Dropdown(choices=choices, value=chosen), health(text, is_alive=not gone)
 
 
 def view(messages: Sequence[Message], growing: str | None = None) -> list[dict[str, str]]:
     """The messages as the chat shows them, with the reply that is still growing."""
-    shown = [{"role": message.role, "content": message.content} for message in messages]
+    shown = [
+        {"role": message.role, "content": shield_tags(message.content) if message.role == "user" else message.content}
+        for message in messages
+    ]
     return [*shown, {"role": "assistant", "content": growing}] if growing is not None else shown
 
 
@@ -215,7 +230,24 @@ def box(question: str | None = None, *, is_writing: bool = False) -> Any:
 
 def store(messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
     """What the browser keeps: the conversation and the settings."""
-    return {"messages": view(messages), **vars(settings)}
+    rows = [{"role": message.role, "content": message.content} for message in messages]
+    return {"messages": rows, **vars(settings)}
+
+
+def shield_tags(question: str) -> str:
+    """A typed question as Markdown in which `<div>` stays a word; code is shown as typed without help."""
+    parts = CODE.split(question)
+    return "".join(
+        part if position % 2 else re.sub(r"(?<!\\)<(?=[a-zA-Z/!])", r"\<", part) for position, part in enumerate(parts)
+    )
+
+
+def unshield_tags(shown: str) -> str:
+    """The question behind `shield_tags`, as it comes back from the chat's edit box."""
+    parts = CODE.split(shown)
+    return "".join(
+        part if position % 2 else re.sub(r"\\<(?=[a-zA-Z/!])", "<", part) for position, part in enumerate(parts)
+    )
 
 
 def notice(text: str, kind: str = "") -> str:
@@ -236,9 +268,7 @@ def build_page(client: ApiClient) -> gr.Blocks:
         with gr.Row(elem_id="top"):
             gr.HTML("<h1>Vicuna</h1><p>Chat with the models of your own server.</p>", elem_id="title")
             with gr.Column(min_width=220, elem_id="picker"):
-                model = gr.Dropdown(
-                    [], label="Model", show_label=False, container=False, allow_custom_value=True
-                )
+                model = gr.Dropdown([], label="Model", show_label=False, container=False, allow_custom_value=True)
                 alive = gr.HTML(health("looking for models …", is_alive=False))
         chat = gr.Chatbot(
             elem_id="chat",
@@ -258,7 +288,8 @@ def build_page(client: ApiClient) -> gr.Blocks:
         line = gr.HTML(notice(""), elem_id="line")
         question = gr.Textbox(
             elem_id="question",
-            placeholder="Ask something. Enter sends, Shift+Enter breaks the line, Escape stops.",
+            placeholder="Ask something",
+            label="Your question",
             show_label=False,
             container=False,
             autofocus=True,

@@ -12,7 +12,9 @@ LATEX_DELIMITERS: list[dict[str, str | bool]] = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 
-PLACEHOLDER = "Ask a question below. The conversation stays in this browser."
+PLACEHOLDER = """Ask a question below. The conversation stays in this browser.
+
+<small>Enter sends · Shift+Enter breaks the line · Escape stops</small>"""
 
 CSS = """
 :root { --hair: color-mix(in srgb, currentColor 14%, transparent); }
@@ -25,7 +27,7 @@ gradio-app, .gradio-container, .gradio-container > .main, .gradio-container .sid
 gradio-app { height: 100dvh; }
 .gradio-container > .main { height: 100%; max-width: none !important; padding: 0 !important; }
 .gradio-container .sidebar-parent { height: 100%; padding: 0 !important; }
-.gradio-container main.contain { height: 100%; width: 100%; padding: 0.9rem 1rem 0.9rem !important; }
+.gradio-container main.contain { height: 100%; width: auto; min-width: 0; padding: 0.9rem 1rem 0.9rem !important; }
 .gradio-container main.contain > .column { height: 100%; max-width: 54rem; width: 100%; margin: 0 auto; gap: 0.5rem;
   flex-wrap: nowrap; }
 
@@ -43,9 +45,11 @@ gradio-app { height: 100dvh; }
 
 #chat { flex: 1 1 0 !important; height: auto !important; min-height: 0 !important; border: 0; background: transparent; }
 #chat .message { line-height: 1.6; }
-#chat table { border-collapse: collapse; width: auto; }
-#chat th, #chat td { border: 1px solid var(--hair); padding: 0.3rem 0.7rem; }
+#chat table { border-collapse: collapse; display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
+#chat th, #chat td { border: 1px solid var(--hair); padding: 0.3rem 0.7rem; word-break: normal;
+  overflow-wrap: normal; }
 #chat th { font-weight: 600; }
+.dark #chat .token.comment { color: #94a3b8; }
 #chat .katex-display { overflow-x: auto; overflow-y: hidden; padding: 0.2rem 0; }
 
 #line { flex: 0 0 auto; padding: 0; }
@@ -55,14 +59,16 @@ gradio-app { height: 100dvh; }
 .notice.bad { color: #b42318; font-weight: 550; }
 .dark .notice.bad { color: #fda29b; }
 #question { flex: 0 0 auto; }
+#question .input-container { background: var(--input-background-fill); align-items: flex-end; }
+#question .input-container button { margin: 0.3rem; }
 #question textarea { padding: 0.6rem 0.8rem; font-size: 1rem; }
 
 @media (max-width: 640px) {
   .gradio-container main.contain { padding: 0.5rem 0.6rem !important; }
   #top { padding-right: 1.8rem; }
-  #title { flex: 0 0 auto !important; }
+  #title { flex: 0 0 auto !important; width: auto !important; }
   #title p { display: none; }
-  #picker { flex: 1 1 auto !important; }
+  #picker { flex: 1 1 0 !important; }
 }
 """
 
@@ -72,7 +78,8 @@ HEAD = """
 <script>
 (function () {
   const look = localStorage.getItem("vicuna-look");
-  if (look) document.addEventListener("DOMContentLoaded", () => document.body.classList.toggle("dark", look === "dark"));
+  const restore = () => look && document.body.classList.toggle("dark", look === "dark");
+  document.addEventListener("DOMContentLoaded", restore);
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") document.querySelector("#question .stop-button")?.click();
   });
