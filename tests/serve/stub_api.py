@@ -48,6 +48,7 @@ class StubApi(ThreadingHTTPServer):
         self.delay_seconds = delay_seconds
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.asked = threading.Event()  # a chat request has come
         self.left = threading.Event()  # a client closed its connection while a reply was being written
         self.completed = 0
 
@@ -82,7 +83,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v1/models":
-            self.send_json(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]})
+            self.send_json(
+                200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]}
+            )
         else:
             self.send_json(404, {"error": {"message": f"no such path {self.path}", "type": "invalid_request_error"}})
 
@@ -90,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.requests.append(body)
         self.server.keys.append(self.headers.get("authorization"))
+        self.server.asked.set()
         question = body["messages"][-1]["content"]
         if question == "fail":
             self.send_json(500, {"error": {"message": "the engine died", "type": "server_error"}})

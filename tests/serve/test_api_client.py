@@ -1,0 +1,189 @@
+"""The client against real HTTP on loopback: streams, errors in words, and connections that really close."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.serve.stub_api import RICH_REPLY, StubApi
+from vicuna.conversation import Message
+from vicuna.errors import UsageError
+from vicuna.serve.address import checked_api_url
+from vicuna.serve.api_client import ApiClient, ApiError, ChatRequest, Chunk, EventReader, Usage
+from vicuna.serve.reply import Reply
+
+
+@pytest.fixture
+def api() -> Iterator[StubApi]:
+    with StubApi(("a", "b")) as server:
+        yield server
+
+
+def ask(question: str, model: str = "a") -> ChatRequest:
+    return ChatRequest(model, [Message("system", "be brief"), Message("user", question)], 0.5, 0.9, 64)
+
+
+def read(api: StubApi, request: ChatRequest) -> Reply:
+    reply = Reply(0.0)
+    with ApiClient(api.url).stream(request) as chunks:
+        for now, chunk in enumerate(chunks):
+            reply.add(chunk, float(now))
+    return reply
+
+
+def test_a_reply_streams_with_its_usage(api: StubApi) -> None:
+    reply = read(api, ask("tour"))
+    assert reply.text == RICH_REPLY
+    assert reply.finish_reason == "stop"
+    assert reply.usage is not None and reply.usage.prompt_tokens == 12
+    assert api.requests == [
+        {
+            "model": "a",
+            "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "tour"}],
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "max_tokens": 64,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+def test_the_async_client_reads_the_same(api: StubApi) -> None:
+    async def read_async() -> str:
+        async with ApiClient(api.url).stream_async(ask("tour")) as chunks:
+            return "".join([chunk.text async for chunk in chunks])
+
+    assert asyncio.run(read_async()) == RICH_REPLY
+    assert asyncio.run(ApiClient(api.url).models_async()) == ApiClient(api.url).models() == ["a", "b"]
+
+
+def test_leaving_the_stream_closes_the_connection(api: StubApi) -> None:
+    with ApiClient(api.url).stream(ask("slow")) as chunks:
+        next(chunks)
+    assert api.left.wait(2)
+    assert api.completed == 0
+
+
+def test_cancelling_the_task_closes_the_connection_even_while_the_model_is_silent(api: StubApi) -> None:
+    async def leave() -> None:
+        async def read_all() -> None:
+            async with ApiClient(api.url).stream_async(ask("silent")) as chunks:
+                async for _ in chunks:
+                    pass
+
+        task = asyncio.create_task(read_all())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(leave())
+    assert api.left.wait(2)
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "words"),
+    [
+        ("fail", 500, "the server failed with 500 (the engine died)"),
+        ("busy", 429, "the server is busy (queue full: 8 waiting); try again in 3 s"),
+        ("key", 401, "put it into VICUNA_API_KEY"),
+        ("page", 400, "refused the request with 400: <html>proxy</html>"),
+        ("cut", None, "the reply broke off: the server closed the connection before its end"),
+        ("broken", None, "the reply broke off: the worker of stub-model died"),
+    ],
+)
+def test_errors_say_what_happened_and_the_way_out(api: StubApi, question: str, status: int | None, words: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(api, ask(question))
+    assert words in str(caught.value)
+    assert caught.value.status == status
+
+
+def test_unknown_model_and_dead_server(api: StubApi) -> None:
+    with pytest.raises(ApiError, match="404: no model c"):
+        read(api, ask("hi", model="c"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        with pytest.raises(ApiError, match=f"no server answers at {url}; start one with: vicuna serve"):
+            ApiClient(url).models()
+
+
+def test_a_server_that_is_no_api(api: StubApi) -> None:
+    with pytest.raises(ApiError, match="404"):
+        ApiClient(api.url + "/deeper").models()
+
+
+def test_the_key_comes_from_the_environment_only(api: StubApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(api, ask("hi"))
+    monkeypatch.setenv("VICUNA_API_KEY", "secret-1")
+    read(api, ask("hi"))
+    assert api.keys == [None, "Bearer secret-1"]
+    with pytest.raises(UsageError, match="VICUNA_API_KEY"):
+        ApiClient("http://user:password@127.0.0.1:8000/v1")
+
+
+def test_a_proxy_is_not_asked_for_the_own_machine(api: StubApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert ApiClient(api.url).models() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
+        ("https://api.example.com/openai/v1/", "https://api.example.com/openai/v1"),
+    ],
+)
+def test_addresses(given: str, meant: str) -> None:
+    assert checked_api_url(given) == meant
+
+
+@pytest.mark.parametrize(
+    "given", ["", "127.0.0.1:8000", "ftp://host/v1", "http://", "http://host:99999", "http://h/v1?x=1"]
+)
+def test_what_is_not_an_address(given: str) -> None:
+    with pytest.raises(UsageError, match="is not an address; write it like http://127.0.0.1:8000/v1"):
+        checked_api_url(given)
+
+
+def test_events_may_be_cut_anywhere() -> None:
+    data = (
+        'data: {"choices":[{"delta":{"role":"assistant"}}]}\r\n\r\n: ping\n\n'
+        'data: {"choices":[{"delta":{"content":"é\u2028 end"},"finish_reason":null}]}\n\n'
+        'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+        'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+    ).encode()
+    for step in (1, 2, 7, len(data)):
+        reader = EventReader()
+        chunks = [chunk for start in range(0, len(data), step) for chunk in reader.feed(data[start : start + step])]
+        reader.finish()
+        assert chunks == [
+            Chunk(),
+            Chunk("é\u2028 end"),
+            Chunk(finish_reason="length"),
+            Chunk(usage=Usage(3, 2)),
+        ]
+
+
+def test_a_foreign_event_is_an_error() -> None:
+    for line in (b"data: hello\n", b"data: [1]\n", b'data: {"choices": [7]}\n', b'data: {"usage": {"x": 1}}\n'):
+        with pytest.raises(ApiError, match="not a chat completion"):
+            EventReader().feed(line)
+
+
+def test_speed_leaves_the_wait_for_the_first_token_out() -> None:
+    reply = Reply(started_at=10.0)
+    reply.add(Chunk("a"), 12.0)
+    reply.add(Chunk("b", finish_reason="length"), 14.0)
+    reply.add(Chunk(usage=Usage(5, 21)), 14.5)
+    assert reply.tokens_per_second() == 10.0
+    assert reply.summary() == (
+        "5 prompt + 21 reply tokens · 10.0 tokens/s · first after 2.0 s · 4.0 s in all · cut at the token limit"
+    )
+    assert Reply(0.0).summary() == ""
