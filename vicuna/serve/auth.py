@@ -1,0 +1,135 @@
+"""Who may do what: join tokens of workers, API keys of clients, and what a loopback server answers to.
+
+Before: `controller` and `worker` read their secrets here. Secrets come from the environment (or a file it names), are
+compared in constant time, and never appear in a log, a flag or an error.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import os
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from vicuna.errors import UsageError
+
+JOIN_TOKEN = "VICUNA_JOIN_TOKEN"
+API_KEY = "VICUNA_API_KEY"
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def read_join_token() -> str:
+    """The token in $VICUNA_JOIN_TOKEN, or in the file that $VICUNA_JOIN_TOKEN_FILE names.
+
+    Raises:
+        UsageError: neither is set, or the token is empty.
+    """
+    path = os.environ.get(f"{JOIN_TOKEN}_FILE")
+    token = (Path(path).read_text("utf-8") if path else os.environ.get(JOIN_TOKEN, "")).strip()
+    if not token:
+        raise UsageError(f"set {JOIN_TOKEN} (or {JOIN_TOKEN}_FILE) to one secret on the controller and its workers")
+    return token
+
+
+def new_token() -> str:
+    """A fresh secret."""
+    return secrets.token_urlsafe(32)
+
+
+def token_for_model(secret: str, model: str) -> str:
+    """A join token that is good for this model's name only, made from the controller's secret."""
+    return hmac.new(secret.encode(), b"join " + model.encode(), hashlib.sha256).hexdigest()
+
+
+def may_join(secret: str, token: str, model: str) -> bool:
+    """Whether a worker with this token may serve `model`: it has the secret itself or the token for that model."""
+    given = token.encode()
+    is_secret = hmac.compare_digest(given, secret.encode())
+    return hmac.compare_digest(given, token_for_model(secret, model).encode()) or is_secret
+
+
+def read_api_keys() -> list[bytes]:
+    """The hashes of the keys in $VICUNA_API_KEY (several are separated by commas); none means an open API."""
+    return [_hash(key.strip()) for key in os.environ.get(API_KEY, "").split(",") if key.strip()]
+
+
+def check_exposure(host: str, api_keys: list[bytes]) -> None:
+    """Refuse to open an API without a key to the network.
+
+    Raises:
+        UsageError: `host` is reachable from other machines and no key is set.
+    """
+    if not is_loopback(host) and not api_keys:
+        raise UsageError(f"--host {host} opens the API to the network: set {API_KEY} to a secret key first")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def bearer(scope: Scope) -> str:
+    """The token of an `Authorization: Bearer` header, or nothing."""
+    scheme, _, token = header(scope, b"authorization").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header of that (lower-case) name, or nothing."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+class Guard:
+    """Stands before every HTTP route but `/healthz`; a route that is added later is guarded too.
+
+    Worker connections pass: they carry a join token, which their own endpoint checks. On a loopback server the Host
+    header must be a loopback name, so that no web page can reach it through a name of its own (DNS rebinding).
+    """
+
+    def __init__(self, app: App, *, api_keys: list[bytes], host: str) -> None:
+        self.app, self.api_keys, self.is_local = app, api_keys, is_loopback(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/healthz":
+            host = re.sub(r":\d+$", "", header(scope, b"host"))
+            if self.is_local and not is_loopback(host):
+                message = f"this server answers to localhost only, not to '{host}'"
+                await _reject(send, 403, message, "forbidden_host")
+                return
+            if self.api_keys and not self.is_known(bearer(scope)):
+                message = "incorrect API key; send one the server knows as 'Authorization: Bearer KEY'"
+                await _reject(send, 401, message, "invalid_api_key")
+                return
+        await self.app(scope, receive, send)
+
+    def is_known(self, key: str) -> bool:
+        """Whether the key is one of ours; every one is compared, so the time tells nothing."""
+        digest = _hash(key)
+        return sum(hmac.compare_digest(digest, known) for known in self.api_keys) > 0
+
+
+async def _reject(send: Send, status: int, message: str, code: str) -> None:
+    error = {"message": message, "type": "authentication_error", "param": None, "code": code}
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _hash(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()

@@ -1,0 +1,261 @@
+"""The controller: workers dial in here, clients ask here. One process, one port; the OpenAI API is part of it.
+
+Before: `vicuna serve`, or `python -m vicuna.serve.controller` on a machine of its own. After: `openai_api` for clients;
+`/worker/connect` for workers. It holds soft state only, so it may be killed and started again at any time.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from vicuna.errors import VicunaError
+from vicuna.log import info, warning
+from vicuna.options import command, option, parse
+from vicuna.serve import auth
+from vicuna.serve.dispatch import Fleet
+from vicuna.serve.gateway import Gateway
+from vicuna.serve.link import WorkerLink
+from vicuna.serve.openai_api import EXCEPTION_HANDLERS, OpenAIAPI
+from vicuna.serve.processes import follow_parent
+from vicuna.serve.protocol import (
+    CLOSE_PROTOCOL,
+    CONNECT_PATH,
+    FROM_WORKER,
+    MAX_FRAME_BYTES,
+    MODEL_HEADER,
+    VERSION,
+    Hello,
+    dump,
+)
+
+PING_SECONDS = 1.0
+HELLO_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ControllerOptions:
+    """Options of `python -m vicuna.serve.controller`."""
+
+    host: str = option("127.0.0.1", help="address to listen on; any but a loopback address needs VICUNA_API_KEY")
+    port: int = option(8000, help="port to listen on; 0 takes a free one", aliases=("-p",))
+    expect: tuple[str, ...] = option(
+        (), help="models whose workers will join: requests for them wait instead of failing as unknown", metavar="MODEL"
+    )
+    max_queue: int = option(256, help="requests per model that may wait for a slot; more get 503 with Retry-After")
+    queue_seconds: float = option(300.0, help="how long a request waits for a slot while all are taken")
+    replacement_seconds: float = option(60.0, help="how long a request or a cut stream waits for a new worker")
+    token_gap_seconds: float = option(30.0, help="a worker silent on a stream for so long counts as hung")
+    listen_fd: int | None = option(None, help="take over this listening socket instead of host and port")
+
+
+def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host: str) -> auth.App:
+    """The application: API, worker connections, /workers and /healthz."""
+    fleet = gateway.fleet
+
+    async def connect(websocket: WebSocket) -> None:
+        model = websocket.headers.get(MODEL_HEADER, "")
+        if not auth.may_join(join_token, auth.bearer(websocket.scope), model):
+            warning(f"refused a worker for model {model!r}: wrong join token")
+            await websocket.close()  # before `accept` this is HTTP 403
+            return
+        await websocket.accept()
+        await serve_worker(websocket, fleet, model)
+
+    async def show_workers(_request: Request) -> Response:
+        return JSONResponse({"workers": [describe_worker(link) for link in fleet.links]})
+
+    async def show_health(_request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        return JSONResponse({"error": body}, error.status_code, headers=error.headers)
+
+    async def on_crash(_request: Request, _error: Exception) -> Response:
+        body = {"message": "the server made a mistake; its log tells more", "type": "server_error"}
+        return JSONResponse({"error": {**body, "param": None, "code": "internal_error"}}, 500)
+
+    app = Starlette(
+        routes=[
+            *OpenAIAPI(gateway).routes(),
+            Route("/workers", show_workers),
+            Route("/healthz", show_health),
+            WebSocketRoute(CONNECT_PATH, connect),
+        ],
+        exception_handlers={**EXCEPTION_HANDLERS, HTTPException: on_http_error, Exception: on_crash},
+    )
+    return auth.Guard(app, api_keys=api_keys, host=host)
+
+
+def describe_worker(link: WorkerLink) -> dict[str, Any]:
+    """A row of /workers, for people and for scripts that look for a worker's process."""
+    hello = link.hello
+    return {
+        "worker_id": hello.worker_id,
+        "model": link.model,
+        "host": hello.host,
+        "pid": hello.pid,
+        "engine": hello.engine,
+        "template": hello.template,
+        "fingerprint": link.fingerprint,
+        "context_size": hello.context_size,
+        "max_slots": link.max_slots,
+        "num_running": link.num_held,
+        "num_streams": len(link.streams),
+        "tokens_per_second": round(link.tokens_per_second, 1),
+        "healthy": link.is_healthy,
+        "uptime_seconds": round(time.monotonic() - link.joined, 1),
+    }
+
+
+async def serve_worker(websocket: WebSocket, fleet: Fleet, model: str) -> None:
+    """Keep one worker's connection until either side ends it."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            hello = FROM_WORKER.validate_json(await websocket.receive_text())
+        if not isinstance(hello, Hello) or hello.version != VERSION or hello.model != model:
+            raise ValueError(f"expected a hello of version {VERSION} for model '{model}'")
+    except (ValidationError, ValueError, TimeoutError, KeyError) as error:
+        warning(f"a worker did not say hello: {' '.join(str(error).split())[:200]}")
+        await websocket.close(CLOSE_PROTOCOL, f"expected a hello of protocol version {VERSION}")
+        return
+    except WebSocketDisconnect:
+        return
+    link = WorkerLink(hello)
+    fleet.join(link)
+    info(f"worker {hello.worker_id} joined: model '{model}', pid {hello.pid}, {hello.max_slots} slots")
+    jobs = [asyncio.create_task(job) for job in (_read(websocket, link, fleet), _write(websocket, link), _ping(link))]
+    try:
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        link.close()
+        fleet.leave(link)
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
+        info(f"worker {hello.worker_id} left: model '{model}', pid {hello.pid}")
+    with contextlib.suppress(RuntimeError, OSError, TimeoutError, WebSocketDisconnect):  # it may be gone already
+        async with asyncio.timeout(1):
+            await websocket.close(link.close_code)
+
+
+async def _read(websocket: WebSocket, link: WorkerLink, fleet: Fleet) -> None:
+    try:
+        while True:
+            link.deliver(FROM_WORKER.validate_json(await websocket.receive_text()))
+            if link.num_free > 0 and fleet.waiting[link.model]:
+                fleet.wake(link.model)
+    except WebSocketDisconnect:
+        pass
+    except (ValidationError, ValueError, KeyError, AssertionError) as error:
+        warning(f"worker {link.hello.worker_id} sent a bad frame: {' '.join(str(error).split())[:200]}")
+        link.close(CLOSE_PROTOCOL)
+
+
+async def _write(websocket: WebSocket, link: WorkerLink) -> None:
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+        while frame := await link.outgoing.get():
+            await websocket.send_text(dump(frame))
+
+
+async def _ping(link: WorkerLink) -> None:
+    while link.is_open:
+        link.ping()
+        await asyncio.sleep(PING_SECONDS)
+
+
+def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A listening socket, for uvicorn here or in a child.
+
+    Raises:
+        VicunaError: the port is taken, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VicunaError(f"cannot listen on {host} port {port} ({reason}); choose another with {flag}") from None
+    listener.listen(1024)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our settings."""
+
+    def __init__(self, app: auth.App) -> None:
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=MAX_FRAME_BYTES,
+            ws_ping_interval=None,  # we have our own, which tells more
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        super().__init__(config)
+
+
+@contextlib.asynccontextmanager
+async def running(app: auth.App, listener: socket.socket) -> AsyncIterator[Server]:
+    """Serve inside this event loop, for tests and for programs that are servers beside something else."""
+    server = Server(app)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server._serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        await task
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run a controller until it is told to stop."""
+    options = parse(ControllerOptions, argv, prog="python -m vicuna.serve.controller", description=str(__doc__))
+    follow_parent()
+    api_keys, join_token = auth.read_api_keys(), auth.read_join_token()
+    auth.check_exposure(options.host, api_keys)
+    if options.listen_fd is not None:
+        listener = socket.socket(fileno=options.listen_fd)
+    else:
+        listener = listen(options.host, options.port)
+    fleet = Fleet(
+        max_queue=options.max_queue,
+        queue_seconds=options.queue_seconds,
+        replacement_seconds=options.replacement_seconds,
+        expected=options.expect,
+    )
+    gateway = Gateway(fleet, token_gap_seconds=options.token_gap_seconds)
+    app = create_app(gateway, join_token=join_token, api_keys=api_keys, host=options.host)
+    host, port = listener.getsockname()[:2]
+    info(f"controller: listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+    Server(app).run([listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,118 @@
+"""What every engine can do, and how one is chosen by name.
+
+Before: `vicuna.serve.worker` turns a chat into token ids and calls `submit`. After: it turns the steps into frames.
+An engine knows token ids only. It lives in one thread, which calls `step` as long as `is_busy`; so none of its methods
+needs a lock, and a step may block.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from vicuna.errors import VicunaError, nearest
+
+# name: module with `load(EngineOptions) -> Engine`, imported when chosen
+ENGINES = {
+    "native": "vicuna.serve.engines.native",
+    "sim": "vicuna.serve.engines.sim",
+}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to load a model. `num_threads`, `max_context` and `dtype`: None leaves the choice to the engine."""
+
+    model: str
+    dtype: str | None = None
+    device: str | None = None
+    num_threads: int | None = None
+    max_slots: int = 16
+    max_context: int | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. Temperature 0 is greedy; top_k 0 and top_p 1 keep every token."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """A reply to generate. `input_ids` is the prompt and, after it, the reply's tokens that exist already.
+
+    `max_new_tokens` counts from the end of the prompt, so it is the same number when a stream is continued.
+    """
+
+    request_id: str
+    input_ids: tuple[int, ...]
+    prompt_length: int
+    max_new_tokens: int
+    stop_token_ids: frozenset[int]
+    sampling: Sampling
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class EngineStep:
+    """What one step did for one request: new tokens (none while its prompt is being read), and whether it ended.
+
+    A stop token ends the reply and is not among its tokens.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+
+
+class Engine(Protocol):
+    """A loaded model. `fingerprint` names all that decides which token comes next, except the template."""
+
+    fingerprint: str
+    max_slots: int
+    context_size: int
+    tokenizer: Any
+    end_token_ids: frozenset[int]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a `step` would do anything."""
+
+    def submit(self, request: EngineRequest) -> None:
+        """Take in a request; it joins at the next step. At most `max_slots` may be in at once."""
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request and free its slot. An unknown id is no error: it may just have finished."""
+
+    def step(self) -> list[EngineStep]:
+        """Advance all requests by one step and tell what happened to each."""
+
+
+def load_engine(name: str, options: EngineOptions) -> Engine:
+    """Load a model with the engine of that name. May take long.
+
+    Raises:
+        VicunaError: no such engine, or a model it cannot serve.
+    """
+    if name not in ENGINES:
+        raise VicunaError(f"unknown engine '{name}'; {nearest(name, ENGINES)}")
+    engine: Engine = importlib.import_module(ENGINES[name]).load(options)
+    return engine
+
+
+def model_directory(options: EngineOptions) -> Path:
+    """The model as a directory that exists.
+
+    Raises:
+        VicunaError: it does not.
+    """
+    path = Path(options.model).expanduser()
+    if not path.is_dir():
+        raise VicunaError(f"model directory {path} does not exist; give the path of a Hugging Face model directory")
+    return path

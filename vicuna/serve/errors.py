@@ -1,0 +1,78 @@
+"""Why a request failed, in the words and numbers of the OpenAI API. Raised in the gateway, rendered by the API."""
+
+from vicuna.errors import VicunaError
+
+
+class RequestError(VicunaError):
+    """A request that gets no (full) answer.
+
+    Attributes:
+        status: the HTTP status, if no byte has been sent yet.
+        kind: OpenAI's error type; `code`: a word for programs; `param`: the field at fault.
+        retry_after: seconds after which trying again makes sense.
+    """
+
+    status = 500
+    kind = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, retry_after: int | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after, self.param = retry_after, param
+
+
+class InvalidRequest(RequestError):
+    """The request itself is at fault."""
+
+    status, kind, code = 400, "invalid_request_error", "invalid_value"
+
+
+class UnsupportedField(InvalidRequest):
+    """A field that this server does not know, or does not act on."""
+
+    code = "unsupported_parameter"
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt leaves no room for a reply."""
+
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is larger than the server reads."""
+
+    status, code = 413, "request_too_large"
+
+
+class WrongContentType(InvalidRequest):
+    """The body is not declared as JSON."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class ModelNotFound(RequestError):
+    """Nobody serves that model."""
+
+    status, kind, code = 404, "invalid_request_error", "model_not_found"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="model")
+
+
+class QueueFull(RequestError):
+    """Too many wait already."""
+
+    status, code = 503, "queue_full"
+
+
+class NoWorker(RequestError):
+    """The model's workers are gone and no new one came."""
+
+    status, code = 503, "no_worker"
+
+
+class StreamLost(RequestError):
+    """A reply that had begun lost its worker, and could not be continued."""
+
+    status, code = 503, "worker_lost"

@@ -1,0 +1,152 @@
+"""What a worker and a controller say to each other, over the one WebSocket that the worker dials.
+
+Before: `worker` and `link` (its other end). Frames are JSON text; each is one of the models below, told apart by its
+`type`. A `Steps` frame carries all tokens of one engine step, for all requests, so the cost of a frame is per step.
+Nothing here is ever evaluated or unpickled, and a field that is not expected ends the connection.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+VERSION = 1
+CONNECT_PATH = "/worker/connect"
+MODEL_HEADER = "x-vicuna-model"
+MAX_FRAME_BYTES = 32 * 1024 * 1024
+CLOSE_HUNG = 4000  # the controller saw no token for too long: the worker ends itself, its supervisor starts another
+CLOSE_PROTOCOL = 4001  # a frame that is not of this protocol, or of another version of it
+
+# A model's name travels in headers, URLs and logs.
+MODEL_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
+
+
+class Frame(BaseModel):
+    """Base of all frames: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ChatMessage(Frame):
+    """One message of a chat, as `vicuna.conversation.Message`."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+class Sampling(Frame):
+    """How tokens are chosen; the seed is always set, so that a stream can be continued with the same choices."""
+
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    top_k: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**64)
+
+
+class Submit(Frame):
+    """Controller to worker: generate a reply, or go on with one.
+
+    The prompt is one of three: `messages` (the worker renders and tokenizes them), `text` (it tokenizes that), or
+    `prompt_ids`. `journal` holds the reply's tokens that exist already and `num_shown` how many characters of their
+    text the client has; `max_new_tokens` counts them in.
+    """
+
+    type: Literal["submit"] = "submit"
+    request_id: str
+    messages: list[ChatMessage] | None = None
+    text: str | None = None
+    prompt_ids: list[int] | None = None
+    journal: list[int] = []
+    num_shown: int = 0
+    sampling: Sampling
+    max_new_tokens: int | None = None
+    stop: list[str] = []
+    is_chat: bool = True
+
+
+class Cancel(Frame):
+    """Controller to worker: nobody wants this reply any more."""
+
+    type: Literal["cancel"] = "cancel"
+    request_id: str
+
+
+class Ping(Frame):
+    """Controller to worker, every second."""
+
+    type: Literal["ping"] = "ping"
+
+
+class Hello(Frame):
+    """Worker to controller, first frame: who it is and what it runs.
+
+    Workers of equal `fingerprint` (weights, tokenizer, template, dtype, engine) may continue each other's streams.
+    """
+
+    type: Literal["hello"] = "hello"
+    version: int = VERSION
+    worker_id: str
+    host: str
+    pid: int
+    model: str = Field(pattern=f"^{MODEL_NAME_PATTERN}$")
+    fingerprint: str
+    engine: str
+    template: str
+    context_size: int = Field(gt=0)
+    max_slots: int = Field(gt=0)
+    running: list[str] = []
+
+
+class Accepted(Frame):
+    """Worker to controller: the request is in, and these are the ids of its prompt."""
+
+    type: Literal["accepted"] = "accepted"
+    request_id: str
+    prompt_ids: list[int]
+
+
+class Step(Frame):
+    """New tokens of one reply, and the text they add. `index` is the place of the first in the reply.
+
+    Without tokens, text or end it says: still reading the prompt.
+    """
+
+    request_id: str
+    index: int
+    token_ids: list[int] = []
+    text: str = ""
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class Steps(Frame):
+    """Worker to controller: what one engine step brought for the requests of this controller."""
+
+    type: Literal["steps"] = "steps"
+    steps: list[Step]
+
+
+class Refused(Frame):
+    """Worker to controller: this request will not run. `busy` may be tried elsewhere, the others are the client's."""
+
+    type: Literal["refused"] = "refused"
+    request_id: str
+    code: Literal["busy", "context_length_exceeded", "invalid_prompt"]
+    message: str
+
+
+class Pong(Frame):
+    """Worker to controller: alive, and so many of its slots hold requests of other controllers."""
+
+    type: Literal["pong"] = "pong"
+    num_others: int
+
+
+FromWorker = Hello | Accepted | Steps | Refused | Pong
+FromController = Submit | Cancel | Ping
+
+FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="type")])
+FROM_CONTROLLER: TypeAdapter[FromController] = TypeAdapter(Annotated[FromController, Field(discriminator="type")])
+
+
+def dump(frame: Frame) -> str:
+    """A frame as it goes over the wire."""
+    return frame.model_dump_json(exclude_none=True)

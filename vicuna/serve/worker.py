@@ -1,0 +1,475 @@
+"""A worker: one model, one engine, dialled in to its controllers.
+
+Before: a `Submit` frame. Here: render and tokenize the prompt, give the ids to the engine, turn its tokens into text.
+After: `Steps` frames. The engine lives in a thread of its own, so however long a step takes, pings are answered. The
+worker listens on no port; it dials every controller it was given, again and again, for ever.
+"""
+
+import asyncio
+import copy
+import functools
+import hashlib
+import os
+import queue
+import random
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from vicuna.conversation import (
+    Message,
+    ReplyDecoder,
+    Template,
+    TemplateError,
+    encode_prompt,
+    get_template,
+    load_template,
+    stop_token_ids,
+)
+from vicuna.errors import UsageError, VicunaError, require
+from vicuna.log import info, warning
+from vicuna.options import command, option, parse
+from vicuna.serve import auth
+from vicuna.serve.engines.interface import (
+    ENGINES,
+    Engine,
+    EngineOptions,
+    EngineRequest,
+    EngineStep,
+    Sampling,
+    load_engine,
+)
+from vicuna.serve.processes import follow_parent
+from vicuna.serve.protocol import (
+    CLOSE_HUNG,
+    CLOSE_PROTOCOL,
+    CONNECT_PATH,
+    FROM_CONTROLLER,
+    MAX_FRAME_BYTES,
+    MODEL_HEADER,
+    MODEL_NAME_PATTERN,
+    Accepted,
+    Cancel,
+    Frame,
+    FromController,
+    Hello,
+    Ping,
+    Pong,
+    Refused,
+    Step,
+    Steps,
+    Submit,
+    dump,
+)
+
+SIM_TEMPLATE = "vicuna_v1.1"
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Options of `python -m vicuna.serve.worker`."""
+
+    model: str = option(
+        help="model directory (Hugging Face layout), or for the sim engine its settings", metavar="PATH"
+    )
+    model_name: str | None = option(
+        None, help="name under which clients ask for it (default: the directory's name)", aliases=("--model-names",)
+    )
+    controller: tuple[str, ...] = option(
+        ("http://127.0.0.1:8000",), help="controllers to dial", metavar="URL", aliases=("--controller-address",)
+    )
+    engine: str = option("native", help="what computes the tokens", choices=tuple(ENGINES))
+    template: str | None = option(
+        None,
+        help="conversation template, when the model directory names none (default: the tokenizer's own chat template)",
+        aliases=("--conv-template",),
+    )
+    dtype: str | None = option(
+        None, help="float32, bfloat16 or float16 (default: bfloat16 where the hardware has it)", metavar="DTYPE"
+    )
+    device: str | None = option(None, help="cpu or cuda (default: cuda if there is one)")
+    num_threads: int | None = option(None, help="CPU threads of the engine (default: all cores)")
+    max_slots: int = option(16, help="replies generated at the same time")
+    max_context: int | None = option(None, help="tokens of prompt and reply (default: the model's, at most 4096)")
+
+
+class Refusal(Exception):
+    """A request that this worker will not run."""
+
+    def __init__(self, code: Literal["busy", "context_length_exceeded", "invalid_prompt"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class EngineThread:
+    """Runs an engine in one thread: loads it there, feeds it commands, hands its steps to the event loop."""
+
+    def __init__(self, load: Callable[[], Engine], on_steps: Callable[[list[EngineStep]], None]) -> None:
+        self._load, self._on_steps = load, on_steps
+        self._loop = asyncio.get_running_loop()
+        self._commands: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
+        self.loaded: asyncio.Future[Engine] = self._loop.create_future()
+        self.failed: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
+        self._thread.start()
+
+    def post(self, command: Callable[[Engine], None]) -> None:
+        """Have the engine do something between two steps."""
+        self._commands.put(command)
+
+    def close(self) -> None:
+        """End the thread after the step it is in; a hung one is left behind."""
+        self._commands.put(None)
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+        except BaseException as error:
+            return self._tell(self.loaded.set_exception, error)
+        self._tell(self.loaded.set_result, engine)
+        try:
+            while self._obey(engine):
+                steps = engine.step()
+                self._tell(self._on_steps, steps)
+        except BaseException as error:
+            self._tell(self.failed.set_exception, error)
+
+    def _obey(self, engine: Engine) -> bool:
+        """Carry out what was posted, waiting for it if the engine has nothing else to do. False: stop."""
+        while True:
+            try:
+                command = self._commands.get(block=not engine.is_busy)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command(engine)
+
+    def _tell(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed: nobody cares any more
+            pass
+
+
+@dataclass
+class Active:
+    """A reply being written: who wants it, and its text so far."""
+
+    connection: "Connection"
+    decoder: ReplyDecoder
+    num_tokens: int
+    pending_text: str = ""
+
+
+@dataclass(eq=False)
+class Connection:
+    """One controller, while it is connected."""
+
+    outgoing: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue)
+
+
+class Worker:
+    """One model for any number of controllers."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self.options = options
+        self.name = options.model_name or default_name(options.model)
+        if not re.fullmatch(MODEL_NAME_PATTERN, self.name):
+            raise UsageError(
+                f"model name '{self.name}': use letters, digits and . _ : / @ + - (give one with --model-name)"
+            )
+        self.worker_id = secrets.token_hex(4)
+        self.active: dict[str, Active] = {}
+        self.engine: Engine
+        self.thread: EngineThread
+        # The event loop decodes with `tokenizer` while prompts are encoded in a thread with its copy: Hugging Face's
+        # fast tokenizers raise "Already borrowed" when both happen at once.
+        self.tokenizer: Any
+        self.encoding_tokenizer: Any
+        self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+
+    async def run(self, token: str) -> None:
+        """Load the model, then serve it until cancelled.
+
+        Raises:
+            VicunaError: the model cannot be served, or a controller refuses this worker.
+        """
+        options = self.options
+        engine_options = EngineOptions(
+            options.model, options.dtype, options.device, options.num_threads, options.max_slots, options.max_context
+        )
+        self.thread = EngineThread(functools.partial(load_engine, options.engine, engine_options), self._on_steps)
+        try:
+            self.engine = await self.thread.loaded
+            self.tokenizer = self.engine.tokenizer
+            self.encoding_tokenizer = copy.deepcopy(self.tokenizer)
+            self.template = choose_template(options, self.tokenizer)
+            self.stop_ids = frozenset(stop_token_ids(self.template, self.tokenizer)) | self.engine.end_token_ids
+            self.fingerprint = hashlib.sha256(f"{self.engine.fingerprint} {self.template!r}".encode()).hexdigest()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_engine())
+                for url in options.controller:
+                    group.create_task(self._dial(url, token))
+        except* VicunaError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.thread.close()
+            self.encoder.shutdown(wait=False)
+
+    async def _watch_engine(self) -> None:
+        await self.thread.failed
+
+    async def _dial(self, url: str, token: str) -> None:
+        """Keep a connection to one controller, for ever."""
+        websockets = require("websockets", "serve")
+        address = socket_url(url)
+        headers = {"Authorization": f"Bearer {token}", MODEL_HEADER: self.name}
+        wait = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                async with websockets.connect(
+                    address,
+                    additional_headers=headers,
+                    proxy=None,  # the cluster's own traffic: HTTP_PROXY is not meant for it
+                    compression=None,
+                    max_size=MAX_FRAME_BYTES,
+                    ping_interval=None,
+                    open_timeout=10,
+                    close_timeout=1,
+                ) as websocket:
+                    wait = FIRST_RETRY_SECONDS
+                    await self._converse(websocket)
+                    code, reason = websocket.close_code, websocket.close_reason
+                    if code == CLOSE_HUNG:
+                        raise VicunaError(f"controller {url} says that this worker hung; ending it")
+                    if code == CLOSE_PROTOCOL:
+                        raise VicunaError(
+                            f"controller {url} does not understand this worker ({reason}); run equal versions"
+                        )
+                    warning(f"controller {url} closed the connection; dialling again")
+            except websockets.InvalidStatus as error:
+                if error.response.status_code in (401, 403):
+                    raise VicunaError(
+                        f"controller {url} refused the join token for model '{self.name}'; set {auth.JOIN_TOKEN}"
+                    ) from None
+                info(f"controller {url} answered {error.response.status_code}; dialling again in {wait:.1f} s")
+            except (OSError, TimeoutError, websockets.WebSocketException) as error:
+                info(f"controller {url} cannot be reached ({error}); dialling again in {wait:.1f} s")
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(wait * 2, LAST_RETRY_SECONDS)
+
+    async def _converse(self, websocket: Any) -> None:
+        """Speak with one controller until the connection ends; what it asked for is cancelled then."""
+        connection = Connection()
+        connection.outgoing.put_nowait(self._hello())
+        writer = asyncio.create_task(self._write(websocket, connection))
+        try:
+            async for text in websocket:
+                await self._handle(FROM_CONTROLLER.validate_json(text), connection)
+        except ValidationError as error:
+            raise VicunaError(
+                f"a controller sent a frame this worker does not know; run equal versions ({error})"
+            ) from None
+        finally:
+            writer.cancel()
+            for request_id in [key for key, active in self.active.items() if active.connection is connection]:
+                self._cancel(request_id)
+
+    async def _write(self, websocket: Any, connection: Connection) -> None:
+        while True:
+            await websocket.send(dump(await connection.outgoing.get()))
+
+    def _hello(self) -> Hello:
+        return Hello(
+            worker_id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            model=self.name,
+            fingerprint=self.fingerprint,
+            engine=self.options.engine,
+            template=self.template.name,
+            context_size=self.engine.context_size,
+            max_slots=self.engine.max_slots,
+            running=list(self.active),
+        )
+
+    async def _handle(self, frame: FromController, connection: Connection) -> None:
+        match frame:
+            case Submit():
+                await self._submit(frame, connection)
+            case Cancel(request_id=request_id):
+                self._cancel(request_id)
+            case Ping():
+                others = sum(active.connection is not connection for active in self.active.values())
+                connection.outgoing.put_nowait(Pong(num_others=others))
+
+    async def _submit(self, submit: Submit, connection: Connection) -> None:
+        """Take in a request: prompt to ids, the journal's text to where the client has it, then to the engine."""
+        try:
+            prompt = await self._admit(submit)
+        except Refusal as refusal:
+            frame = Refused(request_id=submit.request_id, code=refusal.code, message=str(refusal))
+            connection.outgoing.put_nowait(frame)
+            return
+        decoder = ReplyDecoder(self.template if submit.is_chat else get_template("plain"), self.tokenizer, submit.stop)
+        # One at a time, as they came: what is held back then is held back now.
+        text = "".join(decoder.push([token]) for token in submit.journal)
+        active = Active(connection, decoder, len(submit.journal), text[submit.num_shown :])
+        self.active[submit.request_id] = active
+        sampling, room = submit.sampling, self.engine.context_size - len(prompt)
+        request = EngineRequest(
+            request_id=submit.request_id,
+            input_ids=(*prompt, *submit.journal),
+            prompt_length=len(prompt),
+            max_new_tokens=min(submit.max_new_tokens or room, room),
+            stop_token_ids=self.stop_ids,
+            sampling=Sampling(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed),
+        )
+        connection.outgoing.put_nowait(Accepted(request_id=submit.request_id, prompt_ids=prompt))
+        self.thread.post(lambda engine: engine.submit(request))
+
+    async def _admit(self, submit: Submit) -> list[int]:
+        """The prompt's ids, if the request can run.
+
+        Raises:
+            Refusal: it cannot.
+        """
+        if len(self.active) >= self.engine.max_slots:
+            raise Refusal("busy", "all slots are taken")
+        try:
+            prompt = await asyncio.get_running_loop().run_in_executor(self.encoder, self._prompt_ids, submit)
+        except (TemplateError, ValueError) as error:
+            raise Refusal("invalid_prompt", str(error)) from None
+        size = self.engine.context_size
+        if not prompt:
+            raise Refusal("invalid_prompt", "the prompt has no tokens")
+        if len(prompt) >= size:
+            message = f"the prompt has {len(prompt)} tokens, the context of model '{self.name}' is {size}; shorten it"
+            raise Refusal("context_length_exceeded", message)
+        return prompt
+
+    def _prompt_ids(self, submit: Submit) -> list[int]:
+        """The prompt's ids: as given, or of the text as it stands, or of the messages in the model's template."""
+        tokenizer = self.encoding_tokenizer
+        if submit.prompt_ids is not None:
+            if max(submit.prompt_ids, default=0) >= len(tokenizer):
+                raise ValueError(f"token id {max(submit.prompt_ids)} is not in the vocabulary of {len(tokenizer)}")
+            return submit.prompt_ids
+        if submit.text is not None:
+            ids: list[int] = tokenizer([submit.text])["input_ids"][0]
+            return ids
+        messages = [Message(message.role, message.content) for message in submit.messages or ()]
+        return encode_prompt(messages, self.template, tokenizer)
+
+    def _cancel(self, request_id: str) -> None:
+        if self.active.pop(request_id, None):
+            self.thread.post(lambda engine: engine.cancel(request_id))
+
+    def _on_steps(self, steps: list[EngineStep]) -> None:
+        """Turn one engine step into one frame for each controller that has a part in it."""
+        frames: dict[Connection, list[Step]] = {}
+        for step in steps:
+            if active := self.active.get(step.request_id):
+                frames.setdefault(active.connection, []).append(self._step(step, active))
+        for connection, parts in frames.items():
+            connection.outgoing.put_nowait(Steps(steps=parts))
+
+    def _step(self, step: EngineStep, active: Active) -> Step:
+        text, reason = active.pending_text + active.decoder.push(step.token_ids), step.finish_reason
+        active.pending_text = ""
+        if active.decoder.stopped:
+            if reason is None:
+                self.thread.post(lambda engine: engine.cancel(step.request_id))
+            reason = "stop"
+        elif reason:
+            text += active.decoder.finish()
+        if reason:
+            del self.active[step.request_id]
+        index = active.num_tokens
+        active.num_tokens += len(step.token_ids)
+        return Step(
+            request_id=step.request_id, index=index, token_ids=list(step.token_ids), text=text, finish_reason=reason
+        )
+
+
+def choose_template(options: WorkerOptions, tokenizer: Any) -> Template:
+    """The template the model's folder names, else the one of the flag, else the tokenizer's own chat template.
+
+    Raises:
+        VicunaError: none of them is there, or the flag contradicts the folder.
+    """
+    if options.engine == "sim":
+        return get_template(options.template or SIM_TEMPLATE)
+    named = load_template(options.model)
+    if options.template:
+        chosen = get_template(options.template)
+        if named and named.name != chosen.name:
+            raise UsageError(
+                f"--template {chosen.name}: {options.model} was trained with '{named.name}'; leave the flag out"
+            )
+        return chosen
+    if named:
+        return named
+    if getattr(tokenizer, "chat_template", None):
+        return get_template("hf")
+    raise VicunaError(
+        f"{options.model} names no conversation template and its tokenizer has none; give --template NAME"
+    )
+
+
+def default_name(model: str) -> str:
+    """The last part of a path."""
+    return os.path.basename(os.path.normpath(model))
+
+
+def socket_url(url: str) -> str:
+    """The WebSocket address behind a controller's URL.
+
+    Raises:
+        UsageError: it is not an http(s) or ws(s) URL.
+    """
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if not scheme or not parts.netloc:
+        raise UsageError(f"--controller {url}: give a URL such as http://127.0.0.1:8000")
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{CONNECT_PATH}"
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run a worker until it is told to stop."""
+    options = parse(WorkerOptions, argv, prog="python -m vicuna.serve.worker", description=str(__doc__))
+    follow_parent()
+    token = auth.read_join_token()
+    for url in options.controller:
+        socket_url(url)
+    asyncio.run(_until_terminated(Worker(options).run(token)))
+    return 0
+
+
+async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; SIGTERM cancels it, as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))
