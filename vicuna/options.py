@@ -167,6 +167,8 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]
         keywords["metavar"] = metadata["metavar"] or (None if keywords["choices"] else kind.__name__.upper())
         if is_many:
             keywords["nargs"] = "+" if default is dataclasses.MISSING else "*"
+            if not metadata["positional"]:
+                keywords["action"] = "extend"  # `--model a b` and `--model a --model b` are the same
     if metadata["positional"]:
         keywords["metavar"] = metadata["metavar"] or field.name.upper()
         if not is_many and default is not dataclasses.MISSING:
