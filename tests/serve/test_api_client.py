@@ -148,7 +148,7 @@ def test_addresses(given: str, meant: str) -> None:
     "given", ["", "127.0.0.1:8000", "ftp://host/v1", "http://", "http://host:99999", "http://h/v1?x=1"]
 )
 def test_what_is_not_an_address(given: str) -> None:
-    with pytest.raises(UsageError, match="is not an address; write it like http://127.0.0.1:8000/v1"):
+    with pytest.raises(UsageError, match="is not an address; write it like"):
         checked_api_url(given)
 
 

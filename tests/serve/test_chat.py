@@ -114,7 +114,7 @@ def test_a_reply_that_breaks_off_is_kept(api: StubApi) -> None:
     assert api.requests[1]["messages"][1] == {"role": "assistant", "content": "half an "}
 
 
-def test_no_server(tmp_path: Path) -> None:
+def test_no_server() -> None:
     with StubApi() as api:
         pass
     done = pipe(api, "Hello\n")

@@ -51,8 +51,16 @@ def test_a_file_without_a_conversation(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [None, [], "x", {}, {"messages": 3}, {"messages": [7]}, {"messages": [{"role": "system", "content": "x"}]}]
-    + [{"messages": [{"role": "user", "content": ["x"]}]}],
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"messages": 3},
+        {"messages": [7]},
+        {"messages": [{"role": "system", "content": "x"}]},
+        {"messages": [{"role": "user", "content": ["x"]}]},
+    ],
 )
 def test_a_damaged_store_reads_as_an_empty_chat(stored: Any) -> None:
     assert transcript.read_messages(stored) == []
