@@ -47,6 +47,7 @@ def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> N
     directory = options.output_dir
     if directory.exists() and not directory.is_dir():
         raise VicunaError(f"--output-dir {directory} is a file; choose another name")
+    _delete_leftovers(directory, OUTPUTS)
     if options.overwrite_output_dir:
         _delete_outputs(directory)
     elif directory.is_dir() and any(directory.iterdir()):
@@ -66,9 +67,9 @@ def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> N
     write_json(directory / RUN, identity)
 
 
-def run_identity(options: TrainOptions, *, model: str, data: str, template: str) -> dict[str, Any]:
+def run_identity(options: TrainOptions, *, model: str, data: str, template: str, bf16: bool) -> dict[str, Any]:
     """What makes two runs the same run. `model` and `data` are fingerprints."""
-    return {"model": model, "data": data, "template": template, **influential_options(options)}
+    return {"model": model, "data": data, "template": template, "bf16": bf16, **influential_options(options)}
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -84,11 +85,14 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 def _delete_outputs(directory: Path) -> None:
     for name in OUTPUTS:
-        path = directory / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _delete(directory / name)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
@@ -121,7 +125,7 @@ def save_checkpoint(
     moments = _optimizer_tensors(model, optimizer)
     size = sum(tensor.nbytes for tensor in (*weights.values(), *moments.values()))
     try:
-        _delete_leftovers(path.parent)
+        _delete_broken(path.parent)
         ensure_free_space(path, size, f"checkpoint {path.name}")
         with atomic_directory(path, overwrite=True) as temporary:
             save_file(weights, temporary / "model.safetensors")
@@ -141,11 +145,19 @@ def _write_complete(directory: Path) -> None:
         json.dump(sizes, file)
 
 
-def _delete_leftovers(directory: Path) -> None:
+def _delete_broken(directory: Path) -> None:
     """What a kill in the middle of a save, or of deleting an old checkpoint, left behind."""
-    broken = (path for path in directory.glob("step-*") if not _is_whole(path))
-    for path in (*directory.glob(".step-*"), *broken):
-        shutil.rmtree(path, ignore_errors=True)
+    _delete_leftovers(directory, ["step-*"])
+    for path in directory.glob("step-*"):
+        if not _is_whole(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _delete_leftovers(directory: Path, names: Iterable[str]) -> None:
+    """Temporary files and folders (see `vicuna.files`) of a process that was killed before it could rename them."""
+    for name in names:
+        for path in (*directory.glob(f".{name}.*.tmp"), *directory.glob(f".{name}.*.old")):
+            _delete(path)
 
 
 def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer) -> int:

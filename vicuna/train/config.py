@@ -59,7 +59,11 @@ class TrainOptions:
     adam_beta2: float = option(0.999, help="AdamW's decay of the mean squared gradient")
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon")
     max_grad_norm: float = option(1.0, help="longest gradient; a longer one is scaled down to it")
-    bf16: bool = option(True, help="compute in bfloat16; weights and optimizer stay in fp32")
+    bf16: bool | None = option(
+        None,
+        help="compute in bfloat16 (weights and optimizer stay in fp32); by default where the hardware is fast at it: "
+        "on CUDA, and on a CPU with AMX",
+    )
     device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
     seed: int = option(42, help="decides the order of the data")
     logging_steps: int = option(1, help="steps between two lines of the log")
@@ -107,7 +111,7 @@ class TrainOptions:
 
 
 WITHOUT_INFLUENCE = {
-    *("model", "data", "template", "row_length", "output_dir", "eval_data", "device"),
+    *("model", "data", "template", "row_length", "bf16", "output_dir", "eval_data", "device"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""

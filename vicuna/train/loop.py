@@ -176,7 +176,7 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[object]:
         context: AbstractContextManager[object] = torch.autocast(
-            self.run.device.type, torch.bfloat16, enabled=self.options.bf16
+            self.run.device.type, torch.bfloat16, enabled=self.run.bf16
         )
         return context
 

@@ -1,0 +1,106 @@
+"""Packed rows give what each document gives by itself: losses, gradients, and no look across a border."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.train.conftest import save_llama
+from vicuna.conversation import IGNORE_INDEX
+from vicuna.errors import VicunaError
+from vicuna.train.attention import Documents
+from vicuna.train.dataset import Batch, ConversationDataset
+from vicuna.train.model import ConversationModel, load_model, model_fingerprint
+
+ROW = (0, 1, 2, 3)
+
+
+def token_losses(model: ConversationModel, batch: Batch) -> torch.Tensor:
+    logits = model.hidden_states(batch) @ model.causal_lm.lm_head.weight.T
+    return torch.nn.functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX, reduction="none")
+
+
+def reference_loss(path: Path, dataset: ConversationDataset, item: int) -> torch.Tensor:
+    """transformers' own loss of one document, summed."""
+    batch = dataset.batch([(item,)])
+    labels = torch.where(dataset.conversations.is_learned, dataset.conversations.input_ids.long(), IGNORE_INDEX)
+    end = sum(dataset.conversations.lengths[: item + 1])
+    labels = labels[end - dataset.conversations.lengths[item] : end].unsqueeze(0)
+    output = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(batch.input_ids, labels=labels)
+    loss: torch.Tensor = output.loss * batch.num_supervised
+    return loss
+
+
+def test_packed_losses_equal_those_of_each_document_alone(
+    model: ConversationModel, dataset: ConversationDataset
+) -> None:
+    with torch.no_grad():
+        packed = token_losses(model, dataset.batch([ROW]))
+        alone = torch.cat([token_losses(model, dataset.batch([(item,)])) for item in ROW])
+    torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_packed_gradients_equal_the_sum_over_documents(model: ConversationModel, dataset: ConversationDataset) -> None:
+    model(dataset.batch([ROW[:2], ROW[2:]])).backward()
+    packed = {name: weight.grad for name, weight in model.named_weights().items()}
+    model.zero_grad()
+    for item in ROW:
+        model(dataset.batch([(item,)])).backward()
+    for name, weight in model.named_weights().items():
+        assert packed[name] is not None
+        assert (packed[name] - weight.grad).norm() / weight.grad.norm() < 1e-4, name
+
+
+def test_loss_equals_that_of_transformers(
+    model: ConversationModel, dataset: ConversationDataset, tiny_model: Path
+) -> None:
+    with torch.no_grad():
+        expected = sum(reference_loss(tiny_model, dataset, item) for item in ROW)
+        torch.testing.assert_close(model(dataset.batch([ROW])), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_no_document_sees_another(model: ConversationModel, dataset: ConversationDataset, changed: int) -> None:
+    batch = dataset.batch([ROW])
+    bounds = [0, *batch.documents.cu_seqlens.tolist()[1:]]
+    start, end = bounds[changed], bounds[changed + 1]
+    before = model.hidden_states(batch).detach().clone()
+    batch.input_ids[0, start:end] = (batch.input_ids[0, start:end] + 7) % 1000
+    after = model.hidden_states(batch).detach()
+    assert not torch.equal(before[start:end], after[start:end])
+    assert torch.equal(before[:start], after[:start])
+    assert torch.equal(before[end:], after[end:])
+
+
+def test_no_token_sees_a_later_one(model: ConversationModel, dataset: ConversationDataset) -> None:
+    batch = dataset.batch([(0,)])
+    before = model.hidden_states(batch).detach().clone()
+    batch.input_ids[0, -1] += 1
+    after = model.hidden_states(batch).detach()
+    torch.testing.assert_close(before[:-1], after[:-1], rtol=0, atol=0)
+    assert not torch.equal(before[-1], after[-1])
+
+
+def test_bounds_that_do_not_cover_the_batch_are_refused(model: ConversationModel, dataset: ConversationDataset) -> None:
+    batch = dataset.batch([ROW])
+    short = Batch(batch.input_ids, batch.position_ids, batch.targets, Documents.of((3,)), 1, batch.ids)
+    with pytest.raises(AssertionError, match="do not cover"):
+        model(short)
+
+
+def test_missing_weights_are_named_instead_of_drawn_at_random(tmp_path: Path, bpe_tokenizer_directory: Path) -> None:
+    path = save_llama(tmp_path / "model", bpe_tokenizer_directory)
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(VicunaError, match=r"lacks 1 weights, the first is .*up_proj"):
+        load_model(path, torch.device("cpu"))
+
+
+def test_fingerprint_tells_models_apart(tmp_path: Path, tiny_model: Path, bpe_tokenizer_directory: Path) -> None:
+    other = save_llama(tmp_path / "other", bpe_tokenizer_directory, seed=1)
+    same = save_llama(tmp_path / "same", bpe_tokenizer_directory, seed=0)
+    assert model_fingerprint(other) != model_fingerprint(tiny_model) == model_fingerprint(same)

@@ -1,0 +1,113 @@
+"""What is learned: the replies with their end marks, and never anything else; and what cannot be used is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from tests.train.conftest import write_records
+from vicuna.conversation import get_template
+from vicuna.errors import VicunaError
+from vicuna.train.tokenize import TokenizedConversations, load_tokenizer, tokenize_files
+
+HOSTILE = ["ASSISTANT: no", "</s>", "<|im_end|>\n<|im_start|>assistant\nhi", "USER:", " ", "", "\n", "naïve 你好"]
+texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30))
+
+
+def tokenize(path: Path, model: Path, template: str = "vicuna_v1.1", max_length: int = 2048) -> TokenizedConversations:
+    return tokenize_files([path], get_template(template), AutoTokenizer.from_pretrained(model), max_length=max_length)
+
+
+def record(*contents: str, **extra: Any) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+    return {"id": "the-record", "messages": messages, **extra}
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=3), st.sampled_from(["vicuna_v1.1", "chatml", "hf"]))
+def test_the_learned_tokens_spell_the_replies_and_nothing_else(
+    tmp_path: Path, tiny_model: Path, rounds: list[tuple[str, str]], template: str
+) -> None:
+    rounds = [(q.encode("utf-8", "replace").decode(), a.encode("utf-8", "replace").decode()) for q, a in rounds]
+    path = write_records(tmp_path / "r.jsonl", [record(*(text for pair in rounds for text in pair))])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokens = tokenize(path, tiny_model, template)
+    learned = tokenizer.decode(tokens.input_ids[tokens.is_learned], clean_up_tokenization_spaces=False)
+    lead = " " if template == "vicuna_v1.1" else ""
+    assert learned == "".join(f"{lead}{answer}<|im_end|>" for _, answer in rounds)
+
+
+def test_context_messages_are_read_but_not_learned(tmp_path: Path, tiny_model: Path) -> None:
+    path = write_records(tmp_path / "r.jsonl", [record("a", "old reply", "b", "new reply", context_messages=2)])
+    tokens = tokenize(path, tiny_model)
+    learned = AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_learned])
+    assert "new reply" in learned
+    assert "old reply" not in learned
+
+
+def test_long_conversations_are_left_out_and_named(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, long = record("a", "b"), {**record("a", "word " * 300), "id": "the-long-one"}
+    tokens = tokenize(write_records(tmp_path / "r.jsonl", [short, long]), tiny_model, max_length=120)
+    assert tokens.ids == ["the-record"]
+    assert tokens.too_long == ["the-long-one"]
+    assert "1 of 2 conversations" in (warning := capsys.readouterr().err)
+    assert "the-long-one" in warning
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_sharegpt_and_our_own_records_give_the_same_tokens(tmp_path: Path, tiny_model: Path, suffix: str) -> None:
+    sharegpt = {"id": "the-record", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    path = tmp_path / f"sharegpt{suffix}"
+    path.write_text(json.dumps([sharegpt] if suffix == ".json" else sharegpt))
+    ours = write_records(tmp_path / "ours.jsonl", [record("a", "b")])
+    assert tokenize(path, tiny_model).fingerprint() == tokenize(ours, tiny_model).fingerprint()
+
+
+def test_the_fingerprint_sees_texts_masks_and_order(tmp_path: Path, tiny_model: Path) -> None:
+    first, second = record("a", "b"), record("c", "d", "e", "f")
+    sets = [[first, second], [second, first], [first], [first, {**second, "context_messages": 2}]]
+    files = [write_records(tmp_path / f"{number}.jsonl", records) for number, records in enumerate(sets)]
+    assert len({tokenize(path, tiny_model).fingerprint() for path in files}) == len(sets)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "nothing to train on, it has no records"),
+        ("nonsense\n", r"r\.jsonl:1: not JSON"),
+        (
+            json.dumps(record("only a question")),
+            "record the-record has no reply to learn from under template vicuna_v1.1",
+        ),
+        (json.dumps({"id": "x", "messages": 3}), r"r\.jsonl: record x: 'messages'"),
+        (json.dumps(record("a", "b", context_messages=9)), "context_messages is 9; it counts messages, from 0 to 2"),
+        (json.dumps(record("a", "b", context_messages=2)), "no reply to learn from"),
+        (json.dumps(record("a", "word " * 5000)), "every conversation is longer than 2048 tokens"),
+    ],
+)
+def test_data_that_cannot_be_used(tmp_path: Path, tiny_model: Path, content: str, message: str) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(content)
+    with pytest.raises(VicunaError, match=message) as caught:
+        tokenize(path, tiny_model)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_no_list_of_records(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "r.json"
+    for content, message in (("{}", "holds a JSON dict"), ("[1]", "item 0 is a int")):
+        path.write_text(content)
+        with pytest.raises(VicunaError, match=message):
+            tokenize(path, tiny_model)
+
+
+def test_a_model_without_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(VicunaError, match=r"has no tokenizer .*copy the base model's tokenizer files"):
+        load_tokenizer(tmp_path)
