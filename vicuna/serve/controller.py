@@ -9,7 +9,6 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,21 +214,6 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=1,
         )
         super().__init__(config)
-
-
-@contextlib.asynccontextmanager
-async def running(app: auth.App, listener: socket.socket) -> AsyncIterator[Server]:
-    """Serve inside this event loop, for tests and for programs that are servers beside something else."""
-    server = Server(app)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server._serve([listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        await task
 
 
 @command

@@ -1,0 +1,101 @@
+"""A whole serving stack inside one event loop: a real server on a free port, real sockets, simulated engines."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest_asyncio
+
+from vicuna.serve.controller import Server, create_app, listen
+from vicuna.serve.dispatch import Fleet
+from vicuna.serve.gateway import Gateway
+from vicuna.serve.worker import Worker, WorkerOptions
+
+JOIN_TOKEN = "the join token of these tests"
+
+
+class Cluster:
+    """One controller and its in-process workers."""
+
+    def __init__(self, fleet: Fleet, url: str) -> None:
+        self.fleet, self.url = fleet, url
+        self.workers: list[tuple[Worker, asyncio.Task[None]]] = []
+        self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
+        self.openai = openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=httpx.AsyncClient(trust_env=False)
+        )
+
+    async def add_worker(
+        self, settings: str = "", *, name: str = "sim", token: str = JOIN_TOKEN, **options: Any
+    ) -> asyncio.Task[None]:
+        """Start a worker with the sim engine and wait until it has joined or failed."""
+        known = len(self.fleet.links)
+        worker = Worker(WorkerOptions(model=settings, model_name=name, controller=(self.url,), engine="sim", **options))
+        task = asyncio.create_task(worker.run(token))
+        self.workers.append((worker, task))
+        while len(self.fleet.links) == known and not task.done():
+            await asyncio.sleep(0.01)
+        return task
+
+    async def kill(self, task: asyncio.Task[None]) -> None:
+        """End a worker."""
+        task.cancel()
+        await asyncio.wait({task})
+
+    async def chat(self, content: str = "hello", *, model: str = "sim", **options: Any) -> Any:
+        """One chat completion, greedy unless told otherwise."""
+        messages = [{"role": "user", "content": content}]
+        options = {"temperature": 0, **options}
+        return await self.openai.chat.completions.create(model=model, messages=messages, **options)
+
+    async def post(self, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
+        """A request as it is."""
+        return await self.http.post(path, json=body)
+
+    async def until(self, condition: Any, seconds: float = 5.0) -> None:
+        """Wait until a condition holds."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    def is_idle(self) -> bool:
+        """Whether every slot is free, here and in the engines."""
+        return not any(link.num_held or link.streams for link in self.fleet.links) and not any(
+            worker.active or worker.engine.is_busy for worker, task in self.workers if not task.done()
+        )
+
+
+@contextlib.asynccontextmanager
+async def start_cluster(*, api_keys: Any = (), token_gap_seconds: float = 10.0, **fleet: Any) -> AsyncIterator[Cluster]:
+    """A controller that serves in this event loop."""
+    gateway = Gateway(Fleet(**fleet), token_gap_seconds=token_gap_seconds)
+    app = create_app(gateway, join_token=JOIN_TOKEN, api_keys=list(api_keys), host="127.0.0.1")
+    server = Server(app)
+    with listen("127.0.0.1", 0) as listener:
+        serving = asyncio.create_task(server._serve([listener]))  # `serve` would take over the signal handlers
+        cluster = Cluster(gateway.fleet, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        while not server.started:
+            await asyncio.sleep(0.01)
+        try:
+            yield cluster
+        finally:
+            for _, task in cluster.workers:
+                await cluster.kill(task)
+            await cluster.http.aclose()
+            await cluster.openai.close()
+            server.should_exit = True
+            await serving
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster() -> AsyncIterator[Cluster]:
+    """A controller with one fast worker of model `sim`, shared by the tests of a file that asks for it.
+
+    Such a file runs in one event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+    """
+    async with start_cluster() as cluster:
+        await cluster.add_worker()
+        yield cluster

@@ -1,0 +1,211 @@
+"""What happens to streams when workers and clients come, go and die."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import openai
+import pytest
+import websockets
+
+from tests.serve.conftest import JOIN_TOKEN, Cluster, start_cluster
+from vicuna.errors import VicunaError
+from vicuna.serve.auth import token_for_model
+from vicuna.serve.protocol import CLOSE_PROTOCOL, CONNECT_PATH, MODEL_HEADER
+
+SLOW = "speed=200,length=120"
+
+
+async def read(stream: Any, texts: list[str]) -> list[Any]:
+    chunks = []
+    async for chunk in stream:
+        chunks.append(chunk)
+        texts += [choice.delta.content or "" for choice in chunk.choices]
+    return chunks
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0}, {"temperature": 1, "seed": 5}, {"max_tokens": 70}, {"stop": ["clouds. "]}]
+)
+async def test_a_stream_survives_its_worker_with_the_same_text(options: dict[str, Any]) -> None:
+    async with start_cluster() as cluster:
+        await cluster.add_worker(SLOW)
+        await cluster.add_worker(SLOW)
+        expected = await cluster.chat(**options)
+        texts: list[str] = []
+        stream = await cluster.chat(stream=True, stream_options={"include_usage": True}, **options)
+        reading = asyncio.create_task(read(stream, texts))
+        await cluster.until(lambda: len("".join(texts)) > 15)
+        [busy] = [link for link in cluster.fleet.links if link.streams]
+        [task] = [task for worker, task in cluster.workers if worker.worker_id == busy.hello.worker_id]
+        await cluster.kill(task)
+        chunks = await reading
+        assert "".join(texts) == expected.choices[0].message.content
+        assert chunks[-1].usage == expected.usage
+        assert chunks[-2].choices[0].finish_reason == expected.choices[0].finish_reason
+        assert chunks[-2].vicuna == {"moves": 1}
+        await cluster.until(cluster.is_idle)
+
+
+async def test_a_stream_waits_for_the_replacement_of_its_worker() -> None:
+    async with start_cluster() as cluster:
+        task = await cluster.add_worker(SLOW)
+        expected = (await cluster.chat()).choices[0].message.content
+        texts: list[str] = []
+        stream = await cluster.chat(stream=True)
+        await cluster.add_worker(SLOW + ",variant=2")  # same name, other weights: it must not continue the stream
+        reading = asyncio.create_task(read(stream, texts))
+        await cluster.until(lambda: len("".join(texts)) > 10)
+        await cluster.kill(task)
+        await asyncio.sleep(0.05)
+        seen = len("".join(texts))
+        await asyncio.sleep(0.3)
+        assert len("".join(texts)) == seen and not reading.done()
+        await cluster.add_worker(SLOW)
+        await reading
+        assert "".join(texts) == expected
+
+
+async def test_a_lost_stream_without_replacement_ends_in_a_named_error() -> None:
+    async with start_cluster(replacement_seconds=0.3) as cluster:
+        task = await cluster.add_worker(SLOW)
+        texts: list[str] = []
+        stream = await cluster.chat(stream=True)
+        reading = asyncio.create_task(read(stream, texts))
+        whole = asyncio.create_task(cluster.chat("another"))
+        await cluster.until(lambda: len("".join(texts)) > 10)
+        await cluster.kill(task)
+        with pytest.raises(
+            openai.APIError, match=r"the worker died after \d+ tokens, and no worker of model 'sim'"
+        ) as lost:
+            await reading
+        assert lost.value.code == "worker_lost"
+        with pytest.raises(openai.APIStatusError, match="the worker died after") as failed:
+            await whole
+        assert failed.value.status_code == 503 and failed.value.response.headers["retry-after"]
+        with pytest.raises(openai.APIStatusError, match=r"no worker of model 'sim' came within 0.3 s"):
+            await cluster.chat()
+
+
+async def test_an_expected_model_is_waited_for() -> None:
+    async with start_cluster(expected=["late"]) as cluster:
+        asking = asyncio.create_task(cluster.chat(model="late"))
+        await asyncio.sleep(0.1)
+        assert (await cluster.openai.models.list()).data == []
+        await cluster.add_worker(name="late")
+        assert (await asking).choices[0].message.content
+
+
+async def test_a_client_that_leaves_frees_its_slot() -> None:
+    async with start_cluster() as cluster:
+        await cluster.add_worker("speed=20,length=2000", max_slots=1)
+        for _ in range(3):
+            stream = await cluster.chat(stream=True)
+            await anext(aiter(stream))
+            assert not cluster.is_idle()
+            await stream.close()
+            await cluster.until(cluster.is_idle)
+        asking = asyncio.create_task(cluster.chat())
+        await cluster.until(lambda: not cluster.is_idle())
+        asking.cancel()
+        await cluster.until(cluster.is_idle)
+        waiting = [asyncio.create_task(cluster.chat()) for _ in range(3)]  # one runs, two wait for its slot
+        await cluster.until(lambda: len(cluster.fleet.waiting["sim"]) == 2)
+        for task in waiting:
+            task.cancel()
+        await cluster.until(cluster.is_idle)
+        assert not cluster.fleet.waiting["sim"]
+
+
+async def test_a_hundred_broken_off_requests_leave_no_trace() -> None:
+    async with start_cluster() as cluster:
+        await cluster.add_worker("speed=200,length=500", max_slots=2)
+
+        async def break_off(delay: float) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    async for _ in await cluster.chat(stream=True):
+                        pass
+
+        await asyncio.gather(*(break_off(0.02 + 0.01 * index) for index in range(100)))
+        await cluster.until(cluster.is_idle)
+        assert (await cluster.chat(max_tokens=5)).usage.completion_tokens == 5
+
+
+async def test_a_full_queue_answers_503_with_retry_after() -> None:
+    async with start_cluster(max_queue=1) as cluster:
+        await cluster.add_worker("speed=50,length=30", max_slots=1)
+        waiting = [asyncio.create_task(cluster.chat())]
+        await cluster.until(lambda: cluster.fleet.links[0].num_held == 1)
+        waiting.append(asyncio.create_task(cluster.chat()))
+        await cluster.until(lambda: len(cluster.fleet.waiting["sim"]) == 1)
+        response = await cluster.post({"model": "sim", "messages": [{"role": "user", "content": "x"}]})
+        assert response.status_code == 503 and response.json()["error"]["code"] == "queue_full"
+        assert int(response.headers["retry-after"]) >= 1
+        for task in waiting:
+            assert (await task).choices[0].finish_reason == "stop"
+
+
+async def test_many_requests_at_once_each_get_their_own_text() -> None:
+    async with start_cluster() as cluster:
+        for _ in range(2):
+            await cluster.add_worker("speed=500", max_slots=3)
+        alone = [(await cluster.chat(f"prompt {index}")).choices[0].message.content for index in range(12)]
+        together = await asyncio.gather(*(cluster.chat(f"prompt {index}") for index in range(12)))
+        assert [reply.choices[0].message.content for reply in together] == alone
+        assert len(set(alone)) == 12
+
+
+@pytest.mark.parametrize("token", ["wrong", token_for_model(JOIN_TOKEN, "other")])
+async def test_a_worker_without_the_right_token_is_refused(token: str) -> None:
+    async with start_cluster() as cluster:
+        task = await cluster.add_worker(token=token)
+        with pytest.raises(VicunaError, match="refused the join token for model 'sim'; set VICUNA_JOIN_TOKEN"):
+            await task
+        assert cluster.fleet.links == []
+        await cluster.add_worker(token=token_for_model(JOIN_TOKEN, "sim"))
+        assert len(cluster.fleet.links) == 1
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        ["no json"],
+        ['{"type": "pong", "num_others": 0}'],
+        [b"\x80\x04."],
+        ['{"type": "hello", "version": 99}'],
+        ['{"type":"hello","version":1,"worker_id":"w","host":"h","pid":1,"model":"other","fingerprint":"f",'
+         '"engine":"e","template":"t","context_size":1,"max_slots":1}'],
+        ['{"type":"hello","version":1,"worker_id":"w","host":"h","pid":1,"model":"sim","fingerprint":"f",'
+         '"engine":"e","template":"t","context_size":1,"max_slots":1}', '{"type": "surprise"}'],
+    ],
+)  # fmt: skip
+async def test_frames_that_are_not_the_protocol_end_the_connection_only(frames: list[Any]) -> None:
+    headers = {"Authorization": f"Bearer {JOIN_TOKEN}", MODEL_HEADER: "sim"}
+    async with start_cluster() as cluster:
+        await cluster.add_worker()
+        await send_frames(cluster, frames, headers)
+        await cluster.until(lambda: len(cluster.fleet.links) == 1)
+        assert (await cluster.chat()).choices[0].message.content
+
+
+async def send_frames(cluster: Cluster, frames: list[Any], headers: dict[str, str]) -> None:
+    address = cluster.url.replace("http", "ws") + CONNECT_PATH
+    async with websockets.connect(address, additional_headers=headers, proxy=None) as socket:
+        for frame in frames:
+            await socket.send(frame)
+        with pytest.raises(websockets.ConnectionClosed):
+            async with asyncio.timeout(5):
+                while True:
+                    await socket.recv()
+        assert socket.close_code == CLOSE_PROTOCOL
+
+
+async def test_a_worker_dials_again_when_its_connection_ends() -> None:
+    async with start_cluster() as cluster:
+        task = await cluster.add_worker()
+        [link] = cluster.fleet.links
+        link.close()
+        await cluster.until(lambda: link not in cluster.fleet.links and len(cluster.fleet.links) == 1)
+        assert (await cluster.chat()).choices[0].message.content
+        assert not task.done()
