@@ -339,7 +339,6 @@ def build_app(client: ApiClient, *, concurrency: int) -> AsgiApp:
         blocks,
         path="/",
         theme=web_style.theme(),
-        css=web_style.CSS,
         head=web_style.HEAD,
         footer_links=[],
         run_history=False,

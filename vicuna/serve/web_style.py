@@ -12,7 +12,7 @@ LATEX_DELIMITERS: list[dict[str, str | bool]] = [
     {"left": "\\(", "right": "\\)", "display": False},
 ]
 
-PLACEHOLDER = """Ask a question below. The conversation stays in this browser.
+PLACEHOLDER = """Ask a question below. The conversation is kept in this browser.
 
 <small>Enter sends · Shift+Enter breaks the line · Escape stops</small>"""
 
@@ -37,15 +37,18 @@ gradio-app { height: 100dvh; }
 #title p { margin: 0; color: var(--body-text-color-subdued); font-size: 0.9rem; line-height: 1.4; }
 #picker { flex: 0 1 19rem !important; min-width: 0 !important; gap: 0.2rem; }
 #picker .html-container { padding: 0 0.2rem; }
-.health { font-size: 0.8rem; line-height: 1.4; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
-.health::before { content: ""; display: inline-block; width: 0.5rem; height: 0.5rem; border-radius: 50%;
+#picker .health { font-size: 0.8rem; line-height: 1.4; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+#picker .health::before { content: ""; display: inline-block; width: 0.5rem; height: 0.5rem; border-radius: 50%;
   margin-right: 0.4rem; background: #c2410c; }
-.health.alive::before { background: #15803d; }
-.dark .health.alive::before { background: #4ade80; }
+#picker .health.alive::before { background: #15803d; }
+.dark #picker .health.alive::before { background: #4ade80; }
 
 #chat { flex: 1 1 0 !important; height: auto !important; min-height: 0 !important; border: 0; background: transparent; }
+#chat .wrapper > .top-panel { position: static; align-self: flex-end; flex: 0 0 auto; border: 0; box-shadow: none;
+  background: transparent; }
+#chat .placeholder { text-align: center; color: var(--body-text-color-subdued); }
 #chat .message { line-height: 1.6; }
-#chat table { border-collapse: collapse; display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
+#chat table { border: 0; padding: 0; border-collapse: collapse; display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
 #chat th, #chat td { border: 1px solid var(--hair); padding: 0.3rem 0.7rem; word-break: normal;
   overflow-wrap: normal; }
 #chat th { font-weight: 600; }
@@ -54,15 +57,18 @@ gradio-app { height: 100dvh; }
 
 #line { flex: 0 0 auto; padding: 0; }
 #line .html-container { padding: 0 0.2rem; }
-.notice { font-size: 0.8rem; line-height: 1.4; min-height: 1.15rem; color: var(--body-text-color-subdued);
+#line .notice { font-size: 0.8rem; line-height: 1.4; min-height: 1.15rem; color: var(--body-text-color-subdued);
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.notice.bad { color: #b42318; font-weight: 550; }
-.dark .notice.bad { color: #fda29b; }
+#line .notice.bad { color: #b42318; font-weight: 550; }
+.dark #line .notice.bad { color: #fda29b; }
 #question { flex: 0 0 auto; }
 #question .input-container { background: var(--input-background-fill); align-items: flex-end; }
 #question .input-container button { margin: 0.3rem; }
 #question textarea { padding: 0.6rem 0.8rem; font-size: 1rem; }
 
+@media (min-width: 1000px) {
+  .gradio-container .sidebar-parent:has(#settings.open) { padding-right: 300px !important; }
+}
 @media (max-width: 640px) {
   .gradio-container main.contain { padding: 0.5rem 0.6rem !important; }
   #top { padding-right: 1.8rem; }
@@ -72,8 +78,11 @@ gradio-app { height: 100dvh; }
 }
 """
 
-# Escape presses the Stop button of the question box.
-HEAD = """
+# The style sheet stands in the head because Gradio rewrites the selectors of `css=` so that rules for the page's frame
+# in media queries match nothing. Escape presses the Stop button of the question box.
+HEAD = (
+    f"<style>{CSS}</style>"
+    + """
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <script>
 (function () {
@@ -86,6 +95,7 @@ HEAD = """
 })();
 </script>
 """
+)
 
 TOGGLE_DARK_JS = """() => {
   const isDark = document.body.classList.toggle("dark");
