@@ -1,0 +1,300 @@
+"""The native engine against transformers, and against itself: batched, chunked, cut and continued."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from vicuna.errors import VicunaError
+from vicuna.serve.engines import native
+from vicuna.serve.engines.interface import EngineOptions, EngineRequest, Sampling, load_engine
+from vicuna.serve.engines.llama import Batch, Chunk
+from vicuna.serve.engines.native import NativeEngine
+
+torch.set_num_threads(1)
+SIZE: dict[str, Any] = {
+    "vocab_size": 1503,
+    "hidden_size": 96,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 256,
+    "eos_token_id": 2,
+    "initializer_range": 0.2,  # large enough that the logits of a random model differ clearly
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+KINDS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE)),
+    "tied, llama3 rope": lambda: LlamaForCausalLM(
+        LlamaConfig(**SIZE, tie_word_embeddings=True, rope_parameters=LLAMA3_ROPE)
+    ),
+    "biases, linear rope": lambda: LlamaForCausalLM(
+        LlamaConfig(
+            **SIZE,
+            attention_bias=True,
+            mlp_bias=True,
+            rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+        )
+    ),
+    "mistral": lambda: AutoModelForCausalLM.from_config(MistralConfig(**SIZE, sliding_window=None)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZE)),
+}
+
+
+@pytest.fixture(scope="module")
+def make_model(tmp_path_factory: pytest.TempPathFactory, bpe_tokenizer: Any) -> Callable[[str], tuple[Path, Any]]:
+    """A directory with a random model of that kind, and the model itself in float32."""
+
+    def make(kind: str) -> tuple[Path, Any]:
+        torch.manual_seed(0)
+        model = KINDS[kind]().float().eval()
+        with torch.no_grad():  # biases start at zero, which would hide that they are left out
+            for name, value in model.named_parameters():
+                if name.endswith("bias"):
+                    value.normal_(0, 0.2)
+        folder = tmp_path_factory.mktemp("model")
+        model.save_pretrained(folder, max_shard_size="200KB" if kind == "llama" else "50GB")
+        bpe_tokenizer.save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def llama(make_model: Callable[[str], tuple[Path, Any]]) -> tuple[Path, Any]:
+    """The plain one."""
+    return make_model("llama")
+
+
+def load(folder: Path, **options: Any) -> NativeEngine:
+    """An engine in float32 on the CPU, unless told otherwise."""
+    values = {"dtype": "float32", "device": "cpu", "num_threads": 1, "max_slots": 6, **options}
+    engine = load_engine("native", EngineOptions(str(folder), **values))
+    assert isinstance(engine, NativeEngine)
+    return engine
+
+
+def prompt(index: int, length: int | None = None) -> list[int]:
+    """A prompt of its own for each index."""
+    generator = torch.Generator().manual_seed(index)
+    return torch.randint(3, 1503, (length or 5 + 7 * index,), generator=generator).tolist()
+
+
+def request(
+    name: str, ids: list[int], *, prompt_length: int | None = None, max_new: int = 20, sampling: Sampling | None = None
+) -> EngineRequest:
+    """A request that only its length ends."""
+    sampling = sampling or Sampling(temperature=0)
+    return EngineRequest(name, tuple(ids), prompt_length or len(ids), max_new, frozenset(), sampling)
+
+
+def run(engine: NativeEngine, *requests: EngineRequest, stagger: int = 0) -> dict[str, list[int]]:
+    """The tokens of each request; each joins `stagger` steps after the one before."""
+    tokens: dict[str, list[int]] = {each.request_id: [] for each in requests}
+    waiting = list(requests)
+    num_steps = 0
+    while waiting or engine.is_busy:
+        while waiting and num_steps >= stagger * (len(requests) - len(waiting)):
+            engine.submit(waiting.pop(0))
+        for step in engine.step() if engine.is_busy else ():
+            tokens[step.request_id] += step.token_ids
+        num_steps += 1
+    assert not engine.slots and not engine.num_decoding
+    return tokens
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_transformers(kind: str, make_model: Callable[[str], tuple[Path, Any]]) -> None:
+    folder, model = make_model(kind)
+    engine = load(folder)
+    ids = prompt(3, 90)
+    expected = model(torch.tensor([ids])).logits[0].detach()
+    read = Batch(ids[:50], [0] * 50, list(range(50)), 0, [Chunk(0, 0, 50)], list(range(50)))
+    more = Batch(ids[50:80], [0] * 30, list(range(50, 80)), 0, [Chunk(0, 50, 30)], list(range(30)))
+    ones = [Batch([ids[place]], [0], [place], 1, [], [0]) for place in range(80, 90)]
+    logits = torch.cat([engine.model.forward(batch) for batch in (read, more, *ones)])
+    torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
+    assert expected.std() > 0.5  # or the tolerance would mean nothing
+
+
+def test_greedy_text_is_that_of_generate(llama: tuple[Path, Any]) -> None:
+    folder, model = llama
+    ids = prompt(2)
+    options = {"max_new_tokens": 30, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.generate(torch.tensor([ids]), **options)[0, len(ids) :]
+    assert run(load(folder), request("a", ids, max_new=30))["a"] == expected.tolist()
+
+
+@pytest.mark.parametrize("stagger", [0, 1, 3])
+@pytest.mark.parametrize("chunk_size", [8, 256])
+def test_a_request_s_text_does_not_depend_on_its_company(
+    llama: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch, stagger: int, chunk_size: int
+) -> None:
+    engine = load(llama[0], max_slots=4)  # fewer slots than requests: some wait, slots are used again and moved
+    requests = [
+        request(
+            str(index), prompt(index), max_new=8 + 5 * (index % 3), sampling=Sampling(temperature=index % 2, seed=index)
+        )
+        for index in range(7)
+    ]
+    alone = {each.request_id: run(engine, each)[each.request_id] for each in requests}
+    monkeypatch.setattr(native, "PREFILL_TOKENS", chunk_size)
+    assert run(engine, *requests, stagger=stagger) == alone
+    assert [len(tokens) for tokens in alone.values()] == [each.max_new_tokens for each in requests]
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(temperature=0), Sampling(0.8, seed=11), Sampling(1.2, top_p=0.9, top_k=50, seed=2**63)]
+)
+@pytest.mark.parametrize("cut", [1, 7, 19])
+def test_a_continued_reply_is_the_same_reply(llama: tuple[Path, Any], sampling: Sampling, cut: int) -> None:
+    engine, ids = load(llama[0]), prompt(4)
+    whole = run(engine, request("whole", ids, sampling=sampling))["whole"]
+    rest = request("rest", ids + whole[:cut], prompt_length=len(ids), sampling=sampling)
+    other = request("other", prompt(5), sampling=sampling)
+    assert run(load(llama[0]), other, rest)["rest"] == whole[cut:]
+
+
+def test_cancelling_frees_the_slot_at_every_stage(llama: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "PREFILL_TOKENS", 8)
+    engine = load(llama[0], max_slots=3)
+    expected = run(engine, request("keep", prompt(1)))["keep"]
+    for cancelled in ("decoding", "half read", "waiting"):
+        tokens: list[int] = []
+        for each in (request("decoding", prompt(0)), request("keep", prompt(1)), request("half read", prompt(6, 60))):
+            engine.submit(each)
+        engine.submit(request("waiting", prompt(2)))
+        for count in range(60):
+            if count == 5:
+                engine.cancel(cancelled)
+                engine.cancel("unknown")
+            steps = engine.step() if engine.is_busy else []
+            tokens += [token for step in steps if step.request_id == "keep" for token in step.token_ids]
+            assert count < 5 or cancelled not in {step.request_id for step in steps}
+        assert tokens == expected and not engine.is_busy
+
+
+def test_a_stop_token_ends_a_reply_and_is_not_part_of_it(llama: tuple[Path, Any]) -> None:
+    engine, ids = load(llama[0]), prompt(1)
+    tokens = run(engine, request("a", ids))["a"]
+    stop = tokens[5]
+    engine.submit(EngineRequest("b", tuple(ids), len(ids), 20, frozenset({stop}), Sampling(temperature=0)))
+    steps = []
+    while engine.is_busy:
+        steps += engine.step()
+    assert [token for step in steps for token in step.token_ids] == tokens[: tokens.index(stop)]
+    assert [step.finish_reason for step in steps if step.finish_reason] == ["stop"]
+
+
+def test_the_context_s_end_ends_a_reply(llama: tuple[Path, Any]) -> None:
+    engine = load(llama[0], max_context=32)
+    engine.submit(request("a", prompt(0, 30), max_new=100))
+    steps = []
+    while engine.is_busy:
+        steps += engine.step()
+    assert [step.finish_reason for step in steps] == [None, "length"]
+
+
+def test_the_fingerprint_follows_weights_and_settings(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, _ = llama
+    assert load(folder).fingerprint == load(folder, max_slots=2).fingerprint
+    assert load(folder, dtype="bfloat16").fingerprint != load(folder).fingerprint
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert load(tmp_path).fingerprint == load(folder).fingerprint
+    shard = min(tmp_path.glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert load(tmp_path).fingerprint != load(folder).fingerprint
+
+
+def test_bfloat16_with_packed_weights_is_close(llama: tuple[Path, Any]) -> None:
+    engine, exact, ids = load(llama[0], dtype="bfloat16"), load(llama[0]), prompt(3, 40)
+    batch = Batch(ids, [0] * 40, list(range(40)), 0, [Chunk(0, 0, 40)], list(range(40)))
+    got, expected = engine.model.forward(batch), exact.model.forward(batch)
+    assert torch.nn.functional.cosine_similarity(got, expected, dim=-1).min() > 0.99
+
+
+def change_config(folder: Path, target: Path, **changes: Any) -> Path:
+    """A copy of a model with some values of its config.json changed."""
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | changes))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "llamma"}, "model type 'llamma' cannot be served .* did you mean 'llama'"),
+        ({"model_type": "gpt2"}, "model type 'gpt2'"),
+        ({"hidden_act": "gelu"}, "activation 'gelu'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope type 'yarn'"),
+        ({"quantization_config": {"bits": 4}}, "quantized"),
+        ({"num_hidden_layers": 2}, "tensor 'model.layers.2.*' is not part"),
+        ({"num_hidden_layers": 4}, "no tensor 'model.layers.3"),
+    ],
+)
+def test_what_it_cannot_compute_it_refuses(
+    llama: tuple[Path, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(VicunaError, match=message):
+        load(change_config(llama[0], tmp_path, **changes))
+
+
+def test_bad_directories_and_options_are_named(llama: tuple[Path, Any], tmp_path: Path) -> None:
+    with pytest.raises(VicunaError, match=r"does not exist; give the path of a Hugging Face model directory"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(VicunaError, match=r"has no config.json"):
+        load(tmp_path)
+    folder = change_config(llama[0], tmp_path)
+    with pytest.raises(VicunaError, match="context of 300 tokens is beyond the model's 256"):
+        load(folder, max_context=300)
+    with pytest.raises(VicunaError, match="unknown dtype 'int3'"):
+        load(folder, dtype="int3")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(VicunaError, match="has no tokenizer"):
+        load(folder)
+    min(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(VicunaError, match=r"missing"):
+        load(folder)
+
+
+@pytest.mark.slow
+def test_the_small_model_s_greedy_text_is_that_of_generate() -> None:
+    from vicuna.weights.small_model import find_small_model
+
+    folder = find_small_model()
+    engine = load(folder, max_context=512)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    texts = ["The capital of France is", "def fibonacci(n):", "Once upon a time, in a small village"]
+    requests, expected = [], {}
+    for text in texts:
+        ids = engine.tokenizer(text)["input_ids"]
+        output = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=None)
+        expected[text] = output[0, len(ids) :].tolist()
+        requests.append(request(text, ids, max_new=40))
+    assert run(engine, *requests, stagger=2) == expected
