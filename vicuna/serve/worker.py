@@ -6,6 +6,7 @@ worker listens on no port; it dials every controller it was given, again and aga
 """
 
 import asyncio
+import contextlib
 import copy
 import functools
 import hashlib
@@ -131,7 +132,7 @@ class EngineThread:
     def close(self) -> None:
         """End the thread after the step it is in; a hung one is left behind."""
         self._commands.put(None)
-        self._thread.join(5.0)
+        self._thread.join(2.0)
 
     def _run(self) -> None:
         try:
@@ -259,7 +260,7 @@ class Worker:
                         raise VicunaError(
                             f"controller {url} does not understand this worker ({reason}); run equal versions"
                         )
-                    warning(f"controller {url} closed the connection; dialling again")
+                    warning(f"the connection to controller {url} ended; dialling again")
             except websockets.InvalidStatus as error:
                 if error.response.status_code in (401, 403):
                     raise VicunaError(
@@ -273,12 +274,14 @@ class Worker:
 
     async def _converse(self, websocket: Any) -> None:
         """Speak with one controller until the connection ends; what it asked for is cancelled then."""
+        websockets = require("websockets", "serve")
         connection = Connection()
         connection.outgoing.put_nowait(self._hello())
         writer = asyncio.create_task(self._write(websocket, connection))
         try:
-            async for text in websocket:
-                await self._handle(FROM_CONTROLLER.validate_json(text), connection)
+            with contextlib.suppress(websockets.ConnectionClosedError):  # the caller reads the close code
+                async for text in websocket:
+                    await self._handle(FROM_CONTROLLER.validate_json(text), connection)
         except ValidationError as error:
             raise VicunaError(
                 f"a controller sent a frame this worker does not know; run equal versions ({error})"

@@ -1,0 +1,235 @@
+"""What only processes show: `vicuna serve` starting, losing a worker to kill -9, and leaving nobody behind."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SLOW = "speed=100,length=150"
+
+
+class Program:
+    """A running command and what it printed."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.output, self.log = folder / "stdout", folder / "stderr"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("VICUNA_")}
+        with self.output.open("w") as output, self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                cwd=ROOT,
+                stdout=output,
+                stderr=log,
+                env={**clean, "PYTHONUNBUFFERED": "1", **environment},
+                start_new_session=True,
+            )
+        self.url = ""
+
+    def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+        """Wait until `condition` gives something true."""
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return result
+
+    def wait_until_ready(self) -> None:
+        """Wait for the announcement and read the address from it."""
+        self.until(lambda: "ready after" in self.output.read_text() or self.process.poll() is not None)
+        [line] = [line for line in self.output.read_text().splitlines() if line.startswith("API:")]
+        self.url = line.split()[1].removesuffix("/v1")
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The rows of /workers."""
+        rows: list[dict[str, Any]] = httpx.get(f"{self.url}/workers", trust_env=False).json()["workers"]
+        return rows
+
+    def descendants(self) -> list[int]:
+        """The pids of the children."""
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
+        return [int(pid) for pid in listed.stdout.split()]
+
+    def text(self, on_piece: Callable[[str], None] | None = None) -> str:
+        """A streamed reply; `on_piece` sees the text so far."""
+        text = ""
+        messages = [{"role": "user", "content": "hello"}]
+        body = {"model": "a", "messages": messages, "temperature": 0, "stream": True}
+        url = f"{self.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=30, trust_env=False) as response:
+            assert response.status_code == 200
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    event = json.loads(line.removeprefix("data: "))
+                    assert "error" not in event, event
+                    for choice in event["choices"]:
+                        text += choice["delta"].get("content", "")
+                    if on_piece:
+                        on_piece(text)
+        return text
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs that end with the test."""
+    programs: list[Program] = []
+
+    def start(*arguments: str, **environment: str) -> Program:
+        folder = tmp_path / str(len(programs))
+        folder.mkdir()
+        programs.append(Program(folder, *arguments, **environment))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.process.pid, signal.SIGKILL)
+        program.process.wait()
+
+
+def serve(start: Callable[..., Program], *arguments: str, **environment: str) -> Program:
+    """`vicuna serve` with the sim engine, ready."""
+    program = start("vicuna", "serve", "--engine", "sim", "--port", "0", "--no-web", *arguments, **environment)
+    program.wait_until_ready()
+    return program
+
+
+def test_a_killed_worker_is_replaced_and_its_stream_completed_then_ctrl_c_ends_all(
+    start: Callable[..., Program],
+) -> None:
+    program = serve(start, "--model", f"a={SLOW}", "--model", f"b={SLOW}")
+    assert {row["model"] for row in program.workers()} == {"a", "b"}
+    expected = program.text()
+    [victim] = [row["pid"] for row in program.workers() if row["model"] == "a"]
+
+    def kill_once(text: str) -> None:
+        if len(text) > 10 and is_alive(victim):
+            os.kill(victim, signal.SIGKILL)
+
+    assert program.text(kill_once) == expected
+    assert not is_alive(victim)
+    [replacement] = [row["pid"] for row in program.workers() if row["model"] == "a"]
+    assert replacement != victim
+    log = program.log.read_text()
+    assert f"worker a (pid {victim}) was killed by signal 9; starting it again" in log
+
+    children = program.descendants()
+    assert len(children) == 3 and replacement in children
+    os.kill(program.process.pid, signal.SIGINT)
+    assert program.process.wait(10) == 130
+    assert not any(map(is_alive, children))
+    assert "Traceback" not in program.log.read_text()
+
+
+def test_a_killed_controller_comes_back_on_the_same_port_and_meets_its_workers(start: Callable[..., Program]) -> None:
+    program = serve(start, "--model", f"a={SLOW}")
+    [worker] = program.workers()
+    [controller] = [pid for pid in program.descendants() if pid != worker["pid"]]
+    os.kill(controller, signal.SIGKILL)
+    assert program.text()  # the connection waits in the listening socket
+    assert program.workers()[0]["worker_id"] == worker["worker_id"]
+
+
+def test_nobody_outlives_a_killed_supervisor(start: Callable[..., Program]) -> None:
+    program = serve(start, "--model", f"a={SLOW}")
+    children = program.descendants()
+    assert len(children) == 2
+    program.process.kill()
+    program.process.wait()
+    program.until(lambda: not any(map(is_alive, children)), 5)
+
+
+def test_sigterm_ends_all_quietly(start: Callable[..., Program]) -> None:
+    program = serve(start, "--model", f"a={SLOW}", "--num-workers-per-model", "2", VICUNA_API_KEY="")
+    children = program.descendants()
+    assert len(children) == 3
+    program.process.terminate()
+    assert program.process.wait(10) == 0
+    assert not any(map(is_alive, children))
+
+
+def test_a_hung_worker_is_cut_off_and_ends(start: Callable[..., Program]) -> None:
+    token = {"VICUNA_JOIN_TOKEN": "shared secret"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    controller = start("vicuna.serve.controller", "--port", port, "--token-gap-seconds", "0.5", **token)
+    controller.url = f"http://127.0.0.1:{port}"
+    worker = ("vicuna.serve.worker", "--engine", "sim", "--model-name", "a", "--controller", controller.url)
+    good = start(*worker, "--model", SLOW, **token)
+    controller.until(lambda: "joined" in controller.log.read_text())
+    expected = controller.text()
+    good.process.terminate()
+    good.process.wait()
+    hanging = start(*worker, "--model", f"{SLOW},hang_after=20", **token)
+    controller.until(lambda: controller.log.read_text().count("joined") == 2)
+    good = start(*worker, "--model", SLOW, "--max-slots", "1", **token)
+    controller.until(lambda: controller.log.read_text().count("joined") == 3)
+    # Both are idle and equally fast: the one that has been idle longest, the first, gets the stream.
+    assert controller.text() == expected
+    assert "was silent for 0.5 s" in controller.log.read_text()
+    assert hanging.process.wait(10) == 1
+    assert "says that this worker hung" in hanging.log.read_text()
+    assert len(controller.workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--model", "/nowhere/model"], 1, "model directory /nowhere/model does not exist"),
+        (["--model", "x=/a", "x=/b"], 2, "the name 'x' is used twice"),
+        (["--model", "a b=/a"], 2, "name 'a b' has characters"),
+        (["--engine", "sim", "--model", "a", "--host", "0.0.0.0"], 2, "set VICUNA_API_KEY"),
+        (["--engine", "sim", "--model", "a=sped=3"], 2, "unknown setting 'sped'"),
+        (["--engine", "sim", "--model", "a", "--template", "vicunna"], 1, "vicunna"),
+        ([], 2, "--model is required"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_status(
+    start: Callable[..., Program], arguments: list[str], status: int, message: str
+) -> None:
+    program = start("vicuna", "serve", "--port", "0", "--no-web", *arguments)
+    assert program.process.wait(20) == status
+    lines = [line for line in program.log.read_text().splitlines() if line.startswith("error: ")]
+    assert message in lines[0] and "Traceback" not in program.log.read_text()
+    assert program.output.read_text() == ""
+
+
+def test_a_busy_port_is_named_with_its_flag(start: Callable[..., Program]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        program = start("vicuna", "serve", "--engine", "sim", "--model", "a", "--no-web", "--port", port)
+        assert program.process.wait(20) == 1
+        assert f"port {port}" in program.log.read_text() and "--port" in program.log.read_text()
+        assert len(program.log.read_text().splitlines()) == 1
+
+
+def test_a_model_directory_without_tokenizer_ends_the_command(start: Callable[..., Program], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config: dict[str, Any] = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 1}))
+    program = start("vicuna", "serve", "--model", str(folder), "--port", "0", "--no-web")
+    assert program.process.wait(30) == 1
+    log = program.log.read_text()
+    assert "has no tokenizer" in log and "worker model could not start" in log and "Traceback" not in log
