@@ -21,8 +21,10 @@ from vicuna.serve.api_client import ApiClient
 pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
 
 from vicuna.serve import web
+from vicuna.serve.web_events import ChatPage, Settings, store
 from vicuna.serve.web_guard import MAX_BODY_BYTES
-from vicuna.serve.web_page import Settings, build_app, health, notice, shield_tags, store, unshield_tags, view
+from vicuna.serve.web_page import build_app
+from vicuna.serve.web_view import health, notice, shield_tags, unshield_tags, view
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -72,6 +74,14 @@ def test_tags_in_a_question_stay_words(typed: str, shown: str) -> None:
 def test_lines_of_the_page_are_escaped() -> None:
     assert "&lt;img" in notice("<img src=x>") and "<img" not in notice("<img src=x>")
     assert "&lt;img" in health("<img src=x>", is_alive=False)
+
+
+def test_an_export_begins_with_the_system_prompt() -> None:
+    page = ChatPage(ApiClient())
+    file = page.export("OpenAI JSON", store(CHAT, Settings("m", "be brief", 0.5, 0.9, 7)))
+    assert file["name"].endswith(".json")
+    assert [row["role"] for row in json.loads(file["text"])["messages"]] == ["system", "user", "assistant"]
+    assert page.export("Markdown", None)["text"] == "\n"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The chat page in the browser: `python -m vicuna.serve.web`.
 
-This file starts the server; the page itself is `web_page`, its looks `web_style`, its door `web_guard`. The page
-stands in its own process and talks to the API at `--api-url` like any other client, through `api_client`.
+This file starts the server; the page itself is `web_page`. It stands in a process of its own and talks to the API at
+`--api-url` like any other client, through `api_client`.
 """
 
 import os

@@ -1,6 +1,6 @@
 """How the chat page looks: theme, style sheet, and the few lines of script that Gradio has no event for.
 
-Used by `web_page` only. System fonts, so that the page asks no other host for anything.
+Used by `web_page`. System fonts, so that the page asks no other host for anything.
 """
 
 import gradio as gr
@@ -48,7 +48,8 @@ gradio-app { height: 100dvh; }
   background: transparent; }
 #chat .placeholder { text-align: center; color: var(--body-text-color-subdued); }
 #chat .message { line-height: 1.6; }
-#chat table { border: 0; padding: 0; border-collapse: collapse; display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
+#chat table { border: 0; padding: 0; border-collapse: collapse;
+  display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
 #chat th, #chat td { border: 1px solid var(--hair); padding: 0.3rem 0.7rem; word-break: normal;
   overflow-wrap: normal; }
 #chat th { font-weight: 600; }
