@@ -23,6 +23,7 @@ from vicuna.train import checkpoint as checkpoint_module
 from vicuna.train.checkpoint import whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.prepare import prepare
 
 MakeOptions = Callable[..., TrainOptions]
 
@@ -272,8 +273,28 @@ def test_overwriting_deletes_only_what_a_run_writes(make_options: MakeOptions, m
     assert steps_logged(options) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_folder_that_is_no_run_is_left_alone(make_options: MakeOptions) -> None:
+def test_the_base_is_never_overwritten_by_its_own_result(make_options: MakeOptions) -> None:
+    first = make_options()
+    train(first)
+    with pytest.raises(VicunaError, match="lies in --output-dir, which would be overwritten"):
+        train(make_options(model=first.output_dir / "model", overwrite_output_dir=True))
+    assert digest(first)
+
+
+def test_two_runs_cannot_share_a_directory(make_options: MakeOptions) -> None:
     options = make_options()
+    run = prepare(options)
+    with (
+        checkpoint_module.claim_output_directory(options, run.identity),
+        pytest.raises(VicunaError, match="is in use by another run"),
+    ):
+        train(options)
+    train(options)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_left_alone(make_options: MakeOptions, overwrite: bool) -> None:
+    options = make_options(overwrite_output_dir=overwrite)
     options.output_dir.mkdir()
     (options.output_dir / "notes.txt").write_text("mine")
     with pytest.raises(VicunaError, match="is not empty and not a training run"):

@@ -11,9 +11,12 @@ The place in the data is the step number (see `packing`).
 Before: `model`. After: `loop` saves and restores.
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,41 +33,60 @@ from vicuna.train.model import ConversationModel
 CHECKPOINTS = "checkpoints"
 RUN = "run.json"
 COMPLETE = "COMPLETE"
-OUTPUTS = (CHECKPOINTS, "model", RUN, "train_log.jsonl", "train_config.json", "loss.svg")
-"""All that a run writes into its output directory."""
+OUTPUTS = (CHECKPOINTS, "model", "train_log.jsonl", "train_config.json", "loss.svg", RUN)
+"""All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
 
 
 class SaveError(Exception):
     """A checkpoint could not be written; the ones before it are untouched."""
 
 
-def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> None:
-    """Make sure that the output directory is new, or holds this very run.
+@contextmanager
+def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> Iterator[None]:
+    """Hold the output directory, which is new or holds this very run, against any other process.
 
     Raises:
-        VicunaError: it holds another run (the message says what differs), a run that must not be resumed, other files.
+        VicunaError: it is in use, it holds another run (the message says what differs), a run that must not be
+            resumed, or other files.
     """
     directory = options.output_dir
     if directory.exists() and not directory.is_dir():
         raise VicunaError(f"--output-dir {directory} is a file; choose another name")
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _check_or_clear(options, identity)
+        yield
+    except BlockingIOError:
+        raise VicunaError(f"--output-dir {directory} is in use by another run; wait for it or choose another") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_or_clear(options: TrainOptions, identity: dict[str, Any]) -> None:
+    directory = options.output_dir
     _delete_leftovers(directory, OUTPUTS)
-    if options.overwrite_output_dir:
-        _delete_outputs(directory)
-    elif directory.is_dir() and any(directory.iterdir()):
+    if any(directory.iterdir()):
         if not (directory / RUN).is_file():
             raise VicunaError(f"--output-dir {directory} is not empty and not a training run; choose another directory")
-        if options.resume == "never":
+        if options.overwrite_output_dir:
+            if options.model.resolve().is_relative_to(directory.resolve()):
+                raise VicunaError(f"--model {options.model} lies in --output-dir, which would be overwritten; move it")
+            for name in OUTPUTS:
+                _delete(directory / name)
+        elif options.resume == "never":
             raise VicunaError(
                 f"--output-dir {directory} already holds a run; choose another directory, --resume auto, or "
                 "--overwrite-output-dir"
             )
-        if differences := _differences(read_json(directory / RUN), identity):
+        elif differences := _differences(read_json(directory / RUN), identity):
             raise VicunaError(
                 f"--output-dir {directory} holds a run that differs: {'; '.join(differences)}; choose another "
                 "directory or --overwrite-output-dir"
             )
-        return
-    write_json(directory / RUN, identity)
+    if not (directory / RUN).is_file():
+        write_json(directory / RUN, identity)
 
 
 def run_identity(options: TrainOptions, *, model: str, data: str, template: str, bf16: bool) -> dict[str, Any]:
@@ -81,11 +103,6 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         f"{name} is another" if name in ("model", "data") else f"{name} was {there.get(name)}, is {here[name]}"
         for name in names
     ]
-
-
-def _delete_outputs(directory: Path) -> None:
-    for name in OUTPUTS:
-        _delete(directory / name)
 
 
 def _delete(path: Path) -> None:

@@ -41,6 +41,16 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 CHUNK_ELEMENTS = 1 << 22
 
 
+def ensure_room_for_export(base: Path, target: Path) -> None:
+    """See before the first step that the result will find room.
+
+    Raises:
+        VicunaError: not enough disk.
+    """
+    with CheckpointReader(base) as reader:
+        ensure_free_space(target, reader.total_bytes, f"the trained model {target}")
+
+
 def export_model(
     model: ConversationModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -62,8 +72,8 @@ def export_model(
         OSError: the disk refused.
     """
     weights = model.named_weights()
+    ensure_room_for_export(base, target)
     with CheckpointReader(base) as reader:
-        ensure_free_space(target, reader.total_bytes, f"the trained model {target}")
 
         def data_of(tensor: Tensor) -> Iterable[bytes]:
             weight = weights.get(tensor.name)

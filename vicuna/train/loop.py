@@ -30,7 +30,7 @@ from vicuna.train.checkpoint import (
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
 from vicuna.train.evaluate import evaluate
-from vicuna.train.export import export_model
+from vicuna.train.export import ensure_room_for_export, export_model
 from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.prepare import Run, prepare
@@ -53,11 +53,18 @@ def train(config: TrainOptions) -> TrainResult:
         VicunaError: what the user can set right, in one line.
     """
     run = prepare(config)
-    claim_output_directory(config, run.identity)
-    target = config.output_dir / "model"
-    if target.is_dir():
-        log.info(f"{target} is there already, from the same model, data and options")
-        return TrainResult(TrainLog(config.output_dir, run.num_steps), target)
+    with claim_output_directory(config, run.identity):
+        target = config.output_dir / "model"
+        if target.is_dir():
+            log.info(f"{target} is there already, from the same model, data and options")
+            return TrainResult(TrainLog(config.output_dir, run.num_steps), target)
+        return _train(run, target)
+
+
+def _train(run: Run, target: Path) -> TrainResult:
+    """The part of `train` that works: load, restore, all steps, export to `target`."""
+    config = run.options
+    ensure_room_for_export(config.model, target)
     options.save(config, config.output_dir / "train_config.json")
 
     torch.manual_seed(config.seed)

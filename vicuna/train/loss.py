@@ -57,7 +57,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         head = weight.to(dtype)  # (V, H)
         needs_hidden, needs_weight = (train and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=sum_dtype) if needs_weight else None
+        # The first chunk overwrites it, the others add to it: filling it with zeros would cost as much as a chunk.
+        grad_weight = torch.empty_like(weight, dtype=sum_dtype) if needs_weight else None
         loss = torch.zeros((), dtype=sum_dtype, device=hidden.device)
         size = max(1, CHUNK_LOGITS // weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
@@ -73,8 +74,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad_logits = grad_logits.to(dtype)
                 if grad_hidden is not None:
                     grad_hidden[start : start + size] = grad_logits @ head
-                if grad_weight is not None:
-                    grad_weight += grad_logits.T @ states
+                if grad_weight is not None and dtype == sum_dtype:
+                    grad_weight.addmm_(grad_logits.T, states, beta=0 if start == 0 else 1)
+                elif grad_weight is not None:
+                    product = grad_logits.T @ states
+                    grad_weight = grad_weight.copy_(product) if start == 0 else grad_weight.add_(product)
+        if grad_weight is not None and hidden.shape[0] == 0:
+            grad_weight.zero_()
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         return loss
