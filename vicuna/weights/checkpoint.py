@@ -106,7 +106,7 @@ class CheckpointReader:
     def _weight_map(self, index: bytes) -> dict[str, str]:
         path = self.folder / INDEX_NAME
         try:
-            weight_map = json.loads(index)["weight_map"]
+            weight_map = json.loads(index.decode("utf-8"))["weight_map"]
             names = set(weight_map.values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise VicunaError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None

@@ -10,13 +10,12 @@ Letters: O output rows, I input columns, N heads, D head size.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError, require
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 TOP_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -56,7 +55,7 @@ class LlamaGGUF:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        gguf = require("gguf", "weights")
+        gguf = require("gguf", "export")
         try:
             self._reader = gguf.GGUFReader(path)
         except (ValueError, IndexError, OSError) as error:
@@ -117,9 +116,9 @@ class LlamaGGUF:
             self._name(tensor.name): tuple(int(n) for n in reversed(tensor.shape)) for tensor in self._reader.tensors
         }
 
-    def tensors(self) -> Iterator[tuple[str, "NDArray[np.float32]"]]:
+    def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Every tensor, dequantised to float32, under its Hugging Face name, in the order of `shapes`."""
-        quants = require("gguf.quants", "weights")
+        quants = require("gguf.quants", "export")
         num_heads = self._require("llama.attention.head_count")
         num_key_value_heads = self.get("llama.attention.head_count_kv", num_heads)
         for tensor in self._reader.tensors:
@@ -194,7 +193,7 @@ class LlamaGGUF:
         return config
 
 
-def unpermute(values: "NDArray[np.float32]", num_heads: int) -> "NDArray[np.float32]":
+def unpermute(values: NDArray[np.float32], num_heads: int) -> NDArray[np.float32]:
     """Undo the row order that llama.cpp's converter gives q and k, whose rotary pairs are neighbours there."""
     rows, columns = values.shape  # (O, I), O = N * D
     pairs = values.reshape(num_heads, rows // num_heads // 2, 2, columns)  # (N, D/2, 2, I)
@@ -203,11 +202,10 @@ def unpermute(values: "NDArray[np.float32]", num_heads: int) -> "NDArray[np.floa
 
 def shortest_float(value: float) -> float:
     """The shortest decimal that is this float32: GGUF stores 1e-05 as 9.999999747378752e-06."""
-    np = require("numpy", "weights")
     return float(str(np.float32(value)))
 
 
-def to_bfloat16(values: "NDArray[np.float32]") -> bytes:
+def to_bfloat16(values: NDArray[np.float32]) -> bytes:
     """Little-endian bfloat16 bytes, rounded to nearest, ties to even. Values are finite."""
     bits = values.astype("<f4", copy=False).reshape(-1).view("<u4")
     rounded = bits + (0x7FFF + ((bits >> 16) & 1))

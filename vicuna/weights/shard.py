@@ -76,7 +76,7 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
         return VicunaError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
 
     try:
-        entries = json.loads(header, object_pairs_hook=_unique_object)
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_unique_object)
     except (ValueError, RecursionError) as error:
         raise fail(f"its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
@@ -87,13 +87,13 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
             continue
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            is_plain = isinstance(dtype, str) and all(
-                type(number) is int and number >= 0 for number in [*shape, begin, end]
-            )
+            is_plain = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in [*shape, begin, end])
         except (TypeError, KeyError, ValueError):
             is_plain = False
         if not is_plain:
             raise fail(f"the entry of tensor {name!r} is not a dtype, a shape and two offsets")
+        if not name.isprintable():
+            raise fail(f"the tensor name {name!r} has characters that no model uses")
         if dtype not in ELEMENT_BYTES:
             raise fail(f"tensor {name!r} has dtype {dtype!r} (known: {', '.join(ELEMENT_BYTES)})")
         tensor = Tensor(name, dtype, tuple(shape), begin)
