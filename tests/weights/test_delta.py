@@ -1,0 +1,234 @@
+"""Base + delta = target, bit for bit, or one line that says what is wrong."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.weights.builders import SHAPES, numbers, random_bits, tuned, write_model, write_raw
+from vicuna.apply_delta import main as apply_main
+from vicuna.errors import UsageError, VerificationError, VicunaError
+from vicuna.make_delta import main as make_main
+from vicuna.weights.apply import apply_delta
+from vicuna.weights.codec import FLOATS, cast, decode_frame, encode_frame
+from vicuna.weights.delta import WEIGHTS_NAME
+from vicuna.weights.make import make_delta
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "base", numbers(0))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "target", tuned(numbers(0)))
+
+
+@pytest.fixture
+def delta(tmp_path: Path, base: Path, target: Path) -> Path:
+    make_delta(base, target, tmp_path / "delta")
+    return tmp_path / "delta"
+
+
+def files_of(folder: Path, *, without: str = "vicuna_manifest.json") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != without}
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 300))
+@settings(max_examples=60, deadline=None)
+def test_a_frame_of_any_bit_patterns_comes_back(dtype: str, seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    base, target = random_bits(random, dtype, count), random_bits(random, dtype, count)
+    for given_base in (base, None, target):
+        kind, payload = encode_frame(target, given_base, dtype)
+        assert decode_frame(kind, payload, given_base, dtype, len(target)) == target
+
+
+def test_neighbouring_numbers_have_small_differences() -> None:
+    """A last-bit change costs next to nothing, also across zero."""
+    base = np.zeros(10_000, "<f2")
+    target = np.resize(np.array([-5.96e-08, 0.0, 5.96e-08], "<f2"), 10_000)
+    _, payload = encode_frame(target.tobytes(), base.tobytes(), "F16")
+    assert len(payload) < 200
+
+
+@pytest.mark.parametrize(("source", "target"), [("F32", "F16"), ("F32", "BF16"), ("F16", "F32"), ("BF16", "F16")])
+def test_cast_is_torchs(source: str, target: str) -> None:
+    torch = pytest.importorskip("torch")
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    data = random_bits(np.random.default_rng(3), source, 2000)
+    expected = torch.frombuffer(bytearray(data), dtype=kinds[source]).to(kinds[target])
+    ours = torch.frombuffer(bytearray(cast(data, source, target)), dtype=kinds[target])
+    assert torch.equal(ours.isnan(), expected.isnan())
+    assert torch.equal(ours[~ours.isnan()], expected[~expected.isnan()])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 600])
+def test_the_target_comes_back_byte_for_byte(tmp_path: Path, dtype: str, shard_bytes: int) -> None:
+    base = write_model(tmp_path / "base", numbers(0), dtype)
+    target = write_model(tmp_path / "target", tuned(numbers(0)), dtype, shard_bytes)
+    make_delta(base, target, tmp_path / "delta")
+    apply_delta(base, tmp_path / "delta", tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(target)
+
+
+def test_dtypes_shards_and_shapes_may_differ(tmp_path: Path) -> None:
+    """An fp32 base in shards; a bf16 target with more rows, an integer tensor, and one tensor less."""
+    base = write_model(tmp_path / "base", numbers(0), "F32", shard_bytes=600)
+    weights = tuned(numbers(0))
+    del weights["lm_head.weight"]
+    weights["model.embed_tokens.weight"] = np.vstack([weights["model.embed_tokens.weight"], np.ones((2, 16), "<f4")])
+    raw = {
+        name: ("BF16", value.shape, (value.view("<u4") >> 16).astype("<u2").tobytes())
+        for name, value in weights.items()
+    }
+    raw["steps"] = ("I64", (), (7).to_bytes(8, "little"))
+    raw["empty"] = ("F16", (0, 4), b"")
+    target = write_raw(tmp_path / "target", raw)
+    summary = make_delta(base, target, tmp_path / "delta")
+    assert summary.num_whole == 3  # the embedding with more rows, the integers, the empty one
+    apply_delta(base, tmp_path / "delta", tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(target)
+
+
+def test_a_large_tensor_spans_frames(tmp_path: Path) -> None:
+    shapes = {"model.big.weight": (1500, 1500), "model.norm.weight": (16,)}
+    base = write_model(tmp_path / "base", numbers(0, shapes), "F32")
+    target = write_model(tmp_path / "target", tuned(numbers(0, shapes)), "F32")
+    make_delta(base, target, tmp_path / "delta")
+    apply_delta(base, tmp_path / "delta", tmp_path / "again")
+    assert files_of(tmp_path / "again") == files_of(target)
+
+
+def test_a_fine_tune_makes_a_small_delta(tmp_path: Path) -> None:
+    shapes = {"model.w.weight": (512, 512), "model.norm.weight": (16,)}
+    base = write_model(tmp_path / "base", numbers(0, shapes))
+    target = write_model(tmp_path / "target", {n: v * np.float32(1.0005) for n, v in numbers(0, shapes).items()})
+    summary = make_delta(base, target, tmp_path / "delta")
+    assert summary.delta_bytes < 0.3 * summary.target_bytes
+
+
+def test_wrong_base_is_refused_by_name(tmp_path: Path, delta: Path) -> None:
+    other = numbers(0)
+    other["model.layers.0.self_attn.q_proj.weight"] += 1
+    wrong = write_model(tmp_path / "wrong", other)
+    with pytest.raises(VerificationError, match=r"is not this delta's base: tensor 'model.layers.0.self_attn.q_proj"):
+        apply_delta(wrong, delta, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_base_of_another_shape_is_refused_by_name(tmp_path: Path, delta: Path) -> None:
+    shapes = {**SHAPES, "lm_head.weight": (32, 16)}
+    wrong = write_model(tmp_path / "wrong", numbers(0, shapes))
+    with pytest.raises(VerificationError, match=r"needs lm_head.weight F16 \[33, 16\], the base has .*\[32, 16\]"):
+        apply_delta(wrong, delta, tmp_path / "again")
+
+
+def test_applying_twice_says_so(tmp_path: Path, base: Path, delta: Path) -> None:
+    apply_delta(base, delta, tmp_path / "again")
+    with pytest.raises(VerificationError, match="is already the target of this delta"):
+        apply_delta(tmp_path / "again", delta, tmp_path / "twice")
+
+
+def test_a_model_is_no_delta(tmp_path: Path, base: Path, target: Path) -> None:
+    with pytest.raises(VicunaError, match="is a model, not a delta"):
+        apply_delta(base, target, tmp_path / "again")
+
+
+def test_a_delta_is_no_model(tmp_path: Path, base: Path, delta: Path) -> None:
+    with pytest.raises(VicunaError, match="is a delta, not a model; make the model first"):
+        make_delta(base, delta, tmp_path / "other")
+
+
+def test_same_folder_twice(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(UsageError, match="are the same model"):
+        make_delta(base, base, tmp_path / "delta")
+
+
+def test_a_filled_target_is_left_alone(tmp_path: Path, base: Path, delta: Path) -> None:
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "mine").write_text("precious")
+    with pytest.raises(VicunaError, match="not empty"):
+        apply_delta(base, delta, tmp_path / "again")
+    assert (tmp_path / "again" / "mine").read_text() == "precious"
+
+
+def test_every_damaged_byte_is_found(tmp_path: Path, base: Path, delta: Path) -> None:
+    """Any single byte of any file of the delta: an error, exit code 3, and no model."""
+    random = np.random.default_rng(5)
+    for path in sorted(entry for entry in delta.rglob("*") if entry.is_file()):
+        good = path.read_bytes()
+        for place in random.integers(0, len(good), 12):
+            bad = bytearray(good)
+            bad[place] ^= int(random.integers(1, 256))
+            path.write_bytes(bytes(bad))
+            with pytest.raises(VerificationError):
+                apply_delta(base, delta, tmp_path / "again")
+            assert not (tmp_path / "again").exists(), f"{path.name} byte {place}"
+        path.write_bytes(good)
+    apply_delta(base, delta, tmp_path / "again")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -1])
+def test_a_truncated_delta_is_found(tmp_path: Path, base: Path, delta: Path, keep: int) -> None:
+    path = delta / WEIGHTS_NAME
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(VerificationError, match="bytes instead of"):
+        apply_delta(base, delta, tmp_path / "again")
+
+
+def test_a_missing_file_is_named(tmp_path: Path, base: Path, delta: Path) -> None:
+    (delta / "files" / "tokenizer.json").unlink()
+    with pytest.raises(VerificationError, match=r"tokenizer\.json"):
+        apply_delta(base, delta, tmp_path / "again")
+
+
+def test_no_room(tmp_path: Path, base: Path, delta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(VicunaError, match="GiB free"):
+        apply_delta(base, delta, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_commands_with_fastchats_flags(
+    tmp_path: Path, base: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta, again = str(tmp_path / "d"), str(tmp_path / "again")
+    assert make_main(["--base-model-path", str(base), "--target-model-path", str(target), "--delta-path", delta]) == 0
+    assert apply_main(["--base", str(base), "--target", again, "--delta", delta]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    done = subprocess.run(["sha256sum", "--check"], input=line, text=True, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert apply_main(["--base", str(target), "--target", str(tmp_path / "no"), "--delta", delta]) == 3
+
+
+def test_a_kill_leaves_no_model(tmp_path: Path) -> None:
+    """kill -9 at several moments of apply: the target folder never exists unless it is whole."""
+    shapes = {f"model.layers.{i}.weight": (1024, 1024) for i in range(8)} | {"model.norm.weight": (16,)}
+    base = write_model(tmp_path / "base", numbers(0, shapes))
+    target = write_model(tmp_path / "target", tuned(numbers(0, shapes)))
+    make_delta(base, target, tmp_path / "delta")
+    command = [sys.executable, "-m", "vicuna.apply_delta", "--base", str(base), "--delta", str(tmp_path / "delta")]
+    killed = 0
+    for attempt in range(6):
+        again = tmp_path / f"again{attempt}"
+        process = subprocess.Popen([*command, "--target", str(again)], stdout=-3, stderr=-3)
+        try:
+            process.wait(timeout=0.15 + 0.06 * attempt)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+        assert not again.exists() or files_of(again) == files_of(target)
+    assert killed

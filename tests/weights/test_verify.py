@@ -1,0 +1,75 @@
+"""`vicuna weights verify` and `inspect`: prove a model, and say what it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.weights.builders import numbers, tuned, write_model
+from vicuna.weights.__main__ import main
+from vicuna.weights.apply import apply_delta
+from vicuna.weights.make import make_delta
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    base = write_model(tmp_path / "base", numbers(0))
+    target = write_model(tmp_path / "target", tuned(numbers(0)))
+    make_delta(base, target, tmp_path / "delta")
+    apply_delta(base, tmp_path / "delta", tmp_path / "model")
+    return {name: tmp_path / name for name in ("base", "target", "delta", "model")}
+
+
+def test_model_delta_and_another_copy(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert main(["verify", str(folders["model"])]) == 0
+    assert main(["verify", str(folders["delta"])]) == 0
+    assert main(["verify", str(folders["target"]), "--delta", str(folders["delta"])]) == 0
+    resharded = write_model(tmp_path / "resharded", tuned(numbers(0)), shard_bytes=600)
+    assert main(["verify", str(resharded), "--manifest", str(folders["delta"] / "vicuna_delta.json")]) == 0
+
+
+def test_the_base_is_not_the_target(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(folders["base"]), "--delta", str(folders["delta"])]) == 3
+    assert "tensor 'lm_head.weight'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_changed_byte_is_named(folders: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folders["model"] / name
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert main(["verify", str(folders["model"])]) == 3
+    text = capsys.readouterr().err
+    assert name in text or "tensor 'model.norm.weight'" in text
+
+
+def test_a_damaged_delta(folders: dict[str, Path]) -> None:
+    path = folders["delta"] / "weights.vdelta"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert main(["verify", str(folders["delta"])]) == 3
+
+
+def test_a_model_without_a_manifest_says_what_to_give(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(folders["target"])]) == 1
+    assert "name the delta with --delta" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("model", "model"), ("delta", "exact delta")])
+def test_inspect(folders: dict[str, Path], name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(folders[name]), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == kind
+    assert facts["num_parameters"] == 2 * 33 * 16 + 16 * 16 + 2 * 16
+    assert facts["dtypes"] == {"F16": 5}
+    assert main(["inspect", str(folders[name])]) == 0
+    assert "model.norm.weight" in capsys.readouterr().out
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verfy"]) == 2
+    assert "did you mean 'verify'?" in capsys.readouterr().err

@@ -1,0 +1,86 @@
+"""Is this the model that the delta's author made? Every tensor and file against its hash.
+
+Stands on `manifest` and `checkpoint`; `vicuna weights verify` and the demo call it. A model made by `apply_delta`
+carries its manifest; any other copy of the same model is verified against the delta's, however it is cut into files.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from vicuna.errors import VerificationError, VicunaError
+from vicuna.files import sha256_file
+from vicuna.log import Progress
+from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.delta import DAMAGED, WEIGHTS_NAME, read_delta, read_sums
+from vicuna.weights.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest, read_manifest
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found right: how many tensors, bytes of tensors and other files."""
+
+    num_tensors: int
+    size_bytes: int
+    num_files: int
+
+
+def verify_model(model: Path, manifest: Manifest) -> Verified:
+    """Hash every tensor of a model, and every file the manifest lists beside the weights.
+
+    Raises:
+        VerificationError: a tensor or file is missing, extra or different; the message names the first one.
+        VicunaError: there is no checkpoint to read.
+    """
+    with CheckpointReader(model) as reader:
+        planned = {tensor.name: tensor for shard in manifest.plan() for tensor in shard.tensors}
+        if different := set(planned) ^ set(reader.tensors):
+            name = min(different)
+            where = "is missing from" if name in planned else "is one too many in"
+            raise VerificationError(f"tensor {name!r} {where} {model}; {_WAY_OUT}")
+        with Progress(reader.total_bytes, description="verifying", unit="B") as progress:
+            for record in manifest.tensors:
+                found, wanted = reader.tensors[record.name], planned[record.name]
+                if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
+                    raise VerificationError(f"{model} has {found} where the manifest has {wanted}; {_WAY_OUT}")
+                digest = hashlib.sha256()
+                for chunk in reader.chunks(record.name):
+                    digest.update(chunk)
+                    progress.update(len(chunk))
+                _compare(f"tensor {record.name!r} of {model}", digest.hexdigest(), record.target_sha256)
+        for name, expected in manifest.files.items():
+            if not (reader.folder / name).is_file():
+                raise VerificationError(f"{reader.folder / name} is missing; {_WAY_OUT}")
+            _compare(str(reader.folder / name), sha256_file(reader.folder / name), expected)
+        return Verified(len(manifest.tensors), reader.total_bytes, len(manifest.files))
+
+
+def verify_delta(delta: Path) -> Verified:
+    """Check every byte of an exact delta against its `SHA256SUMS`.
+
+    Raises:
+        VerificationError: a file is damaged or missing.
+    """
+    manifest = read_delta(delta)
+    if sha256_file(delta / WEIGHTS_NAME) != read_sums(delta)[WEIGHTS_NAME]:
+        raise VerificationError(f"{delta / WEIGHTS_NAME} does not have its hash; {DAMAGED}")
+    return Verified(len(manifest.tensors), (delta / WEIGHTS_NAME).stat().st_size, len(manifest.files))
+
+
+def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Manifest:
+    """The manifest to hold a model against: the one given, the delta's, or the one the model carries."""
+    if manifest is not None:
+        return read_manifest(manifest)
+    if delta is not None:
+        return read_manifest(delta / DELTA_MANIFEST)
+    if not (model / MODEL_MANIFEST).exists():
+        raise VicunaError(f"{model} carries no {MODEL_MANIFEST}; name the delta with --delta, or a manifest")
+    return read_manifest(model / MODEL_MANIFEST)
+
+
+_WAY_OUT = "get the model again, or verify it against the delta it was made with"
+
+
+def _compare(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise VerificationError(f"{what} has SHA-256 {found[:16]}... instead of {expected[:16]}...; {_WAY_OUT}")
