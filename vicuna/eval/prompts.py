@@ -1,0 +1,105 @@
+"""What the judge is told: the prompts of `eval/judge_prompts/`, filled in with a question and its answers.
+
+Before: `plan`, which chooses a prompt for each question. After: `judge` sends it; `rule_judge` and the report take it
+apart again with `parse_sections`. Each text to be judged stands between two marks with a word that occurs in none of
+the texts, so that no answer can end its own section and speak as if it were the prompt.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vicuna.conversation import Message
+from vicuna.errors import VicunaError
+from vicuna.eval.questions import content_hash
+from vicuna.material import material
+
+Mode = Literal["pair", "single"]
+FIELDS = {"pair": {"question", "answer_a", "answer_b"}, "single": {"question", "answer"}}
+SECTION = re.compile(
+    r"^\[(?P<title>[^\[\]\n]+) (?P<mark>[0-9a-f]{12})\]\n(?P<text>.*?)\n\[end (?P=title) (?P=mark)\]$", re.M | re.S
+)
+
+
+@dataclass(frozen=True)
+class JudgePrompt:
+    """A prompt file. `verdict_text` and `verdict_json` are the two ways to ask for the verdict."""
+
+    name: str
+    mode: Mode
+    uses_reference: bool
+    system: str
+    user: str
+    verdict_text: str
+    verdict_json: str
+
+    @property
+    def hash(self) -> str:
+        """A name for the exact wording."""
+        return content_hash(self.name, self.mode, self.system, self.user, self.verdict_text, self.verdict_json)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The verdict as a JSON schema; the explanation stands first, so that it is written first."""
+        verdict: dict[str, Any] = {"verdict": {"type": "string", "enum": ["A", "B", "tie"]}}
+        if self.mode == "single":
+            verdict = {"score": {"type": "number", "description": "from 1 to 10"}}
+        properties = {"explanation": {"type": "string"}, **verdict}
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    def verdict_form(self, *, structured: bool) -> str:
+        """How the verdict is asked for: as a JSON object or as a last line."""
+        return (self.verdict_json if structured else self.verdict_text).strip()
+
+    def messages(self, texts: Mapping[str, str], *, structured: bool) -> list[Message]:
+        """The prompt with the texts (`question`, `answer` or `answer_a` and `answer_b`, `reference`) in place."""
+        fields = {**texts, "mark": _mark(texts), "verdict_form": self.verdict_form(structured=structured)}
+        # One pass over the template: braces inside the texts are never looked at.
+        user = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self.user)
+        return [Message(role="system", content=self.system.strip()), Message(role="user", content=user.strip())]
+
+
+def load_prompt(path: Path) -> JudgePrompt:
+    """A judge prompt file (TOML).
+
+    Raises:
+        VicunaError: not TOML, a field missing, or a place for a text missing from the template.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+        prompt = JudgePrompt(**table)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise VicunaError(f"{path}: not a judge prompt ({error})") from None
+    wanted = FIELDS[prompt.mode] | {"mark", "verdict_form"} | ({"reference"} if prompt.uses_reference else set())
+    if found := wanted ^ set(re.findall(r"\{(\w+)\}", prompt.user)):
+        raise VicunaError(f"{path}: the user text must have exactly {sorted(wanted)} in braces; see {sorted(found)}")
+    return prompt
+
+
+def shipped_prompt(mode: Mode, *, uses_reference: bool) -> JudgePrompt:
+    """The project's own prompt for a mode."""
+    return load_prompt(material(f"eval/judge_prompts/{mode}{'_reference' if uses_reference else ''}.toml"))
+
+
+def parse_sections(prompt: str) -> dict[str, str]:
+    """The marked texts of a filled-in prompt by title (`question`, `answer A`, ...); empty if it has none."""
+    sections: dict[str, str] = {}
+    for match in SECTION.finditer(prompt):
+        sections.setdefault(match["title"], match["text"])
+    return sections
+
+
+def _mark(texts: Mapping[str, str]) -> str:
+    """A word that occurs in none of the texts: their own hash, hashed on in the unlikely case."""
+    mark = content_hash(dict(texts))[:12]
+    while any(mark in text for text in texts.values()):
+        mark = content_hash(mark)[:12]
+    return mark
