@@ -10,6 +10,7 @@ Before: `dataset` (the bounds of a batch). After: `model`, whose layers call thi
 Shapes: T tokens of all documents in the batch, H query heads, K key and value heads, D head size, N documents.
 """
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -91,12 +92,21 @@ def _flash_attention(
     )
     longest = max(documents.lengths)
     output = varlen_attn(
-        query, key, value, documents.cu_seqlens, documents.cu_seqlens, longest, longest, scale=scaling, **_CAUSAL
+        query,
+        key,
+        value,
+        documents.cu_seqlens,
+        documents.cu_seqlens,
+        longest,
+        longest,
+        scale=scaling,
+        **_causal_keyword(),
     )
     assert isinstance(output, torch.Tensor)
     return output.unsqueeze(0)
 
 
+@functools.cache
 def _causal_keyword() -> dict[str, Any]:
     """How this torch spells "causal": 2.10 took `is_causal`, later releases take the window."""
     from torch.nn.attention.varlen import varlen_attn
@@ -105,5 +115,4 @@ def _causal_keyword() -> dict[str, Any]:
     return {"is_causal": True} if is_old else {"window_size": (-1, 0)}
 
 
-_CAUSAL = _causal_keyword()
 AttentionInterface.register(NAME, varlen_attention)
