@@ -17,8 +17,11 @@ from vicuna.data import markdown
 
 SKIPPED = frozenset({"svg", "button", "script", "style", "noscript", "template", "head", "-comment", "select", "audio"})
 BLOCKS = frozenset(
-    "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3"
-    " h4 h5 h6 header hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul".split()
+    re.findall(
+        r"\S+",
+        "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form"
+        " h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul",
+    )
 )
 STRONG, EMPHASIS, STRIKE = frozenset({"strong", "b"}), frozenset({"em", "i"}), frozenset({"del", "s", "strike"})
 MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
@@ -37,6 +40,7 @@ CHARACTER_COUNT = re.compile(r"(?:Copy)?\s*\d[\d,.]* chars / \d[\d,.]* words")
 PAGE_MARK = re.compile(r"""<div class="[^"]*\b(?:markdown|prose)\b|<span class="katex|<pre><div class="bg-black""")
 PROSE_START = re.compile(r"<(?:p|div|ol|ul|pre|table|h[1-6]|blockquote|span|strong|em)(?:\s[^<>]*)?>")
 PROSE_END = re.compile(r"</(?:p|div|ol|ul|pre|table|h[1-6]|blockquote|span|strong|em)>$")
+HUMAN_PAGE = re.compile(r"""\s*<div class="[^"]*\b(?:markdown prose|whitespace-pre-wrap)\b""")
 FENCE_LINE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 
 
@@ -131,7 +135,9 @@ def _is_inline(node: LexborNode) -> bool:
 
 
 def _holds_block(node: LexborNode) -> bool:
-    return node.css_first("p, div, pre, ul, ol, table, blockquote, h1, h2, h3, h4, h5, h6") is not None
+    # A selector matches the element itself too.
+    found = node.css("p, div, pre, ul, ol, table, blockquote, h1, h2, h3, h4, h5, h6")
+    return any(inner.mem_id != node.mem_id for inner in found)
 
 
 def _block(node: LexborNode, depth: int, previous: str) -> Iterator[Block]:
@@ -393,3 +399,22 @@ def _mark(tag: str) -> str:
 def _image(node: LexborNode) -> str:
     source, alt = node.attributes.get("src") or "", node.attributes.get("alt") or ""
     return f"![{alt}]({source})" if source and not source.startswith("data:") else alt
+
+
+# Human turns
+
+
+def is_page(text: str) -> bool:
+    """Whether a human turn is, from its first to its last character, the element in which the page shows one."""
+    return HUMAN_PAGE.match(text) is not None and text.rstrip().endswith("</div>")
+
+
+def page_text(html: str) -> str:
+    """What a human wrote, out of the element in which the page shows it: plain text, or an answer's Markdown.
+
+    Raises:
+        HtmlError: as `to_markdown`.
+    """
+    body = LexborHTMLParser(html).body
+    pre = None if body is None else body.css_first('[class*="whitespace-pre-wrap"]')
+    return to_markdown(html) if pre is None or pre.css_first("p, pre, ul, ol, table") else _raw_text(pre)

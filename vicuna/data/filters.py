@@ -1,0 +1,272 @@
+"""The steps that repair a conversation's order and leave out what nobody should learn.
+
+One rule for everything bad in the middle: the conversation is cut there. The rounds before it are good training and
+stay; what comes after it may lean on it. If nothing is left, the record is dropped. Word lists are the files in
+`lists`. `html` has made text of the answers before; `dedup` and `split` come next.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vicuna.conversation import Message
+from vicuna.data.html import HtmlError, is_page, looks_like_html, page_text, to_markdown
+from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step, excerpt
+
+LISTS = Path(__file__).parent / "lists"
+ERROR_CHARACTERS = 300  # the longest known error message has 180
+REFUSAL_CHARACTERS = 400  # longer answers explain or offer something
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+CODE = re.compile(r"^(`{3,})[\s\S]*?^\1`*[ \t]*$|(?<!`)(`+)(?!`)[\s\S]+?(?<!`)\2(?!`)", re.MULTILINE)
+
+
+def _phrases(name: str) -> tuple[str, ...]:
+    """The phrases of a word list, folded for comparing."""
+    lines = (LISTS / name).read_text("utf-8").splitlines()
+    return tuple(_fold(line) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _fold(text: str) -> str:
+    return " ".join(text.replace("’", "'").casefold().split())
+
+
+# html
+
+
+def _html(record: Record) -> Outcome:
+    """Answers that are a page's HTML become Markdown; human turns stay, unless they are a page's element too."""
+    messages, repairs = [], []
+    for message, turn in zip(record.messages, record.turns, strict=True):
+        content = message.content
+        try:
+            if message.role == "assistant" and record.shape == "sharegpt" and looks_like_html(content):
+                content = to_markdown(content)
+            elif message.role != "assistant" and is_page(content):
+                content = page_text(content)
+                repairs.append(Finding("human_html", excerpt(message.content), turn))
+        except HtmlError as error:
+            return Drop(Finding("broken_html", str(error), turn))
+        messages.append(Message(message.role, content))
+    return Keep(record.with_messages(tuple(messages)), tuple(repairs))
+
+
+# noise
+
+
+def _noise(record: Record) -> Outcome:
+    """Answers lose control characters, the page's button words at their ends, and the space around them."""
+    messages, repairs = [], []
+    for message, turn in zip(record.messages, record.turns, strict=True):
+        content = message.content
+        if message.role == "assistant":
+            content = CONTROL.sub("", content.replace("\r\n", "\n").replace("\r", "\n"))
+            if content != message.content:
+                repairs.append(Finding("control_characters", excerpt(repr(message.content)[1:-1]), turn))
+            content, leftovers = _without_leftovers(_trim(content))
+            repairs += [Finding("page_words", words, turn) for words in leftovers]
+        messages.append(Message(message.role, content))
+    return Keep(record.with_messages(tuple(messages)), tuple(repairs))
+
+
+def _trim(text: str) -> str:
+    """Without empty lines at the start and space at the end; the first line's indentation stays."""
+    return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
+
+
+def _without_leftovers(text: str) -> tuple[str, list[str]]:
+    leftovers: list[str] = []
+    words = _leftovers()
+    lines = text.split("\n")
+    while len(lines) > 1 and _fold(lines[0]) in words:
+        leftovers.append(lines.pop(0).strip())
+    while len(lines) > 1 and _fold(lines[-1]) in words:
+        leftovers.append(lines.pop().strip())
+    return (_trim("\n".join(lines)), leftovers) if leftovers else (text, leftovers)
+
+
+@functools.cache
+def _leftovers() -> frozenset[str]:
+    return frozenset(_phrases("leftovers.txt"))
+
+
+# roles
+
+
+def _roles(record: Record) -> Outcome:
+    """System text first, then a human turn, then answers and questions in turn, and an answer at the end."""
+    if not record.messages:
+        return Drop(Finding("no_turns", "the list of turns is empty"))
+    roles = [message.role for message in record.messages]
+    if "assistant" not in roles:
+        return Drop(Finding("no_answer", f"roles: {', '.join(roles)}"))
+    if "user" not in roles:
+        return Drop(Finding("no_question", f"roles: {', '.join(roles)}"))
+    repairs: list[Finding] = []
+    kept = _in_order(record, repairs)
+    merged = _merged(kept, repairs)
+    last = max((index for index, message in enumerate(merged.messages) if message.role == "assistant"), default=-1)
+    for message, turn in zip(merged.messages[last + 1 :], merged.turns[last + 1 :], strict=True):
+        repairs.append(Finding("trailing_question", excerpt(message.content), turn))
+    if last < 0:
+        return Drop(Finding("no_answer", "no answer follows the first question"), tuple(repairs))
+    return Keep(merged.select(range(last + 1)), tuple(repairs))
+
+
+def _in_order(record: Record, repairs: list[Finding]) -> Record:
+    """Without answers before the first question, and without system text that is empty or not at the start."""
+    first = next(index for index, message in enumerate(record.messages) if message.role == "user")
+    kept = []
+    for index, message in enumerate(record.messages):
+        if message.role == "system" and (index > first or not message.content.strip()):
+            repairs.append(Finding("misplaced_system", excerpt(message.content), record.turns[index]))
+        elif message.role not in ("system", "user") and index < first:
+            repairs.append(Finding("leading_answer", excerpt(message.content), record.turns[index]))
+        else:
+            kept.append(index)
+    return record.select(kept)
+
+
+def _merged(record: Record, repairs: list[Finding]) -> Record:
+    """Neighbours of one role as one message: the same text once, other texts with an empty line between them."""
+    messages: list[Message] = []
+    turns: list[int] = []
+    for message, turn in zip(record.messages, record.turns, strict=True):
+        if not messages or message.role == "tool" or messages[-1].role != message.role:
+            messages.append(message)
+            turns.append(turn)
+            continue
+        before = messages[-1].content
+        if message.content.strip() == before.strip():
+            repairs.append(Finding("repeated_turn", excerpt(message.content), turn))
+            continue
+        repairs.append(Finding("merged_turns", excerpt(message.content), turn))
+        both = "\n\n".join(text for text in (before, message.content) if text.strip())
+        messages[-1] = Message(message.role, both)
+    indices = [record.turns.index(turn) for turn in turns]
+    return record.select(indices).with_messages(tuple(messages))
+
+
+# empty, error messages, refusals, blocked words: each finds the first bad message, and `_cut` does the rest
+
+
+def _cut(find: Callable[[Record], Iterator[tuple[int, Finding]]]) -> Callable[[Record], Outcome]:
+    """A step that keeps the rounds before the first thing that `find` finds."""
+
+    def run(record: Record) -> Outcome:
+        index, finding = next(find(record), (None, None))
+        if index is None or finding is None:
+            return Keep(record)
+        start = max((at for at in range(index + 1) if record.messages[at].role == "user"), default=0)
+        if not any(message.role == "assistant" for message in record.messages[:start]):
+            return Drop(finding)
+        return Keep(record.select(range(start)), (finding,))
+
+    return run
+
+
+def _answers(record: Record) -> Iterator[tuple[int, int, str]]:
+    for index, (message, turn) in enumerate(zip(record.messages, record.turns, strict=True)):
+        if message.role == "assistant":
+            yield index, turn, message.content
+
+
+def _empty_turns(record: Record) -> Iterator[tuple[int, Finding]]:
+    for index, (message, turn) in enumerate(zip(record.messages, record.turns, strict=True)):
+        if not message.content.strip() and message.role in ("user", "assistant"):
+            rule = "empty_answer" if message.role == "assistant" else "empty_question"
+            yield index, Finding(rule, repr(message.content), turn)
+
+
+def _error_messages(record: Record) -> Iterator[tuple[int, Finding]]:
+    for index, turn, content in _answers(record):
+        paragraphs = re.split(r"\n{2,}", content)
+        for paragraph in {0: paragraphs[0], len(paragraphs) - 1: paragraphs[-1]}.values():
+            if len(paragraph) <= ERROR_CHARACTERS and _fold(paragraph.strip("*_`. ")).startswith(_errors()):
+                yield index, Finding("error_message", excerpt(paragraph), turn)
+
+
+@functools.cache
+def _errors() -> tuple[str, ...]:
+    return _phrases("error_messages.txt")
+
+
+def _refusals(record: Record) -> Iterator[tuple[int, Finding]]:
+    for index, turn, content in _answers(record):
+        if len(content) <= REFUSAL_CHARACTERS and _fold(content).startswith(_refusal_phrases()):
+            yield index, Finding("refusal", excerpt(content), turn)
+
+
+@functools.cache
+def _refusal_phrases() -> tuple[str, ...]:
+    return _phrases("refusals.txt")
+
+
+def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
+    for index, turn, content in _answers(record):
+        if match := _blocked_pattern().search(_fold(CODE.sub(" ", content))):
+            yield index, Finding("other_identity", match[0], turn)
+
+
+@functools.cache
+def _blocked_pattern() -> re.Pattern[str]:
+    return re.compile("|".join(rf"(?<!\w){re.escape(phrase)}" for phrase in _phrases("blocked.txt")))
+
+
+FILTERS = (
+    Step(
+        "html",
+        1,
+        {
+            "human_html": "a human turn was an element of the page; its text was taken",
+            "broken_html": "an answer's elements are nested beyond any sense",
+        },
+        _html,
+    ),
+    Step(
+        "noise",
+        1,
+        {
+            "control_characters": "an answer held control characters or foreign line ends",
+            "page_words": "an answer began or ended with the words of the page's buttons",
+        },
+        _noise,
+    ),
+    Step(
+        "roles",
+        1,
+        {
+            "no_turns": "the record has no turns",
+            "no_question": "nobody asks anything",
+            "no_answer": "nobody answers",
+            "leading_answer": "an answer stood before the first question",
+            "misplaced_system": "system text was empty or stood inside the conversation",
+            "repeated_turn": "the same turn came twice in a row",
+            "merged_turns": "two turns of one side came in a row and were joined",
+            "trailing_question": "the last question has no answer",
+        },
+        _roles,
+    ),
+    Step(
+        "empty",
+        1,
+        {
+            "empty_question": "a question is empty; the conversation ends before it",
+            "empty_answer": "an answer is empty; the conversation ends before its round",
+        },
+        _cut(_empty_turns),
+    ),
+    Step(
+        "errors",
+        1,
+        {"error_message": "an error message stands in place of an answer; the conversation ends before its round"},
+        _cut(_error_messages),
+    ),
+    Step("refusals", 1, {"refusal": "a bare refusal; the conversation ends before its round"}, _cut(_refusals)),
+    Step(
+        "blocked",
+        1,
+        {"other_identity": "another assistant says who it is; the conversation ends before its round"},
+        _cut(_blocked),
+    ),
+)

@@ -1,0 +1,95 @@
+"""The folder that a cleaning leaves behind: all of its files at once, or none.
+
+`records.jsonl` to train on, `held_out.jsonl` to measure with, `dropped.jsonl` and `repairs.jsonl` (what was left out
+or changed, and why), `manifest.json` (counts, options and hashes) and `report.html`. `why` reads the folder again.
+"""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from vicuna import __version__
+from vicuna.data.pipeline import Cleaner, File, Row
+from vicuna.errors import VicunaError
+from vicuna.files import sha256_file
+from vicuna.jsonl import format_line, read_json
+
+PROGRAM = "vicuna.data"
+FORMAT = 1  # of the manifest
+FILES: tuple[File, ...] = ("records", "held_out", "dropped", "repairs")
+MANIFEST, REPORT = "manifest.json", "report.html"
+OURS = frozenset({*(f"{name}.jsonl" for name in FILES), MANIFEST, REPORT})
+
+
+def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:
+    """Make sure that `folder` is free, or holds an earlier result and nothing else.
+
+    Raises:
+        VicunaError: it is a file, or holds anything that a cleaning did not write, or an input.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    way_out = "choose another --output-dir or move it away"
+    if not folder.is_dir():
+        raise VicunaError(f"--output-dir {folder} is a file; {way_out}")
+    for path in inputs:
+        if path.resolve().parent == folder.resolve():
+            raise VicunaError(f"--output-dir {folder} holds the input {path.name}; choose another --output-dir")
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    for path in sorted(folder.iterdir()):
+        if manifest is None or path.name not in OURS:
+            raise VicunaError(f"--output-dir {folder} holds {path.name}, which no cleaning wrote; {way_out}")
+        expected = manifest["outputs"].get(path.name, {}).get("sha256")
+        if expected is not None and sha256_file(path) != expected:
+            raise VicunaError(f"--output-dir {folder}: {path.name} was changed after its cleaning; {way_out}")
+
+
+def read_manifest(folder: Path) -> Row:
+    """The manifest of an earlier result.
+
+    Raises:
+        VicunaError: there is none, or it is not ours.
+    """
+    value = read_json(folder / MANIFEST)
+    if not isinstance(value, dict) or value.get("program") != PROGRAM or not isinstance(value.get("outputs"), dict):
+        raise VicunaError(f"{folder / MANIFEST} was not written by {PROGRAM}; name the folder of a cleaning")
+    return value
+
+
+def write_rows(folder: Path, names: Iterable[File], rows: Iterable[tuple[File, Row]]) -> None:
+    """Write each row into its file. The files of all `names` are made, if only empty."""
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / f"{name}.jsonl").open("w", encoding="utf-8")) for name in names}
+        for name, row in rows:
+            files[name].write(format_line(row))
+
+
+def manifest_of(folder: Path, cleaner: Cleaner, inputs: tuple[Path, ...], options: Row) -> Row:
+    """The manifest of the row files in `folder`. It holds no time and no absolute path: same input, same bytes.
+
+    Raises:
+        AssertionError: the counts do not add up, so the program is wrong.
+    """
+    cleaner.counts.check(cleaner.step_counts)
+    names = [name for name in FILES if (folder / f"{name}.jsonl").exists()]
+    return {
+        "program": PROGRAM,
+        "format": FORMAT,
+        "version": __version__,
+        "options": options,
+        "inputs": [
+            {"name": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in inputs
+        ],
+        "outputs": {f"{name}.jsonl": describe_file(folder / f"{name}.jsonl") for name in names},
+        "counts": cleaner.counts.to_dict(),
+        "steps": [vars(count) for count in cleaner.step_counts],
+    }
+
+
+def describe_file(path: Path) -> Row:
+    """Rows (of JSON lines), size and hash of an output."""
+    facts: Row = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    if path.suffix == ".jsonl":
+        with path.open("rb") as file:
+            facts["rows"] = sum(1 for _ in file)
+    return facts

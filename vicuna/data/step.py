@@ -1,0 +1,122 @@
+"""What a step of the cleaning is: a pure function from a record to what becomes of it.
+
+`record` makes the records; `html`, `filters` and `split` hold the steps; `pipeline` runs them in the order of its
+table and writes down every answer they give.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from vicuna.conversation import Conversation, Message, to_openai
+
+Shape = Literal["sharegpt", "messages", "alpaca"]
+EVIDENCE_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversation on its way through the steps.
+
+    Attributes:
+        source: the file it came from and its number there, counted from 1: `sharegpt.json:12`. A record that names
+            its own source keeps it in the output.
+        original_id: the id it had at first. Pieces of one conversation share it.
+        shape: the shape it was read from. Only ShareGPT answers may be a page's HTML.
+        turns: for each message, the place of its turn in the file, counted from 0.
+        extra: keys of the record that we do not know; they survive.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    source: str
+    original_id: str
+    shape: Shape
+    turns: tuple[int, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def with_messages(self, messages: tuple[Message, ...]) -> "Record":
+        """The same record with other texts in the same turns."""
+        return replace(self, messages=messages)
+
+    def select(self, indices: list[int] | range) -> "Record":
+        """The same record with only these messages."""
+        return replace(
+            self,
+            messages=tuple(self.messages[index] for index in indices),
+            turns=tuple(self.turns[index] for index in indices),
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """The training record as it is written."""
+        own = {"source": self.source} | ({"original_id": self.original_id} if self.original_id != self.id else {})
+        return to_openai(Conversation(self.id, self.messages, own | self.extra))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why something was changed or dropped.
+
+    Attributes:
+        rule: one of the step's rules.
+        evidence: the words, number or id that decided.
+        turn: the place in the file's record, counted from 0; None where the whole record is meant.
+    """
+
+    rule: str
+    evidence: str
+    turn: int | None = None
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The record goes on, repaired as the findings say."""
+
+    record: Record
+    repairs: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The record ends here."""
+
+    finding: Finding
+    repairs: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The record says what another one says already; the evidence is the id of that one, which stays."""
+
+    finding: Finding
+
+
+@dataclass(frozen=True)
+class Split:
+    """The record goes on in pieces."""
+
+    records: tuple[Record, ...]
+    repairs: tuple[Finding, ...] = ()
+
+
+Outcome = Keep | Drop | Merge | Split
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step and what it may find.
+
+    Attributes:
+        version: raised when the step's results change; stands in the manifest.
+        rules: each rule's name, and what it means to a reader of the report.
+    """
+
+    name: str
+    version: int
+    rules: Mapping[str, str]
+    run: Callable[[Record], Outcome]
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, for a finding's evidence."""
+    return text if len(text) <= EVIDENCE_CHARACTERS else text[:EVIDENCE_CHARACTERS] + "…"
