@@ -44,19 +44,20 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer to a question; `question_hash` names the question's wording, where it was recorded."""
+    """A model's answer to a question; `question_hash` names the question's wording, where it was recorded, and
+    `is_cut` says that it ends at the token limit."""
 
     model: str
     question_id: QuestionId
     text: str
     question_hash: str | None
+    is_cut: bool = False
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer the questions; 0 when every one has its answer."""
-    options = parse(
-        AnswerOptions, argv, prog="python -m vicuna.eval answer", description=(__doc__ or "").split("\n")[0]
-    )
+    description = "Ask a model the questions; run again, it asks only what is missing."
+    options = parse(AnswerOptions, argv, prog="python -m vicuna.eval answer", description=description)
     check_positive(options, "max_tokens", "concurrency", "timeout_seconds")
     questions = select_questions(
         load_questions(options.questions or material("eval/questions.jsonl")),
@@ -181,5 +182,7 @@ def _read_answer(row: dict[str, Any], place: str) -> Answer:
     if not isinstance(model, str) or not isinstance(question_id, int | str) or not isinstance(text, str):
         raise VicunaError(f"{place}: needs 'model_id', 'question_id' and 'text' (or 'choices'); found {sorted(row)}")
     metadata = row.get("metadata")
-    question_hash = metadata.get("question_hash") if isinstance(metadata, dict) else None
-    return Answer(model, question_id, text, question_hash)
+    if not isinstance(metadata, dict):
+        metadata = {}
+    is_cut = metadata.get("finish_reason") == "length"
+    return Answer(model, question_id, text, metadata.get("question_hash"), is_cut)

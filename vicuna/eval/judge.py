@@ -55,7 +55,8 @@ class JudgeOptions:
 
 def main(argv: list[str] | None = None) -> int:
     """Judge the answers; 0 when every planned judgment is kept, readable or not."""
-    options = parse(JudgeOptions, argv, prog="python -m vicuna.eval judge", description=(__doc__ or "").split("\n")[0])
+    description = "Have a judge compare or grade answers; run again, it judges only what is missing."
+    options = parse(JudgeOptions, argv, prog="python -m vicuna.eval judge", description=description)
     judge_answers(options)
     return 0
 
@@ -168,7 +169,7 @@ async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget, max_tokens:
         replies.append(reply)
         verdict = read(reply.text)
         if verdict is not None or len(replies) == 2:
-            return _row(call, dialogue, replies, verdict)
+            return _row(call, dialogue, replies, verdict, budget)
         dialogue = _ask_again(call, endpoint, reply)
 
 
@@ -196,8 +197,12 @@ def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
     return [*dialogue, Message(role="assistant", content=unread.text), Message(role="user", content=again)]
 
 
-def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None) -> Row:
+def _row(
+    call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None, budget: Budget
+) -> Row:
     prompt_text, judgment = dialogue[1].content, replies[-1].text
+    prompt_tokens = _total(reply.prompt_tokens for reply in replies)
+    completion_tokens = _total(reply.completion_tokens for reply in replies)
     row: Row = {
         "key": call.key,
         "status": "unreadable" if verdict is None else "scored",
@@ -211,12 +216,12 @@ def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verd
         "prompt_hash": call.prompt.hash,
         "question_hash": call.question_hash,
         "answers_hash": call.answers_hash,
-        "usage": {
-            "prompt_tokens": _total(reply.prompt_tokens for reply in replies),
-            "completion_tokens": _total(reply.completion_tokens for reply in replies),
-        },
+        "cut_answers": [answer.model for answer in call.answers if answer.is_cut],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
         "tstamp": time.time(),
     }
+    if budget.price_per_1m and prompt_tokens is not None and completion_tokens is not None:
+        row["usage"]["usd"] = budget.cost(prompt_tokens, completion_tokens)
     if len(replies) > 1:
         row["first_reply"] = replies[0].text
     if call.mode == "single":

@@ -1,0 +1,153 @@
+"""The figures of an evaluation as one JSON value, made of `score`'s results.
+
+Before: `score`. After: `report`, which writes them to `--json` and makes its page of them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from vicuna.eval.questions import QuestionId, content_hash
+from vicuna.eval.score import Judgment, Results, position_counts
+from vicuna.eval.stats import LEVEL, NUM_RESAMPLES, SEED, Difference, Estimate
+
+
+def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any]:
+    """All figures of the report as plain JSON values. Points are shares from 0 to 1 (pair) or scores from 1 to 10."""
+    judgments = results.judgments
+    return {
+        "mode": results.mode,
+        "judges": sorted({one.judge for one in judgments}),
+        "num_questions": len(results.categories),
+        "num_judgments": len(judgments),
+        "findings": [_finding(pair, found) for pair, found in results.differences.items()],
+        "models": {model: _model_figures(model, results, texts) for model in results.models},
+        "categories": {
+            category: {model: _plain(found) for model, found in of.items()}
+            for category, of in results.by_category.items()
+        },
+        "differences": [
+            {
+                "model_1": pair[0],
+                "model_2": pair[1],
+                **_plain(found.estimate),
+                "is_distinguishable": found.is_distinguishable,
+                "smallest_detectable": found.smallest_detectable,
+            }
+            for pair, found in results.differences.items()
+        ],
+        "win_matrix": _win_matrix(results),
+        "position": _position_figures(judgments) if results.mode == "pair" else None,
+        "longer_answer_wins": _longer_wins(results, texts),
+        "unscored": {
+            "unreadable_judgments": sum(one.points is None for one in judgments),
+            "incomplete_questions": results.num_incomplete,
+        },
+        "usage": _usage(judgments),
+        "hashes": {
+            "prompts": sorted({one.prompt for one in judgments}),
+            "questions": _hash_of("question_hash", judgments),
+            "answers": _hash_of("answers_hash", judgments),
+        },
+        "statistics": {"level": LEVEL, "unit": "question", "resamples": NUM_RESAMPLES, "seed": SEED},
+    }
+
+
+def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any]:
+    points = results.values[model]
+    overall = results.overall.get(model)
+    words = [len(text.split()) for text in texts.get(model, {}).values()]
+    cut = {one.question_id for one in results.judgments if model in one.row.get("cut_answers", ())}
+    found: dict[str, Any] = {
+        **(_plain(overall) if overall else {"mean": None, "low": None, "high": None, "num_questions": 0}),
+        "mean_words": fmean(words) if words else None,
+        "num_cut_answers": len(cut),
+    }
+    if results.mode == "single":
+        return {**found, "total": sum(points.values())}
+    outcomes = Counter(
+        "wins" if mine > 0.5 else "losses" if mine < 0.5 else "ties"
+        for pair, of in results.outcomes.items()
+        if model in pair
+        for mine in (value if model == pair[0] else 1 - value for value in of.values())
+    )
+    return {**found, "wins": outcomes["wins"], "ties": outcomes["ties"], "losses": outcomes["losses"]}
+
+
+def _finding(pair: tuple[str, str], difference: Difference) -> str:
+    """What a comparison shows, in a sentence."""
+    found, (first, second) = difference.estimate, pair
+    asked = f"over {found.num_questions} question{'s' if found.num_questions != 1 else ''}"
+    if found.low is None or found.high is None:
+        return f"{first} and {second}: {found.num_questions} questions are too few to compare them."
+    size = f"difference {found.mean:+.2f}, {LEVEL:.0%} interval {found.low:+.2f} to {found.high:+.2f}, {asked}"
+    if difference.is_distinguishable:
+        better, worse = (first, second) if found.mean > 0 else (second, first)
+        return f"{better} is better than {worse}: {size}."
+    text = f"{first} and {second} are not distinguishable: {size}."
+    if difference.smallest_detectable is not None:
+        text += f" So many questions show a difference of {difference.smallest_detectable:.2f} four times in five."
+    return text
+
+
+def _plain(found: Estimate) -> dict[str, Any]:
+    return {"mean": found.mean, "low": found.low, "high": found.high, "num_questions": found.num_questions}
+
+
+def _win_matrix(results: Results) -> dict[str, dict[str, float]]:
+    """Model -> opponent -> the model's share of the points."""
+    matrix: dict[str, dict[str, float]] = {model: {} for model in results.models}
+    for (first, second), of in results.outcomes.items():
+        share = fmean(of.values())
+        matrix[first][second], matrix[second][first] = share, 1 - share
+    return matrix if results.mode == "pair" else {}
+
+
+def _position_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
+    counts = position_counts(judgments)
+    total = sum(counts.values())
+    places = Counter(
+        "tie" if one.points == 0.5 else "first" if (one.points == 1.0) == (one.order == 1) else "second"
+        for one in judgments
+        if one.points is not None
+    )
+    return {
+        "num_in_both_orders": total,
+        "consistent": counts["consistent"],
+        "always_first": counts["first"],
+        "always_second": counts["second"],
+        "tie_in_one_order": counts["tie_once"],
+        "consistency": counts["consistent"] / total if total else None,
+        "verdicts": {place: places[place] for place in ("first", "second", "tie")},
+    }
+
+
+def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any] | None:
+    """How often the longer of two answers won, of the questions that one of them won."""
+    won = []
+    for (first, second), of in results.outcomes.items():
+        for question_id, points in of.items():
+            sizes = [len(texts.get(model, {}).get(question_id, "").split()) for model in (first, second)]
+            if points != 0.5 and sizes[0] != sizes[1]:
+                won.append((points > 0.5) == (sizes[0] > sizes[1]))
+    return {"share": fmean(won), "num_questions": len(won)} if won else None
+
+
+def _usage(judgments: Sequence[Judgment]) -> dict[str, Any]:
+    rows = list({id(one.row): one.row for one in judgments}.values())
+    usages = [row.get("usage") or {} for row in rows]
+    costs = [usage.get("usd") for usage in usages]
+    return {
+        "num_asked_again": sum("first_reply" in row for row in rows),
+        "prompt_tokens": sum(usage.get("prompt_tokens") or 0 for usage in usages),
+        "completion_tokens": sum(usage.get("completion_tokens") or 0 for usage in usages),
+        "num_without_usage": sum(usage.get("prompt_tokens") is None for usage in usages),
+        "usd": None if None in costs else sum(costs),
+    }
+
+
+def _hash_of(name: str, judgments: Sequence[Judgment]) -> str | None:
+    """One hash for what all judgments saw; None if some did not record it."""
+    found = {one.row.get(name) for one in judgments}
+    return None if None in found else content_hash(sorted(map(str, found)))

@@ -1,0 +1,265 @@
+"""From kept judgments to figures: what each model got on each question, and how sure that is.
+
+After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
+Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
+averaged, then the two orders, then the judges. So a judge that always prefers the first place adds nothing but ties
+(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4). Where an order was asked for
+and cannot be read, the other would carry the bias of its place: such a question is left out and counted.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from vicuna.errors import VicunaError
+from vicuna.eval.prompts import parse_sections
+from vicuna.eval.questions import QuestionId
+from vicuna.eval.stats import Difference, Estimate, estimate_difference, estimate_mean
+from vicuna.eval.verdict import MAX_SCORE, MIN_SCORE
+from vicuna.jsonl import read_jsonl
+
+POINTS = {"model_1": 1.0, "tie": 0.5, "model_2": 0.0}
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One reply of a judge. `points` is what the first model gets (1, 1/2, 0) or, of a single answer, its score from 1
+    to 10; None if the verdict is unreadable. `order` 2 showed the second model first."""
+
+    mode: Literal["pair", "single"]
+    question_id: QuestionId
+    category: str
+    models: tuple[str, ...]
+    judge: str
+    order: int
+    repeat: int
+    points: float | None
+    reply: str
+    texts: Mapping[str, str]  # question, reference and answers by the prompt's titles, where the row has its prompt
+    prompt: str
+    row: Mapping[str, Any]
+
+    def answer_text(self, model: str) -> str | None:
+        """The answer that the judge saw, or None if the row does not hold it."""
+        if self.mode == "single":
+            return self.texts.get("answer")
+        is_shown_first = (model == self.models[0]) == (self.order == 1)
+        return self.texts.get("answer A" if is_shown_first else "answer B")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures. `points` are shares from 0 to 1 in pair mode, scores from 1 to 10 in single mode.
+
+    Attributes:
+        values: model -> question -> its points there (pair mode: the mean over its opponents).
+        outcomes: pair -> question -> points of the pair's first model; empty in single mode.
+    """
+
+    mode: Literal["pair", "single"]
+    judgments: list[Judgment]
+    models: list[str]
+    categories: dict[QuestionId, str]
+    values: dict[str, dict[QuestionId, float]]
+    outcomes: dict[Pair, dict[QuestionId, float]]
+    num_incomplete: int
+    overall: dict[str, Estimate]
+    by_category: dict[str, dict[str, Estimate]]
+    differences: dict[Pair, Difference]
+
+
+def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
+    """The judgments of some files.
+
+    Raises:
+        VicunaError: a missing file, a row of another shape, files of both modes, a judgment held twice.
+    """
+    judgments: dict[tuple[object, ...], Judgment] = {}
+    for path in paths:
+        for number, row in enumerate(read_jsonl(path), 1):
+            for one in _read_row(row, f"{path}: judgment {number}"):
+                slot = (one.question_id, one.models, one.judge, one.order, one.repeat)
+                if slot in judgments:
+                    raise VicunaError(
+                        f"{path}: judgment {number} is the second by {one.judge} of question {one.question_id} for "
+                        f"{' and '.join(one.models)} in the same order; give each file once"
+                    )
+                judgments[slot] = one
+    if not judgments:
+        raise VicunaError(f"{', '.join(map(str, paths))}: no judgments")
+    if len({one.mode for one in judgments.values()}) > 1:
+        raise VicunaError("the files hold judgments of pairs and of single answers; report each kind by itself")
+    _refuse_changed_answers(judgments.values())
+    return list(judgments.values())
+
+
+def summarize(judgments: Sequence[Judgment]) -> Results:
+    """The figures of some judgments of one mode.
+
+    Raises:
+        VicunaError: no question has a readable verdict.
+    """
+    mode = judgments[0].mode
+    models = list(dict.fromkeys(model for one in judgments for model in one.models))
+    categories = {one.question_id: one.category for one in judgments}
+    outcomes: dict[Pair, dict[QuestionId, float]] = {}
+    values: dict[str, dict[QuestionId, float]]
+    points, num_incomplete = _points_by_question(judgments)
+    if mode == "pair":
+        outcomes = {(names[0], names[1]): of for names, of in points.items()}
+        values = {model: _mean_over_opponents(model, outcomes) for model in models}
+        bounds, gaps = (0.0, 1.0), {pair: [2 * p - 1 for p in of.values()] for pair, of in outcomes.items()}
+    else:
+        values = {model: points.get((model,), {}) for model in models}
+        bounds = (MIN_SCORE, MAX_SCORE)
+        gaps = {
+            (a, b): [values[a][q] - values[b][q] for q in values[a] if q in values[b]]
+            for a, b in combinations(models, 2)
+        }
+    gaps = {pair: gap for pair, gap in gaps.items() if gap}
+    if not any(values.values()):
+        raise VicunaError("no question has a verdict that can be read, so there is nothing to report")
+    width = (bounds[1] - bounds[0]) if mode == "single" else 1.0
+    by_category: dict[str, dict[str, Estimate]] = defaultdict(dict)
+    for category in dict.fromkeys(categories.values()):
+        for model, of in values.items():
+            if found := [value for question_id, value in of.items() if categories[question_id] == category]:
+                by_category[category][model] = estimate_mean(found, bounds=bounds)
+    return Results(
+        mode=mode,
+        judgments=list(judgments),
+        models=sorted(models, key=lambda model: -fmean(values[model].values()) if values[model] else 0.0),
+        categories=categories,
+        values=values,
+        outcomes=outcomes,
+        num_incomplete=num_incomplete,
+        overall={model: estimate_mean(list(of.values()), bounds=bounds) for model, of in values.items() if of},
+        by_category=dict(by_category),
+        differences={
+            pair: estimate_difference(gap, bounds=(-width, width), num_comparisons=len(gaps))
+            for pair, gap in gaps.items()
+        },
+    )
+
+
+def position_counts(judgments: Iterable[Judgment]) -> Counter[str]:
+    """How the verdicts of the two orders go together, over questions, pairs, judges and repeats.
+
+    Keys: `consistent`; `first` and `second`, where the judge preferred a place, whoever stood there; `tie_once`, where
+    one of the verdicts is a tie.
+    """
+    both: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
+    for one in judgments:
+        if one.points is not None:
+            both[one.question_id, one.models, one.judge, one.repeat][one.order] = one.points
+    counts: Counter[str] = Counter()
+    for points in both.values():
+        if len(points) == 2:
+            if points[1] == points[2]:
+                counts["consistent"] += 1
+            elif 0.5 in points.values():
+                counts["tie_once"] += 1
+            else:
+                counts["first" if points[1] == 1.0 else "second"] += 1
+    return counts
+
+
+def _points_by_question(
+    judgments: Sequence[Judgment],
+) -> tuple[dict[tuple[str, ...], dict[QuestionId, float]], int]:
+    """Models -> question -> points of the first of them; and how many such places have an order without a verdict."""
+    orders = {(one.models, one.judge): set[int]() for one in judgments}
+    found: dict[tuple[tuple[str, ...], QuestionId], dict[str, dict[int, list[float]]]] = {}
+    for one in judgments:
+        orders[one.models, one.judge].add(one.order)
+        of_judge = found.setdefault((one.models, one.question_id), {}).setdefault(one.judge, {})
+        of_order = of_judge.setdefault(one.order, [])
+        if one.points is not None:
+            of_order.append(one.points)
+    points: dict[tuple[str, ...], dict[QuestionId, float]] = defaultdict(dict)
+    num_incomplete = 0
+    for (models, question_id), by_judge in found.items():
+        means = [
+            fmean(fmean(by_order[order]) for order in by_order)
+            for judge, by_order in by_judge.items()
+            if by_order.keys() == orders[models, judge] and all(by_order.values())
+        ]
+        num_incomplete += len(by_judge) - len(means)
+        if means:
+            points[models][question_id] = fmean(means)
+    return dict(points), num_incomplete
+
+
+def _mean_over_opponents(model: str, outcomes: Mapping[Pair, Mapping[QuestionId, float]]) -> dict[QuestionId, float]:
+    found: dict[QuestionId, list[float]] = defaultdict(list)
+    for pair, of in outcomes.items():
+        if model in pair:
+            for question_id, points in of.items():
+                found[question_id].append(points if model == pair[0] else 1 - points)
+    return {question_id: fmean(points) for question_id, points in found.items()}
+
+
+def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
+    """The judgments in a row: one in ours, up to two in MT-bench's."""
+    if row.get("turn", 1) != 1:
+        raise VicunaError(f"{place}: is of turn {row['turn']}; only answers of one turn can be reported")
+    try:
+        if "model" in row:
+            score = row["score"]
+            points = float(score) if score is not None and MIN_SCORE <= score <= MAX_SCORE else None  # MT-bench: -1
+            return [_judgment(row, "single", (row["model"],), 1, points, row["judgment"], row.get("user_prompt"))]
+        games = [order for order in (1, 2) if f"g{order}_winner" in row]
+        models = (row["model_1"], row["model_2"])
+        found = []
+        for order in games:
+            winner = row[f"g{order}_winner"]
+            if winner not in (*POINTS, "error", None):
+                raise VicunaError(f"{place}: g{order}_winner is {winner!r}; known: {', '.join(POINTS)}, error")
+            reply, prompt = row[f"g{order}_judgment"], row.get(f"g{order}_user_prompt")
+            found.append(_judgment(row, "pair", models, order, POINTS.get(winner), reply, prompt))
+        if not found:
+            raise KeyError("g1_winner")
+        return found
+    except (KeyError, TypeError, IndexError) as error:
+        raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({error} is missing or wrong)") from None
+
+
+def _judgment(
+    row: Mapping[str, Any],
+    mode: Literal["pair", "single"],
+    models: tuple[str, ...],
+    order: int,
+    points: float | None,
+    reply: str,
+    prompt: str | None,
+) -> Judgment:
+    return Judgment(
+        mode=mode,
+        question_id=row["question_id"],
+        category=row.get("category", "general"),
+        models=models,
+        judge=row["judge"][0],
+        order=order,
+        repeat=row.get("repeat", 0),
+        points=points,
+        reply=reply,
+        texts=parse_sections(prompt or ""),
+        prompt=f"{row['judge'][1]} {row.get('prompt_hash', '')}".strip(),
+        row=row,
+    )
+
+
+def _refuse_changed_answers(judgments: Iterable[Judgment]) -> None:
+    """One model's two answers to a question, or a question's two wordings, would be averaged as if they were one."""
+    held: dict[tuple[QuestionId, str], str] = {}
+    for one in judgments:
+        found = [(model, one.answer_text(model)) for model in one.models] + [("", one.texts.get("question"))]
+        for model, text in found:
+            what = f"the answer of {model} to question" if model else "the wording of question"
+            if text is not None and held.setdefault((one.question_id, model), text) != text:
+                raise VicunaError(f"{what} {one.question_id} differs between judgments; report them by themselves")
