@@ -14,14 +14,18 @@ from vicuna.eval.stats import LEVEL, NUM_RESAMPLES, SEED, Difference, Estimate
 
 
 def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any]:
-    """All figures of the report as plain JSON values. Points are shares from 0 to 1 (pair) or scores from 1 to 10."""
+    """All figures of the report as plain JSON values.
+
+    A model's `mean` is its share of the points from 0 to 1 (pair) or its score from 1 to 10 (single). A difference is
+    wins less losses as a share of the questions, from -1 to 1 (pair), or of scores (single).
+    """
     judgments = results.judgments
     return {
         "mode": results.mode,
         "judges": sorted({one.judge for one in judgments}),
         "num_questions": len(results.categories),
         "num_judgments": len(judgments),
-        "findings": [_finding(pair, found) for pair, found in results.differences.items()],
+        "findings": [_finding(pair, found, results.mode) for pair, found in results.differences.items()],
         "models": {model: _model_figures(model, results, texts) for model in results.models},
         "categories": {
             category: {model: _plain(found) for model, found in of.items()}
@@ -75,19 +79,26 @@ def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[Que
     return {**found, "wins": outcomes["wins"], "ties": outcomes["ties"], "losses": outcomes["losses"]}
 
 
-def _finding(pair: tuple[str, str], difference: Difference) -> str:
-    """What a comparison shows, in a sentence."""
-    found, (first, second) = difference.estimate, pair
-    asked = f"over {found.num_questions} question{'s' if found.num_questions != 1 else ''}"
+def _finding(pair: tuple[str, str], difference: Difference, mode: str) -> str:
+    """What a comparison shows, in a sentence; in pair mode the difference is told as the share of the points."""
+    found, models = difference.estimate, pair
+    asked = f"over {found.num_questions} question{'' if found.num_questions == 1 else 's'}"
     if found.low is None or found.high is None:
-        return f"{first} and {second}: {found.num_questions} questions are too few to compare them."
-    size = f"difference {found.mean:+.2f}, {LEVEL:.0%} interval {found.low:+.2f} to {found.high:+.2f}, {asked}"
+        return f"{pair[0]} and {pair[1]}: {found.num_questions} questions are too few to compare them."
+    mean, low, high = found.mean, found.low, found.high
+    if mean < 0:
+        models, mean, low, high = (pair[1], pair[0]), -mean, -high, -low
+    if mode == "pair":
+        mean, low, high = ((1 + value) / 2 for value in (mean, low, high))
+        size = f"{mean:.0%} of the points against {models[1]} (interval {low:.0%} to {high:.0%}) {asked}"
+    else:
+        size = f"{mean:.2f} points more than {models[1]} (interval {low:+.2f} to {high:+.2f}) {asked}"
     if difference.is_distinguishable:
-        better, worse = (first, second) if found.mean > 0 else (second, first)
-        return f"{better} is better than {worse}: {size}."
-    text = f"{first} and {second} are not distinguishable: {size}."
-    if difference.smallest_detectable is not None:
-        text += f" So many questions show a difference of {difference.smallest_detectable:.2f} four times in five."
+        return f"The judge prefers {models[0]} to {models[1]}: {models[0]} has {size}."
+    text = f"{models[0]} and {models[1]} are not distinguishable: {models[0]} has {size}."
+    if (least := difference.smallest_detectable) is not None:
+        shown = f"{min(1.0, (1 + least) / 2):.0%} of the points" if mode == "pair" else f"a difference of {least:.2f}"
+        text += f" So many questions would show {shown} four times in five."
     return text
 
 

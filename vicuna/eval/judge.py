@@ -167,7 +167,8 @@ async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget, max_tokens:
             dialogue = call.messages(structured=False)
             continue
         replies.append(reply)
-        verdict = read(reply.text)
+        # A reply that the token limit ended may end inside a number: "8" of "8.5".
+        verdict = None if reply.finish_reason == "length" else read(reply.text)
         if verdict is not None or len(replies) == 2:
             return _row(call, dialogue, replies, verdict, budget)
         dialogue = _ask_again(call, endpoint, reply)

@@ -14,7 +14,6 @@ from vicuna.eval.answer import Answer, load_answers
 from vicuna.eval.browser import answer_texts, question_block
 from vicuna.eval.figures import figures
 from vicuna.eval.questions import QuestionId
-from vicuna.eval.rule_judge import DISCLAIMER
 from vicuna.eval.rule_judge import NAME as RULE_JUDGE
 from vicuna.eval.score import Results, load_judgments, summarize
 from vicuna.eval.stats import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES
@@ -81,7 +80,10 @@ def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, M
         f"{found['num_questions']} questions, {kind}, {found['num_judgments']:,} judgments by {judges}.", faint=True
     )
     if RULE_JUDGE in found["judges"]:
-        page.add_paragraph(DISCLAIMER.replace("This verdict comes", f"Verdicts of {RULE_JUDGE} come", 1))
+        page.add_paragraph(
+            f"{RULE_JUDGE} is a rule-based stand-in, not a judge: its verdicts show that the pipeline works and say "
+            "nothing about quality."
+        )
     for finding in found["findings"]:
         page.add_html(f"<p><strong>{html.escape(finding)}</strong></p>")
     _add_models(page, results, found)
@@ -132,7 +134,7 @@ def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
         headers = ["pair", "difference", "interval", "distinguishable", "smallest detectable"]
         page.add_table(headers, rows, numeric=(1, 2, 4))
         page.add_paragraph("The intervals share the 5% of error among the pairs (Bonferroni).", faint=True)
-    if len(results.models) > 2 and found["win_matrix"]:
+    if found["win_matrix"]:
         page.add_heading("Win matrix", 3)
         matrix: Mapping[str, Mapping[str, float]] = found["win_matrix"]
         cells = [
@@ -156,7 +158,7 @@ def _add_categories(page: Page, results: Results, found: Mapping[str, Any]) -> N
         page.add_html(f"<figure>{radar_chart(complete, series, maximum=100 if is_pair else 10, title=title)}</figure>")
     rows = []
     for name, of in categories.items():
-        cells = [" ".join(_cells(of[model], results.mode)) if model in of else "unscored" for model in results.models]
+        cells = [_cell(of[model], results.mode) if model in of else "unscored" for model in results.models]
         rows.append([name, max((one["num_questions"] for one in of.values()), default=0), *cells])
     page.add_table(["category", "questions", *results.models], rows, numeric=range(1, len(results.models) + 2))
 
@@ -213,8 +215,14 @@ def _cells(one: Mapping[str, Any], mode: str) -> list[str]:
     if one["mean"] is None:
         return ["unscored", "-"]
     if mode == "pair":
-        return [f"{one['mean']:.1%}", _interval({k: one[k] and 100 * one[k] for k in ("low", "high")}, ".0f")]
+        return [f"{one['mean']:.1%}", _interval(one, ".0%")]
     return [f"{one['mean']:.2f}", _interval(one, ".2f")]
+
+
+def _cell(one: Mapping[str, Any], mode: str) -> str:
+    """The same in one cell."""
+    mean, interval = _cells(one, mode)
+    return mean if interval == "-" else f"{mean} ({interval})"
 
 
 def _interval(one: Mapping[str, Any], form: str) -> str:

@@ -106,7 +106,8 @@ def summarize(judgments: Sequence[Judgment]) -> Results:
     """
     mode = judgments[0].mode
     models = list(dict.fromkeys(model for one in judgments for model in one.models))
-    categories = {one.question_id: one.category for one in judgments}
+    in_order = sorted(judgments, key=lambda one: (isinstance(one.question_id, str), one.question_id))
+    categories = {one.question_id: one.category for one in in_order}
     outcomes: dict[Pair, dict[QuestionId, float]] = {}
     values: dict[str, dict[QuestionId, float]]
     points, num_incomplete = _points_by_question(judgments)
@@ -132,7 +133,7 @@ def summarize(judgments: Sequence[Judgment]) -> Results:
                 by_category[category][model] = estimate_mean(found, bounds=bounds)
     return Results(
         mode=mode,
-        judgments=list(judgments),
+        judgments=in_order,
         models=sorted(models, key=lambda model: -fmean(values[model].values()) if values[model] else 0.0),
         categories=categories,
         values=values,
