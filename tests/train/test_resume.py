@@ -32,9 +32,9 @@ def digest(options: TrainOptions) -> str:
     return hashlib.sha256((options.output_dir / "model/model.safetensors").read_bytes()).hexdigest()
 
 
-def steps_logged(options: TrainOptions) -> list[int]:
+def steps_logged(options: TrainOptions, key: str = "loss") -> list[int]:
     rows = [json.loads(line) for line in (options.output_dir / "train_log.jsonl").read_text().splitlines()]
-    return [row["step"] for row in rows if "loss" in row]
+    return [row["step"] for row in rows if key in row]
 
 
 def leftovers(options: TrainOptions) -> list[Path]:
@@ -144,6 +144,39 @@ def test_a_stop_signal_saves_after_the_step_and_the_run_goes_on_from_there(
     train(options)
     assert digest(options) == digest(clean)
     assert steps_logged(options) == [1, 2, 3, 4, 5, 6]
+
+
+def test_held_out_loss_is_measured_where_it_would_have_been_without_a_stop(
+    make_options: MakeOptions, records_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = make_options(eval_data=(records_file,), eval_steps=2, save_steps=0)
+    stopped_run(options, 3, monkeypatch)
+    train(options)
+    assert steps_logged(options, "eval_loss") == [0, 2, 4, 6]
+
+
+def test_a_stop_during_the_last_evaluation_loses_nothing(
+    make_options: MakeOptions, tmp_path: Path, records_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vicuna.train import loop
+
+    clean = make_options(output_dir=tmp_path / "clean", save_steps=0)
+    train(clean)
+    options = make_options(eval_data=(records_file,), save_steps=0)
+    evaluate = loop.evaluate
+
+    def evaluate_and_signal(model: Any, dataset: Any, rows: Any, stop: Any) -> Any:
+        if (options.output_dir / "train_log.jsonl").read_text().count('"loss"') == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(model, dataset, rows, stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", evaluate_and_signal)
+        assert train(options).stopped_by == signal.SIGTERM
+    assert [path.name for path in whole_checkpoints(options.output_dir)] == ["step-00000006"]
+    train(options)
+    assert digest(options) == digest(clean)
+    assert steps_logged(options, "eval_loss") == [0, 6]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -72,9 +72,8 @@ def _train(run: Run, target: Path) -> TrainResult:
     optimizer = make_optimizer(model, config)
     with StopSignal() as stop:
         trainer = Trainer(run, model, optimizer, stop)
-        trainer.train()
-    if stop.received:
-        return TrainResult(trainer.log, stopped_by=stop.received)
+        if not trainer.train():
+            return TrainResult(trainer.log, stopped_by=stop.received)
     trainer.log.draw()
     extra_files = (config.output_dir / "train_config.json", trainer.log.path)
     export_model(model, run.tokenizer, run.template, base=config.model, target=target, extra_files=extra_files)
@@ -90,13 +89,15 @@ class Trainer:
         self.steps_done = self._restore()
         self.log = TrainLog(self.options.output_dir, self.steps_done)
 
-    def train(self) -> None:
-        """Do the steps that are left; return early, with a checkpoint saved, when a stop signal comes."""
+    def train(self) -> bool:
+        """Do the steps that are left. False if a stop signal came first; a checkpoint has then been saved."""
         started = time.monotonic()
         first_step = self.steps_done
-        self.evaluate()
-        with log.Progress(self.run.num_steps, description="training", unit="steps") as progress:
-            progress.update(first_step)
+        if first_step == 0 or self._is_due(self.options.eval_steps):
+            self.evaluate()
+        # Only the steps of this start, so that the time left is estimated from what this start has seen.
+        description = f"training from step {first_step}" if first_step else "training"
+        with log.Progress(self.run.num_steps - first_step, description=description, unit="steps") as progress:
             while self.steps_done < self.run.num_steps and not self.stop.received:
                 record = self.step()
                 progress.update(1, **record.shown())
@@ -105,12 +106,14 @@ class Trainer:
                     self.evaluate()
                 if self._is_due(self.options.save_steps, at_end=False):
                     self.save()
+        if not self.stop.received:
+            self.evaluate()
         if self.stop.received:
             if self.steps_done > first_step:
                 self.save()
-            return
-        self.evaluate()
+            return False
         self.log.add_end(self.steps_done, time.monotonic() - started, peak_memory_bytes(self.run.device))
+        return True
 
     def step(self) -> StepRecord:
         """One optimizer step on the rows that the plan has for it."""
