@@ -132,7 +132,10 @@ def _counter(options: DataOptions) -> CountTokens | None:
             options.tokenizer, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
-        raise VicunaError(f"--tokenizer {options.tokenizer} holds no tokenizer that can be read ({error})") from None
+        raise VicunaError(
+            f"--tokenizer {options.tokenizer} holds no tokenizer that can be read; it needs tokenizer.json or "
+            "tokenizer.model and their configuration (--debug shows the cause)"
+        ) from error
     return token_counter(template, tokenizer)
 
 

@@ -8,9 +8,11 @@ import re
 from collections.abc import Sequence
 
 # Delimiter runs that a Markdown reader would pair up (CommonMark 0.31, section 6.2: left- and right-flanking runs).
-EMPHASIS_STAR = re.compile(r"\*+(?=[^\s*])(?:[^\n]*?[^\s*\\])?\*+")
-EMPHASIS_UNDERSCORE = re.compile(r"(?<![\w_])_+(?=[^\s_])(?:[^\n]*?[^\s_\\])?_+(?!\w)")
-STRIKE = re.compile(r"~~(?=[^\s~])[^\n]*?[^\s~]~~")
+# An opener and a closer are looked for apart: one pattern for the pair takes quadratic time on a line of openers.
+STAR_OPENER, STAR_CLOSER = re.compile(r"\*+(?=[^\s*])"), re.compile(r"[^\s*\\]\*")
+STRIKE_OPENER, STRIKE_CLOSER = re.compile(r"~~(?=[^\s~])"), re.compile(r"[^\s~]~~")
+UNDERSCORE_CLOSER = re.compile(r"[^\s_\\]_+(?!\w)")
+UNDERSCORE_PAIR = re.compile(r"(?<![\w_])_+(?=[^\s_])[^\n]*?[^\s_\\]_+(?!\w)")
 CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)[\s\S]+?(?<!`)\1(?!`)")
 LINK = re.compile(r"\[(?=[^\[\]\n]*\]\()")
 BACKSLASH = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
@@ -27,15 +29,28 @@ def escape_text(text: str) -> str:
         text = BACKSLASH.sub(r"\\\\", text)
     if "`" in text and CODE_SPAN.search(text):
         text = text.replace("`", "\\`")
-    if "*" in text and EMPHASIS_STAR.search(text):
+    if "*" in text and _has_pair(text, STAR_OPENER, STAR_CLOSER):
         text = text.replace("*", "\\*")
     if "_" in text:
-        text = EMPHASIS_UNDERSCORE.sub(lambda match: match[0].replace("_", "\\_"), text)
-    if "~~" in text and STRIKE.search(text):
+        text = "\n".join(_escape_underscores(line) for line in text.split("\n"))
+    if "~~" in text and _has_pair(text, STRIKE_OPENER, STRIKE_CLOSER):
         text = text.replace("~~", "\\~\\~")
     if "](" in text:
         text = LINK.sub(r"\\[", text)
     return text
+
+
+def _has_pair(text: str, opener: re.Pattern[str], closer: re.Pattern[str]) -> bool:
+    """Whether some line has an opener with a closer behind it."""
+    lines = text.split("\n")
+    return any((first := opener.search(line)) and closer.search(line, first.end()) for line in lines)
+
+
+def _escape_underscores(line: str) -> str:
+    """Underscores that pair up are escaped; those of `snake_case` stay."""
+    end = max((match.end() for match in UNDERSCORE_CLOSER.finditer(line)), default=0)
+    # Up to the last closer every opener finds one, so the search below stays linear.
+    return UNDERSCORE_PAIR.sub(lambda match: match[0].replace("_", "\\_"), line[:end]) + line[end:]
 
 
 def escape_line_start(line: str) -> str:

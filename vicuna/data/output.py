@@ -50,6 +50,8 @@ def read_manifest(folder: Path) -> Row:
     Raises:
         VicunaError: there is none, or it is not ours.
     """
+    if not (folder / MANIFEST).is_file():
+        raise VicunaError(f"{folder} holds no {MANIFEST}; name the --output-dir of a cleaning")
     value = read_json(folder / MANIFEST)
     if not isinstance(value, dict) or value.get("program") != PROGRAM or not isinstance(value.get("outputs"), dict):
         raise VicunaError(f"{folder / MANIFEST} was not written by {PROGRAM}; name the folder of a cleaning")

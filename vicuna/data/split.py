@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vicuna.conversation import Message, Template, encode
+from vicuna.conversation import Message, Template, TemplateError, encode
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Split, Step
 
 CountTokens = Callable[[Sequence[Message]], int]
@@ -28,10 +28,13 @@ def splitting(count_tokens: CountTokens, max_tokens: int | None) -> Step:
     """The step. Without `max_tokens` it only counts."""
 
     def run(record: Record) -> Outcome:
-        size = count_tokens(record.messages)
-        if max_tokens is None or size <= max_tokens:
-            return Keep(_counted(record, size))
-        return _split(record, count_tokens, max_tokens)
+        try:
+            size = count_tokens(record.messages)
+            if max_tokens is None or size <= max_tokens:
+                return Keep(_counted(record, size))
+            return _split(record, count_tokens, max_tokens)
+        except TemplateError as error:
+            raise TemplateError(f"record {record.id} ({record.source}): {error}") from None
 
     return Step("split", 1, RULES, run)
 

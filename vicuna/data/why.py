@@ -45,7 +45,7 @@ def _told(name: str, row: Row, identifier: str) -> Iterator[str]:
         return
     if name in ("repairs", "dropped"):
         turn = "" if row["turn"] is None else f", turn {row['turn']}"
-        verb = "repaired" if name == "repairs" else "merged into another" if row["rule"] == "duplicate" else "dropped"
+        verb = "repaired" if name == "repairs" else "merged into another" if row["step"] == "dedup" else "dropped"
         yield f"{row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"
     else:
         tokens = f", {row['num_tokens']} tokens" if "num_tokens" in row else ""
