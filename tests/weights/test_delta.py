@@ -232,3 +232,31 @@ def test_a_kill_leaves_no_model(tmp_path: Path) -> None:
             killed += 1
         assert not again.exists() or files_of(again) == files_of(target)
     assert killed
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """Peak memory of make and apply for 64 MiB and 256 MiB of weights: the same, within a few frames."""
+    peaks = {}
+    for num_layers in (4, 16):
+        folder = tmp_path / str(num_layers)
+        shapes = {f"model.layers.{i}.weight": (2048, 4096) for i in range(num_layers)} | {"model.norm.weight": (16,)}
+        base, target = write_model(folder / "base", numbers(0, shapes)), folder / "target"
+        write_model(target, tuned(numbers(0, shapes)))
+        flags = ["--base", str(base), "--delta", str(folder / "delta"), "--target"]
+        peaks["make", num_layers] = peak_bytes("vicuna.make_delta", *flags, str(target))
+        peaks["apply", num_layers] = peak_bytes("vicuna.apply_delta", *flags, str(folder / "again"))
+        assert files_of(folder / "again") == files_of(target)
+    for what in ("make", "apply"):
+        assert peaks[what, 16] < peaks[what, 4] + (48 << 20), peaks
+        assert peaks[what, 16] < 256 << 20, peaks
+
+
+def peak_bytes(module: str, *flags: str) -> int:
+    """Peak resident memory of a command, measured from a process of its own."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=-3, stderr=-3);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)"
+    )
+    command = [sys.executable, "-c", code, sys.executable, "-m", module, *flags]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

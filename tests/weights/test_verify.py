@@ -30,7 +30,14 @@ def test_model_delta_and_another_copy(folders: dict[str, Path], tmp_path: Path) 
 
 def test_the_base_is_not_the_target(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(folders["base"]), "--delta", str(folders["delta"])]) == 3
-    assert "tensor 'lm_head.weight'" in capsys.readouterr().err
+    assert "is the base, not the target (tensor 'lm_head.weight')" in capsys.readouterr().err
+
+
+def test_a_damaged_delta_proves_nothing(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = folders["delta"] / "vicuna_delta.json"
+    path.write_text(path.read_text().replace("a", "b", 1))
+    assert main(["verify", str(folders["target"]), "--delta", str(folders["delta"])]) == 3
+    assert "does not have the hash in SHA256SUMS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

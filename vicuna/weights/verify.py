@@ -13,7 +13,7 @@ from vicuna.files import sha256_file
 from vicuna.log import Progress
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.delta import DAMAGED, WEIGHTS_NAME, read_delta, read_sums
-from vicuna.weights.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest, read_manifest
+from vicuna.weights.manifest import MODEL_MANIFEST, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ def verify_model(model: Path, manifest: Manifest) -> Verified:
                 for chunk in reader.chunks(record.name):
                     digest.update(chunk)
                     progress.update(len(chunk))
+                if digest.hexdigest() == record.base_sha256 != record.target_sha256:
+                    raise VerificationError(f"{model} is the base, not the target (tensor {record.name!r}); {_WAY_OUT}")
                 _compare(f"tensor {record.name!r} of {model}", digest.hexdigest(), record.target_sha256)
         for name, expected in manifest.files.items():
             if not (reader.folder / name).is_file():
@@ -72,7 +74,7 @@ def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Mani
     if manifest is not None:
         return read_manifest(manifest)
     if delta is not None:
-        return read_manifest(delta / DELTA_MANIFEST)
+        return read_delta(delta)
     if not (model / MODEL_MANIFEST).exists():
         raise VicunaError(f"{model} carries no {MODEL_MANIFEST}; name the delta with --delta, or a manifest")
     return read_manifest(model / MODEL_MANIFEST)
