@@ -131,6 +131,34 @@ def test_dtype_and_tensors_of_the_base_are_kept(
     assert all(not torch.equal(before[name], after[name]) for name in before if "norm" not in name)
 
 
+def test_a_tied_head_that_is_stored_is_exported_trained(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = save_llama(tmp_path / "base", bpe_tokenizer_directory, tie_word_embeddings=True)
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    options = make_options(model=base)
+    train(options)
+    exported = load_file(options.output_dir / "model/model.safetensors")
+    assert not torch.equal(exported["lm_head.weight"], tensors["lm_head.weight"])
+    assert torch.equal(exported["lm_head.weight"], exported["model.embed_tokens.weight"])
+
+
+def test_a_base_whose_weights_have_other_names_is_refused_before_training(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = save_llama(tmp_path / "base", bpe_tokenizer_directory, tie_word_embeddings=True)
+    tensors = {name.removeprefix("model."): t for name, t in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(VicunaError, match=r"stores .* under another name"):
+        train(make_options(model=base))
+
+
 def test_the_hf_template_stays_the_tokenizers_own(make_options: MakeOptions) -> None:
     options = make_options(template="hf")
     train(options)

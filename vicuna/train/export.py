@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from vicuna.conversation import Template, save_template, stop_token_ids
+from vicuna.errors import VicunaError
 from vicuna.files import atomic_directory, ensure_free_space
 from vicuna.jsonl import read_json, write_json
 from vicuna.train.model import ConversationModel
@@ -41,13 +42,20 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 CHUNK_ELEMENTS = 1 << 22
 
 
-def ensure_room_for_export(base: Path, target: Path) -> None:
-    """See before the first step that the result will find room.
+def check_export(model: ConversationModel, base: Path, target: Path) -> None:
+    """See before the first step that the result can be written in the form of the base, and will find room.
 
     Raises:
-        VicunaError: not enough disk.
+        VicunaError: not enough disk; weights of a name or a dtype that the base's files do not share.
     """
     with CheckpointReader(base) as reader:
+        for name in model.named_weights():
+            if name not in reader.tensors:
+                raise VicunaError(
+                    f"{base} stores {name} under another name; load it once with transformers and save it"
+                )
+            if (dtype := reader.tensors[name].dtype) not in DTYPES:
+                raise VicunaError(f"{base} stores {name} as {dtype}; cast it to one of {', '.join(DTYPES)} first")
         ensure_free_space(target, reader.total_bytes, f"the trained model {target}")
 
 
@@ -68,11 +76,11 @@ def export_model(
         extra_files: copied into it: the options and the log of the run.
 
     Raises:
-        VicunaError: not enough disk, or `target` is there already.
+        VicunaError: `target` is there already.
         OSError: the disk refused.
     """
-    weights = model.named_weights()
-    ensure_room_for_export(base, target)
+    # Some checkpoints store a tied head as well: it is a name of the same weight.
+    weights = dict(model.causal_lm.named_parameters(remove_duplicate=False))
     with CheckpointReader(base) as reader:
 
         def data_of(tensor: Tensor) -> Iterable[bytes]:

@@ -30,7 +30,7 @@ from vicuna.train.checkpoint import (
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
 from vicuna.train.evaluate import evaluate
-from vicuna.train.export import ensure_room_for_export, export_model
+from vicuna.train.export import check_export, export_model
 from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.prepare import Run, prepare
@@ -64,11 +64,11 @@ def train(config: TrainOptions) -> TrainResult:
 def _train(run: Run, target: Path) -> TrainResult:
     """The part of `train` that works: load, restore, all steps, export to `target`."""
     config = run.options
-    ensure_room_for_export(config.model, target)
     options.save(config, config.output_dir / "train_config.json")
 
     torch.manual_seed(config.seed)
     model = load_model(config.model, run.device)
+    check_export(model, config.model, target)
     optimizer = make_optimizer(model, config)
     with StopSignal() as stop:
         trainer = Trainer(run, model, optimizer, stop)
