@@ -1,0 +1,146 @@
+"""A judging run: nothing paid twice, no unread verdict scored, no place preferred."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.eval.conftest import Answered, Request, Stub
+from vicuna.eval.__main__ import main
+from vicuna.eval.prompts import parse_sections
+from vicuna.jsonl import read_jsonl
+
+
+def arguments(stub: Stub, questions: Path, answers: Path, output: Path, *more: str, mode: str = "pair") -> list[str]:
+    files = ["--questions", str(questions), "--answers", str(answers), "--output", str(output)]
+    return ["judge", "--mode", mode, "--judge", "stub", "--base-url", stub.base_url, *files, *more]
+
+
+def test_both_orders_and_resume(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
+    output = tmp_path / "judgments.jsonl"
+    assert main(arguments(stub, questions, answers, output, "--categories", "a")) == 0
+    assert len(stub.requests) == 10, "five questions in two orders"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    assert len(stub.requests) == 20 and len(set(stub.prompts())) == 20
+    rows = list(read_jsonl(output))
+    assert Counter(row["order"] for row in rows) == {1: 10, 2: 10}
+    for row in rows:
+        # The stub always says A: the model that stood there is named.
+        sections = parse_sections(row[f"g{row['order']}_user_prompt"])
+        winner = row[row[f"g{row['order']}_winner"]]
+        assert sections["answer A"].startswith(winner)
+
+
+def test_changed_answer_is_never_mixed_in(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "judgments.jsonl"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    answers.write_text(answers.read_text().replace("m1 says 3", "m1 says otherwise"))
+    assert main(arguments(stub, questions, answers, output)) == 1
+    assert "question 3" in capsys.readouterr().err and len(stub.requests) == 20
+
+
+def test_unreadable_verdict_is_asked_for_once_more_then_set_apart(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def reply(request: Request, _: int) -> Answered | str:
+        prompt = request["messages"][1]["content"]
+        if "Question 1?" in prompt:
+            return "I cannot decide between these."  # for ever
+        if "Question 2?" in prompt:
+            return "[[8]]" if len(request["messages"]) > 2 else Answered("Score: 8", finish_reason="length")
+        return "[[7]]"
+
+    stub.reply = reply
+    output = tmp_path / "judgments.jsonl"
+    assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+    assert "2 of them unreadable" in capsys.readouterr().out
+    rows = {(row["question_id"], row["model"]): row for row in read_jsonl(output)}
+    assert len(stub.requests) == 20 + 4
+    assert rows[1, "m1"]["status"] == "unreadable" and rows[1, "m1"]["score"] is None
+    assert rows[1, "m1"]["first_reply"] == "I cannot decide between these."
+    assert rows[2, "m1"]["score"] == 8.0 and rows[3, "m1"]["score"] == 7.0
+    report = tmp_path / "report.json"
+    page = str(tmp_path / "r.html")
+    assert main(["report", "--judgments", str(output), "--output", page, "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert found["unscored"]["unreadable_judgments"] == 2
+    assert found["models"]["m1"]["num_questions"] == 9 and found["models"]["m1"]["mean"] == pytest.approx(64 / 9)
+
+
+def test_server_without_schemas(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
+    refused = {"message": "response_format is not supported"}
+
+    def reply(request: Request, _: int) -> Answered | str:
+        return Answered(status=400, error=refused) if "response_format" in request else "[[B]]"
+
+    stub.reply = reply
+    assert main(arguments(stub, questions, answers, tmp_path / "j.jsonl", "--concurrency", "1")) == 0
+    assert len(stub.requests) == 21, "refused once, then known"
+    assert "[[A]]" in stub.prompts()[1] and '"verdict"' in stub.prompts()[0], "asked for in the form it can give"
+
+
+def test_budget_stops_before_it_is_passed(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "j.jsonl"
+    price = ("--price-per-1m", "1000", "0", "--max-usd")
+    assert main(arguments(stub, questions, answers, output, *price, "0.5")) == 1
+    assert "above --max-usd 0.5" in capsys.readouterr().err
+    assert not stub.requests and not output.exists()
+    assert main(arguments(stub, questions, answers, output, *price, "100")) == 0
+    assert sum(row["usage"]["usd"] for row in read_jsonl(output)) == pytest.approx(20 * 10 * 1000 / 1e6)
+
+
+def test_after_kill_9_nothing_kept_is_paid_again(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
+    concurrency, output = 4, tmp_path / "judgments.jsonl"
+
+    def reply(_: Request, __: int) -> str:
+        time.sleep(0.05)
+        return "[[B]]"
+
+    stub.reply = reply
+    command = [sys.executable, "-m", "vicuna.eval", *arguments(stub, questions, answers, output)]
+    command += ["--concurrency", str(concurrency)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while len(stub.requests) < 10:
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    kept = output.read_text().count("\n")
+    with output.open("a") as file:
+        file.write('{"key": "torn')  # what a kill in the middle of a write leaves
+    time.sleep(0.2)
+    assert 0 < kept < 20
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    asked = Counter(stub.prompts())
+    assert len(asked) == 20 and max(asked.values()) <= 2
+    assert sum(asked.values()) - 20 <= concurrency, "only the calls in flight are paid again"
+    rows = list(read_jsonl(output))
+    assert len(rows) == 20 == len({row["key"] for row in rows})
+
+
+def test_answers_are_kept_and_asked_for_once(stub: Stub, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    stub.reply = lambda request, _: Answered(f"as {request['model']}", finish_reason="length")
+    call = ["answer", "--base-url", stub.base_url, "--output", str(output), "--max-tokens", "20", "--temperature", "0"]
+    assert main([*call, "--model", "m1", "--num-questions", "8"]) == 0
+    assert main([*call, "--model", "m1", "--num-questions", "16"]) == 0
+    assert main([*call, "--model", "m2", "--num-questions", "16"]) == 0
+    assert len(stub.requests) == 32
+    rows = list(read_jsonl(output))
+    assert Counter(row["model_id"] for row in rows) == {"m1": 16, "m2": 16}
+    assert {row["question_id"] for row in rows if row["model_id"] == "m1"} == {
+        row["question_id"] for row in rows if row["model_id"] == "m2"
+    }
+    assert main([*call[:-1], "0.5", "--model", "m1", "--num-questions", "8"]) == 1, "other settings, same name"
