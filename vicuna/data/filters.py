@@ -181,14 +181,28 @@ def _empty_turns(record: Record) -> Iterator[tuple[int, Finding]]:
 def _error_messages(record: Record) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
         paragraphs = re.split(r"\n{2,}", content)
-        for paragraph in {0: paragraphs[0], len(paragraphs) - 1: paragraphs[-1]}.values():
-            if len(paragraph) <= ERROR_CHARACTERS and _fold(paragraph.strip("*_`. ")).startswith(_errors()):
-                yield index, Finding("error_message", excerpt(paragraph), turn)
+        # A reply that broke off ends with the message; one that never began may have more of the page below it.
+        if _is_error(paragraphs[-1], may_be_short=True):
+            yield index, Finding("error_message", excerpt(paragraphs[-1]), turn)
+        elif _is_error(paragraphs[0], may_be_short=False):
+            yield index, Finding("error_message", excerpt(paragraphs[0]), turn)
+
+
+def _is_error(paragraph: str, *, may_be_short: bool) -> bool:
+    """Whether a paragraph is an error message; the short ones, which begin good answers too, only where allowed."""
+    if len(paragraph) > ERROR_CHARACTERS:
+        return False
+    whole, beginnings = _errors()
+    folded = _fold(paragraph.strip("*_. \n"))
+    return folded.startswith(beginnings) or (may_be_short and folded in whole)
 
 
 @functools.cache
-def _errors() -> tuple[str, ...]:
-    return _phrases("error_messages.txt")
+def _errors() -> tuple[frozenset[str], tuple[str, ...]]:
+    """The messages that are known as a whole, and those of which the beginning is."""
+    phrases = _phrases("error_messages.txt")
+    beginnings = tuple(phrase[:-1] for phrase in phrases if phrase.endswith("*"))
+    return frozenset(phrase for phrase in phrases if not phrase.endswith("*")), beginnings
 
 
 def _refusals(record: Record) -> Iterator[tuple[int, Finding]]:
