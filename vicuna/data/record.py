@@ -86,8 +86,10 @@ def _first_character(path: Path) -> str:
         raise VicunaError(f"{path} is a folder; name the JSON or JSON lines files in it")
     try:
         with path.open("rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
             while chunk := file.read(CHUNK_BYTES):
-                if stripped := chunk.removeprefix(codecs.BOM_UTF8).lstrip():
+                if stripped := chunk.lstrip():
                     return stripped[:1].decode("latin-1")
     except FileNotFoundError:
         raise VicunaError(f"{path}: no such file") from None
