@@ -246,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
         for path in models.values():
             if not os.path.isdir(path):
                 raise VicunaError(
-                    f"model directory {path} does not exist; give the path of a Hugging Face model directory"
+                    f"model directory '{path}' does not exist; give the path of a Hugging Face model directory"
                 )
     if options.web:
         require("gradio", "web") if importlib.util.find_spec("gradio") is None else None

@@ -114,5 +114,7 @@ def model_directory(options: EngineOptions) -> Path:
     """
     path = Path(options.model).expanduser()
     if not path.is_dir():
-        raise VicunaError(f"model directory {path} does not exist; give the path of a Hugging Face model directory")
+        raise VicunaError(
+            f"model directory '{options.model}' does not exist; give the path of a Hugging Face model directory"
+        )
     return path
