@@ -18,7 +18,7 @@ from vicuna.errors import UsageError, VerificationError, VicunaError
 from vicuna.make_delta import main as make_main
 from vicuna.weights.apply import apply_delta
 from vicuna.weights.codec import FLOATS, cast, decode_frame, encode_frame
-from vicuna.weights.delta import WEIGHTS_NAME
+from vicuna.weights.delta import SUMS_NAME, WEIGHTS_NAME, read_delta
 from vicuna.weights.make import make_delta
 
 
@@ -177,6 +177,26 @@ def test_every_damaged_byte_is_found(tmp_path: Path, base: Path, delta: Path) ->
             assert not (tmp_path / "again").exists(), f"{path.name} byte {place}"
         path.write_bytes(good)
     apply_delta(base, delta, tmp_path / "again")
+
+
+def test_damage_in_the_weights_is_named_by_tensor(tmp_path: Path, base: Path, delta: Path) -> None:
+    path = delta / WEIGHTS_NAME
+    good = path.read_bytes()
+    places = {tensor.name: tensor.offset + tensor.size_bytes - 1 for tensor in read_delta(delta).tensors}
+    for name, place in places.items():
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.raises(VerificationError, match=rf"tensor '{name}' of .*weights\.vdelta is damaged"):
+            apply_delta(base, delta, tmp_path / "again")
+    path.write_bytes(b"X" + good[1:])
+    with pytest.raises(VerificationError, match=r"weights\.vdelta does not begin as a delta's weights do"):
+        apply_delta(base, delta, tmp_path / "again")
+
+
+def test_a_hash_listed_twice_is_found(tmp_path: Path, base: Path, delta: Path) -> None:
+    sums = delta / SUMS_NAME
+    sums.write_text(sums.read_text() * 2)
+    with pytest.raises(VerificationError, match="SHA256SUMS is damaged"):
+        apply_delta(base, delta, tmp_path / "again")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])
