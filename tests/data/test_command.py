@@ -117,6 +117,11 @@ def test_the_held_out_share_is_about_the_ratio() -> None:
     assert not any(is_held_out(f"id-{n}", 0.0) for n in range(100))
 
 
+def test_pieces_that_an_earlier_tool_cut_stay_together() -> None:
+    for name in ("QWJhYvA", "03iMgaN", "2pwdGxJ"):
+        assert len({is_held_out(f"{name}_{n}", 0.5) for n in range(50)}) == 1
+
+
 def test_plain_records_pass_untouched(tmp_path: Path) -> None:
     row = {
         "id": "x",

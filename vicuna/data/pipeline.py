@@ -7,6 +7,7 @@ draws the page.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from vicuna.data.split import CountTokens, rounds, splitting
 from vicuna.data.step import Drop, Finding, Keep, Merge, Record, Split, Step
 
 READ_RULES = {"malformed": "the record could not be read; the evidence says where and why"}
+# Published ShareGPT collections are cut already: `QWJhYvA_0` and `QWJhYvA_17` are pieces of one conversation.
+SHAREGPT_PIECE = re.compile(r"([A-Za-z0-9]{7})_\d+")
 File = Literal["records", "held_out", "dropped", "repairs"]
 Row = dict[str, Any]
 
@@ -169,7 +172,9 @@ class Cleaner:
 
 def is_held_out(original_id: str, ratio: float) -> bool:
     """Whether a conversation is kept from training: by the hash of its id, so it does not depend on its neighbours."""
-    value = int.from_bytes(hashlib.sha256(b"held out:" + original_id.encode("utf-8")).digest()[:8], "big")
+    piece = SHAREGPT_PIECE.fullmatch(original_id)
+    conversation = piece[1] if piece else original_id
+    value = int.from_bytes(hashlib.sha256(b"held out:" + conversation.encode("utf-8")).digest()[:8], "big")
     return value < ratio * 2**64
 
 
