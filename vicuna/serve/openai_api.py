@@ -1,14 +1,10 @@
 """The OpenAI-compatible HTTP API: /v1/models, /v1/chat/completions, /v1/completions.
 
-Before: `auth.Guard` has let the request in. After: `gateway`. This is the hot path, so it is plain ASGI: one chunk of a
-stream is one JSON string between two constant pieces of bytes. Headers are sent when the first token is there: until
-then a failure still has its own HTTP status. A client that leaves cancels its generation.
+Before: `auth.Guard` has let the request in. After: `gateway`. A stream's headers are sent when its
+first token is there: until then a failure still has its own HTTP status. A client that leaves cancels its generation.
 """
 
 import asyncio
-import json
-import time
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -21,15 +17,8 @@ from vicuna.errors import nearest
 from vicuna.serve.auth import Receive, Scope, Send
 from vicuna.serve.errors import BodyTooLarge, ModelNotFound, RequestError, WrongContentType
 from vicuna.serve.gateway import Gateway, Generation, Journal
-from vicuna.serve.openai_schema import (
-    ChatRequest,
-    CompletionRequest,
-    GenerationRequest,
-    error_body,
-    model_entry,
-    parse_request,
-    usage,
-)
+from vicuna.serve.openai_answer import ChatShape, CompletionShape, Shape, error_body, event, model_entry, usage
+from vicuna.serve.openai_schema import ChatRequest, CompletionRequest, GenerationRequest, parse_request
 from vicuna.serve.protocol import Step
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -78,7 +67,7 @@ class OpenAIAPI:
         return await self._answer(request, body, body.generation(), CompletionShape(body.model))
 
     async def _answer(
-        self, request: Request, body: GenerationRequest, generation: Generation, shape: "Shape"
+        self, request: Request, body: GenerationRequest, generation: Generation, shape: Shape
     ) -> Response:
         journal = Journal()
         steps = self.gateway.stream(generation, journal)
@@ -103,7 +92,7 @@ async def _collect(steps: AsyncGenerator[Step, None]) -> tuple[str, str]:
 
 
 async def _chunks(
-    first: Step, steps: AsyncGenerator[Step, None], journal: Journal, shape: "Shape", include_usage: bool
+    first: Step, steps: AsyncGenerator[Step, None], journal: Journal, shape: Shape, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream. An error after the first byte is an event too; then there is no [DONE]."""
     async with aclosing(steps):
@@ -124,111 +113,6 @@ async def _chunks(
         if include_usage:
             yield event({**shape.head(), "choices": [], "usage": usage(journal)})
         yield b"data: [DONE]\n\n"
-
-
-def event(value: dict[str, Any]) -> bytes:
-    """A server-sent event that holds one JSON value."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-class Shape:
-    """How one kind of answer looks, in chunks and whole."""
-
-    prefix: str
-    name: str
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.id, self.created = f"{self.prefix}-{uuid.uuid4().hex}", int(time.time())
-        chunk = event({**self.head(), "choices": [self.choice("\0")]})
-        self.before, self.after = chunk.split(json.dumps("\0").encode())
-
-    def head(self, is_chunk: bool = True) -> dict[str, Any]:
-        """What every part of the answer begins with."""
-        return {"id": self.id, "object": self.object_name(is_chunk), "created": self.created, "model": self.model}
-
-    def chunk(self, text: str) -> bytes:
-        """A piece of the text."""
-        return self.before + json.dumps(text, ensure_ascii=False).encode() + self.after
-
-    def closing(self, reason: str | None, journal: Journal) -> bytes:
-        """The last chunk of the text, which says why it ended."""
-        return event({**self.head(), "choices": [self.choice(None, reason)], **moved(journal)})
-
-    def whole(self, text: str, reason: str, journal: Journal) -> dict[str, Any]:
-        """The answer in one piece."""
-        choice = self.whole_choice(text, reason)
-        return {**self.head(False), "choices": [choice], "usage": usage(journal), **moved(journal)}
-
-    def object_name(self, is_chunk: bool) -> str:
-        """The value of `object`."""
-        raise NotImplementedError
-
-    def opening(self) -> bytes:
-        """What comes before the text, if anything."""
-        raise NotImplementedError
-
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
-        """A chunk's choice; without text it is the last."""
-        raise NotImplementedError
-
-    def whole_choice(self, text: str, reason: str) -> dict[str, Any]:
-        """The one choice of an answer in one piece."""
-        raise NotImplementedError
-
-
-class ChatShape(Shape):
-    """chat.completion and chat.completion.chunk."""
-
-    prefix = "chatcmpl"
-
-    def object_name(self, is_chunk: bool) -> str:
-        """See `Shape`."""
-        return "chat.completion.chunk" if is_chunk else "chat.completion"
-
-    def opening(self) -> bytes:
-        """The role, with empty content."""
-        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        return event({**self.head(), "choices": [choice]})
-
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
-        """See `Shape`."""
-        return {
-            "index": 0,
-            "delta": {} if text is None else {"content": text},
-            "logprobs": None,
-            "finish_reason": reason,
-        }
-
-    def whole_choice(self, text: str, reason: str) -> dict[str, Any]:
-        """See `Shape`."""
-        message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-
-
-class CompletionShape(Shape):
-    """text_completion, the same in chunks and whole."""
-
-    prefix = "cmpl"
-
-    def object_name(self, _is_chunk: bool) -> str:
-        """See `Shape`."""
-        return "text_completion"
-
-    def opening(self) -> bytes:
-        """Nothing."""
-        return b""
-
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
-        """See `Shape`."""
-        return {"index": 0, "text": text or "", "logprobs": None, "finish_reason": reason}
-
-    whole_choice = choice
-
-
-def moved(journal: Journal) -> dict[str, Any]:
-    """An extra field for a reply that lost its worker on the way and was continued by another."""
-    return {"vicuna": {"moves": journal.num_moves}} if journal.num_moves else {}
 
 
 class EventStream(Response):

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from vicuna.serve.errors import InvalidRequest, RequestError, UnsupportedField
-from vicuna.serve.gateway import Generation, Journal
+from vicuna.serve.errors import InvalidRequest, UnsupportedField
+from vicuna.serve.gateway import Generation
 from vicuna.serve.protocol import ChatMessage, Sampling
 
 # Fields of the OpenAI API that this server does not act on, and the values with which they change nothing (null always
@@ -203,19 +203,3 @@ def _explain(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"'{field}' is required", param=field)
     given = json.dumps(first["input"], default=str)
     return InvalidRequest(f"'{field}' is {given[:100]}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)
-
-
-def usage(journal: Journal) -> dict[str, int]:
-    """The tokens of the prompt and those the client was given, each counted once however often the stream moved."""
-    prompt, reply = len(journal.prompt_ids or ()), len(journal.token_ids)
-    return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
-
-
-def error_body(error: RequestError) -> dict[str, Any]:
-    """An error as the OpenAI API words it."""
-    return {"error": {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}}
-
-
-def model_entry(name: str, since: float) -> dict[str, Any]:
-    """A row of /v1/models; `created` is when this server first heard of the model."""
-    return {"id": name, "object": "model", "created": int(since), "owned_by": "vicuna"}

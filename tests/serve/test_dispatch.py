@@ -1,0 +1,150 @@
+"""Which worker gets a request, and who waits: the fleet without a network."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from vicuna.errors import UsageError, VicunaError
+from vicuna.serve import auth
+from vicuna.serve.dispatch import Fleet
+from vicuna.serve.engines.sim import ByteTokenizer
+from vicuna.serve.errors import ModelNotFound, NoWorker, QueueFull
+from vicuna.serve.link import SUSPECT_SECONDS, WorkerLink
+from vicuna.serve.protocol import Hello, Pong
+from vicuna.serve.worker import WorkerOptions, choose_template, default_name, socket_url
+
+
+def link(name: str = "w", *, model: str = "m", max_slots: int = 2, fingerprint: str = "f", **more: Any) -> WorkerLink:
+    hello = Hello(
+        worker_id=name, host="h", pid=1, model=model, fingerprint=fingerprint, engine="sim", template="plain",
+        context_size=64, max_slots=max_slots, **more,
+    )  # fmt: skip
+    return WorkerLink(hello)
+
+
+async def test_the_least_loaded_worker_is_chosen() -> None:
+    fleet = Fleet()
+    small, large = link("small", max_slots=2), link("large", max_slots=4)
+    fleet.join(small)
+    fleet.join(large)
+    chosen = []
+    async with fleet.slot("m") as first, fleet.slot("m") as second, fleet.slot("m") as third, fleet.slot("m") as fourth:
+        chosen = [each.hello.worker_id for each in (first, second, third, fourth)]
+        assert (small.num_held, large.num_held) in ((1, 3), (2, 2))
+    assert "small" in chosen and chosen.count("large") >= 2
+    assert small.num_held == large.num_held == 0
+
+
+async def test_slots_of_other_controllers_count() -> None:
+    fleet, shared = Fleet(queue_seconds=0.3), link(max_slots=2, running=["x"])
+    fleet.join(shared)
+    async with fleet.slot("m"):
+        assert shared.num_free == 0
+        with pytest.raises(QueueFull):
+            async with fleet.slot("m"):
+                pass
+        shared.deliver(Pong(num_others=0))
+        async with fleet.slot("m") as again:
+            assert again is shared
+
+
+async def test_a_worker_not_heard_of_gets_nothing_new() -> None:
+    fleet, silent, well = Fleet(), link("silent"), link("well", max_slots=9)
+    fleet.join(silent)
+    fleet.join(well)
+    silent.last_heard -= SUSPECT_SECONDS + 1
+    for _ in range(3):
+        async with fleet.slot("m") as chosen:
+            assert chosen is well
+
+
+async def test_a_slot_is_free_again_whatever_happened_in_it() -> None:
+    fleet, only = Fleet(), link(max_slots=1)
+    fleet.join(only)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            async with fleet.slot("m"):
+                raise RuntimeError
+    assert only.num_held == 0
+
+
+async def test_those_who_wait_are_served_in_order_and_cut_streams_first() -> None:
+    fleet, only, order = Fleet(), link(max_slots=1), []
+    fleet.join(only)
+
+    async def take(name: str, fingerprint: str | None = None) -> None:
+        async with fleet.slot("m", fingerprint):
+            order.append(name)
+
+    async with fleet.slot("m"):
+        tasks = []
+        for name, fingerprint in (("first", None), ("second", None), ("cut stream", "f")):
+            tasks.append(asyncio.create_task(take(name, fingerprint)))
+            await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert order == ["cut stream", "first", "second"]
+
+
+async def test_a_continuation_takes_equal_fingerprints_only() -> None:
+    fleet = Fleet(replacement_seconds=0.1)
+    fleet.join(link(fingerprint="other"))
+    with pytest.raises(NoWorker, match=r"with the same weights and settings came within 0\.1 s"):
+        async with fleet.slot("m", "f"):
+            pass
+    async with fleet.slot("m") as any_worker:
+        assert any_worker.fingerprint == "other"
+
+
+async def test_an_unknown_model_is_told_the_nearest() -> None:
+    fleet = Fleet()
+    fleet.join(link(model="vicuna-7b"))
+    with pytest.raises(ModelNotFound, match="did you mean 'vicuna-7b'"):
+        async with fleet.slot("vicuna-7"):
+            pass
+
+
+def test_join_tokens_are_bound_to_their_model() -> None:
+    token = auth.token_for_model("secret", "a")
+    assert auth.may_join("secret", "secret", "anything") and auth.may_join("secret", token, "a")
+    assert not auth.may_join("secret", token, "b") and not auth.may_join("secret", "", "a")
+
+
+def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.delenv("VICUNA_JOIN_TOKEN", raising=False)
+    with pytest.raises(UsageError, match="set VICUNA_JOIN_TOKEN"):
+        auth.read_join_token()
+    (tmp_path / "token").write_text("from a file\n")
+    monkeypatch.setenv("VICUNA_JOIN_TOKEN_FILE", str(tmp_path / "token"))
+    assert auth.read_join_token() == "from a file"
+    with pytest.raises(UsageError, match="VICUNA_API_KEY"):
+        auth.check_exposure("0.0.0.0", [])
+    auth.check_exposure("127.0.0.1", [])
+    auth.check_exposure("0.0.0.0", [b"a hash"])
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host:8000", "ws://host:8000/worker/connect"),
+        ("https://host/base/", "wss://host/base/worker/connect"),
+        ("host:8000", "ws://host:8000/worker/connect"),
+    ],
+)
+def test_a_controller_s_url_becomes_its_socket(url: str, expected: str) -> None:
+    assert socket_url(url) == expected
+
+
+def test_a_worker_s_choices(tmp_path: Any) -> None:
+    with pytest.raises(UsageError, match="give a URL such as"):
+        socket_url("ftp://host")
+    assert default_name("/models/vicuna-7b/") == "vicuna-7b"
+    tokenizer = ByteTokenizer()
+    options = {"model": str(tmp_path), "engine": "native"}
+    with pytest.raises(VicunaError, match="give --template NAME"):
+        choose_template(WorkerOptions(**options), tokenizer)
+    assert choose_template(WorkerOptions(**options, template="alpaca"), tokenizer).name == "alpaca"
+    (tmp_path / "vicuna_template.json").write_text('{"template": "vicuna_v1.1"}')
+    assert choose_template(WorkerOptions(**options), tokenizer).name == "vicuna_v1.1"
+    with pytest.raises(UsageError, match=r"was trained with 'vicuna_v1.1'; leave the flag out"):
+        choose_template(WorkerOptions(**options, template="alpaca"), tokenizer)
