@@ -161,7 +161,7 @@ async def test_a_worker_without_the_right_token_is_refused(token: str) -> None:
     async with start_cluster() as cluster:
         task = await cluster.add_worker(token=token)
         with pytest.raises(VicunaError, match="refused the join token for model 'sim'; set VICUNA_JOIN_TOKEN"):
-            await task
+            await asyncio.wait_for(task, 5)
         assert cluster.fleet.links == []
         await cluster.add_worker(token=token_for_model(JOIN_TOKEN, "sim"))
         assert len(cluster.fleet.links) == 1
