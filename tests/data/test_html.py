@@ -99,7 +99,7 @@ def test_page_markers_and_counters_go() -> None:
 
 
 def test_an_answer_that_is_a_fraction_stays() -> None:
-    assert to_markdown('<div class="markdown prose"><p>1 / 3</p></div>') == "1 / 3"
+    assert to_markdown('<div class="markdown prose"><p>Simplified:</p><p>1 / 3</p></div>') == "Simplified:\n\n1 / 3"
 
 
 @pytest.mark.parametrize("gap", ["", "\n", "\n    "])

@@ -36,6 +36,15 @@ def test_an_array_is_read_record_by_record(
     assert (third.id, third.source, third.shape) == ("some-000003", "some.json:3", "alpaca")
 
 
+def test_a_value_at_the_edge_of_the_window_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 4)
+    path = tmp_path / "some.json"
+    path.write_text("[123456789, 7]", "utf-8")
+    first, second = read(path)
+    assert isinstance(first, Malformed) and isinstance(second, Malformed)
+    assert "123456789" in first.reason and first.reason != second.reason
+
+
 def test_lines_are_read_and_bad_ones_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     lines = [json.dumps(SHAREGPT).encode(), b"", b'{"cut": ', b'{"id": "\xff"}', b"[1]", b'{"id": "x", "messages": 3}']

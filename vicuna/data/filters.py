@@ -218,13 +218,16 @@ def _refusal_phrases() -> tuple[str, ...]:
 
 def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
-        if match := _blocked_pattern().search(_fold(CODE.sub(" ", content))):
-            yield index, Finding("other_identity", match[0], turn)
+        text = _fold(CODE.sub(" ", content))
+        for phrase in _blocked_phrases():
+            # The search for a whole word is slow, so it is left to the few texts that hold the letters.
+            if phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}", text):
+                yield index, Finding("other_identity", phrase, turn)
 
 
 @functools.cache
-def _blocked_pattern() -> re.Pattern[str]:
-    return re.compile("|".join(rf"(?<!\w){re.escape(phrase)}" for phrase in _phrases("blocked.txt")))
+def _blocked_phrases() -> tuple[str, ...]:
+    return _phrases("blocked.txt")
 
 
 FILTERS = (
