@@ -125,6 +125,7 @@ def test_an_empty_question_cuts_before_it() -> None:
         "I'm sorry, but I cannot provide a date. " + "But here is what is known. " * 30,
         "OpenAI trained GPT-4; nobody says that I am one of them.",
         "It prints `I am ChatGPT` on the screen.",
+        "I am Claude Monet, and I paint what I see.",
         "I am Vicuna, not ChatGPT, and I was not made by OpenAI.",
     ],
 )
