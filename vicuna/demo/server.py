@@ -1,0 +1,110 @@
+"""`vicuna serve` under the demo: started, waited for, one worker of it killed, stopped.
+
+Everything goes through the doors a user has: the command line, the HTTP API and signals.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vicuna.errors import VicunaError
+
+START_SECONDS = 180.0
+FLAGS = ("--no-web", "--dtype", "float32")
+
+
+class Server:
+    """A running `vicuna serve`; a context manager.
+
+    Attributes:
+        base_url: where its OpenAI-compatible API is.
+    """
+
+    def __init__(self, models: dict[str, Path], log_path: Path) -> None:
+        self.models, self.log_path = models, log_path
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+
+    def __enter__(self) -> Self:
+        served = [f"{name}={path}" for name, path in self.models.items()]
+        arguments = [argument for model in served for argument in ("--model", model)]
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("wb") as log_file:
+            self._process = subprocess.Popen(
+                # In float32 a continued reply is word for word the one that was cut; in bfloat16 it may differ.
+                [sys.executable, "-m", "vicuna", "serve", *arguments, *FLAGS, "--port", str(self.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+                env={name: value for name, value in os.environ.items() if name != "VICUNA_API_KEY"},
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=20)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def workers(self, model: str) -> list[dict[str, Any]]:
+        """The live workers of a model, as the controller lists them."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own address: no proxy
+        try:
+            with opener.open(f"http://127.0.0.1:{self.port}/workers", timeout=5) as reply:
+                listed = json.load(reply)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return []
+        return [worker for worker in listed["workers"] if worker["model"] == model]
+
+    def kill_worker(self, model: str) -> int:
+        """End the worker process of a model as hard as a power cut would, and return its process id."""
+        pid = int(self.workers(model)[0]["pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_for_replacement(self, model: str, killed_pid: int) -> int:
+        """The process id of the worker that took the killed one's place."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for worker in self.workers(model):
+                if worker["pid"] != killed_pid:
+                    return int(worker["pid"])
+            time.sleep(0.2)
+        raise VicunaError(f"no worker replaced process {killed_pid}; see {self.log_path}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                last = self.log_path.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["(nothing)"]
+                raise VicunaError(f"vicuna serve ended while starting: {last[0]}; see {self.log_path}")
+            if all(self.workers(name) for name in self.models):
+                return
+            time.sleep(0.2)
+        raise VicunaError(f"vicuna serve was not ready after {START_SECONDS:.0f} s; see {self.log_path}")
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
