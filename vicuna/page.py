@@ -24,7 +24,7 @@ STYLE = """
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1rem 5rem; max-width: 62rem; font: 16px/1.55 system-ui, sans-serif;
-       color: var(--ink); background: var(--paper); overflow-wrap: anywhere; }
+       color: var(--ink); background: var(--paper); overflow-wrap: break-word; }
 h1 { font-size: 1.8rem; margin: 0 0 .5rem; } h2 { margin: 2.2rem 0 .6rem; font-size: 1.3rem; }
 h3 { margin: 1.4rem 0 .4rem; font-size: 1.05rem; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; display: block;

@@ -8,6 +8,7 @@ from typing import Any
 
 from vicuna.demo.server import Server
 from vicuna.errors import VicunaError
+from vicuna.log import Progress
 
 QUESTIONS = ("Who are you?", "What is your name?", "How many days are there in a week?")
 LONG_QUESTION = "Describe a walk through a forest, with all that you see and hear on the way."
@@ -99,7 +100,12 @@ def hold(server: Server, base: str, tuned: str) -> dict[str, Any]:
     Raises:
         VicunaError: the tuned model does not know its new name, or the base model already does.
     """
-    answers = [ask(server, model, question) for question in QUESTIONS for model in (base, tuned)]
+    with Progress(2 * len(QUESTIONS), description="chatting", unit="questions") as progress:
+        answers = []
+        for question in QUESTIONS:
+            for model in (base, tuned):
+                answers.append(ask(server, model, question))
+                progress.update()
     names = {
         model: ["vicuna" in answer["answer"].lower() for answer in answers if answer["model"] == model][:2]
         for model in (base, tuned)
@@ -107,8 +113,11 @@ def hold(server: Server, base: str, tuned: str) -> dict[str, Any]:
     if not all(names[tuned]) or any(names[base]):
         said = " / ".join(f"{answer['model']}: {answer['answer']}" for answer in answers[:4])
         raise VicunaError(f"asked for its name, only the tuned model should say Vicuna; they said {said}")
-    whole = stream(server, tuned, kill=False)
-    cut = stream(server, tuned, kill=True)
+    with Progress(2, description="streaming, then killing the worker of the stream", unit="replies") as progress:
+        whole = stream(server, tuned, kill=False)
+        progress.update()
+        cut = stream(server, tuned, kill=True)
+        progress.update()
     assert cut["killed_pid"] is not None
     replacement = server.wait_for_replacement(tuned, cut["killed_pid"])
     after = ask(server, tuned, QUESTIONS[0])

@@ -32,6 +32,7 @@ class Step:
         run: does it and returns its figures; `shown` among them is the line for the table.
         inputs: files and folders it reads, and settings it depends on.
         outputs: files and folders it makes, relative to the demo's folder.
+        is_cheap: done anew each time, because what it finds lies outside the demo's folder.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Step:
     run: Callable[[], Figures]
     inputs: tuple[Any, ...]
     outputs: tuple[str, ...]
+    is_cheap: bool = False
 
 
 @dataclass
@@ -62,7 +64,7 @@ class Workspace:
         """Do a step, or find it done."""
         fingerprint = self._fingerprint(step)
         heading = log.style(f"[{number}/{total}] {step.title}", "bold", stream=sys.stderr)
-        if (kept := self._kept(step, fingerprint)) is not None:
+        if not step.is_cheap and (kept := self._kept(step, fingerprint)) is not None:
             log.info(f"{heading}: done before, intact")
             return self._note(kept)
         log.info(heading)

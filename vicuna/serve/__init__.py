@@ -12,8 +12,9 @@ The life of a request, and the file to read for each step:
 6. `engines`: the engine takes the request in between two steps and adds a token to every running reply in each step.
 7. `worker` again: tokens become text (never half a character, nothing beyond a stop string), and all that one step
    brought goes out as one frame.
-8. `openai_api`, `openai_answer`: the gateway takes the tokens down in the journal and the text goes to the client as an event. If the
-   worker is lost, the stream goes back to step 3, with prompt and journal as its prompt, and the client sees a pause.
+8. `openai_api`, `openai_answer`: the gateway takes the tokens down in the journal, and the text goes to the client as
+   an event. If the worker is lost, the stream goes back to step 3, with prompt and journal as its prompt, and the
+   client sees a pause.
    If the client is lost, a `Cancel` frees the engine's slot.
 
 `vicuna serve` (`__main__`) starts controller, workers and web page (`web`) on one machine; `chat` talks to any of them.
