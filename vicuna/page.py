@@ -85,9 +85,9 @@ class Page:
         )
 
     def write(self, path: Path | str) -> None:
-        """Write the page atomically."""
-        with atomic_file(path) as file:
-            file.write(self.render())
+        """Write the page atomically. Half a surrogate pair, which UTF-8 cannot hold, is spelled out."""
+        with atomic_file(path, "wb") as file:
+            file.write(self.render().encode("utf-8", "backslashreplace"))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Iterable[int] | None = None) -> str:
@@ -208,8 +208,9 @@ def radar_chart(axes: Sequence[str], series: dict[str, Sequence[float]], *, maxi
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`."""
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-100:
+        margin = max(0.5, 0.01 * abs(low))
+        low, high = low - margin, high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)

@@ -1,0 +1,67 @@
+"""The whole demo, killed in the middle and run again. Minutes long."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vicuna.demo.chain import Chain
+from vicuna.demo.steps import Workspace
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines that name the folder: what a demo in it has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text and "pytest" not in text:
+            found.append(text)
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_survives_a_kill_and_then_skips(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-m", "vicuna", "demo", "--output-dir", str(folder)]
+    environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
+    with (tmp_path / "log").open("wb") as log_file:
+        first = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment, start_new_session=True)
+        while not (folder / "train" / "train_log.jsonl").exists():
+            assert first.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "clean the shared conversations: done before, intact" in done.stderr
+    chat = json.loads((folder / "chat.json").read_text())
+    assert chat["cut"]["error"] is None
+    assert chat["cut"]["answer"] == chat["whole"]["answer"]
+    assert chat["replacement_pid"] != chat["cut"]["killed_pid"]
+    page = (folder / "index.html").read_text()
+    for text in ("held-out", "A reply that outlived its worker", "rule-based stand-in", "<svg"):
+        assert text in page
+    assert not processes_of(folder)
+
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert again.returncode == 0
+    assert again.stderr.count("done before, intact") == Chain.num_steps - 1
+
+
+def test_there_are_as_many_steps_as_announced(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    chain = Chain(workspace, judge=None)
+    names = []
+    for step in chain.steps():
+        names.append(step.name)
+        figures = {"path": str(tmp_path)} if step.name == "model" else {}
+        workspace.done[step.name] = type("Made", (), {"figures": figures})()  # type: ignore[assignment]
+    assert len(names) == len(set(names)) == Chain.num_steps

@@ -1,0 +1,57 @@
+"""Pages and charts: escaped, whole, and without a request to anywhere."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vicuna.page import Page, bar_chart, histogram, line_chart, radar_chart, table, ticks
+
+NASTY = '<script>alert("x")</script> & "'
+NUMBERS = st.floats(-1e30, 1e30) | st.sampled_from([float("nan"), float("inf"), float("-inf")])
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    page = Page(NASTY).add_heading(NASTY).add_paragraph(NASTY).add_code(NASTY).add_table([NASTY], [[NASTY]])
+    page.add_details(NASTY, line_chart({NASTY: [(0, 1)], "b": []}, title=NASTY, x_label=NASTY, y_label=NASTY))
+    page.write(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "<script" not in text
+    assert not re.search(r"(src|href)=|@import|url\(", text)
+
+
+def test_number_columns_align_right() -> None:
+    markup = table(["name", "count"], [["a", 1200], ["b", 0.5]])
+    assert "<td class=number>1,200</td>" in markup
+    assert "<td>a</td>" in markup
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), NUMBERS), max_size=40))
+def test_line_charts_are_well_formed(points: list[tuple[float, float]]) -> None:
+    chart = line_chart({"a": points}, title="t", x_label="x", y_label="y")
+    ElementTree.fromstring(chart)
+    assert "nan" not in chart
+    assert "inf" not in chart
+
+
+@given(st.lists(NUMBERS, max_size=40))
+def test_histograms_are_well_formed_and_lose_nothing(values: list[float]) -> None:
+    ElementTree.fromstring(histogram(values, bins=7, title="t", x_label="x"))
+
+
+def test_bars_and_radar() -> None:
+    assert ElementTree.fromstring(bar_chart({"a": 3, "b": 0}, title="t", unit="MiB")) is not None
+    assert "3 MiB" in bar_chart({"a": 3, "b": 0}, title="t", unit="MiB")
+    assert "no data" in bar_chart({}, title="t")
+    assert ElementTree.fromstring(radar_chart(["x", "y", "z"], {"m": [1, 2, 3]}, maximum=10, title="t")) is not None
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (2.1, 2.9), (-3, 7), (5, 5), (0, 1e9)])
+def test_ticks_cover_the_range_with_round_numbers(low: float, high: float) -> None:
+    found = ticks(low, high)
+    assert found[0] <= low
+    assert found[-1] >= high
+    assert 2 <= len(found) <= 12
