@@ -1,5 +1,6 @@
 """Files are whole or not there."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -63,6 +64,68 @@ def test_a_filled_directory_is_refused_or_replaced_whole(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_refusal_between_the_two_renames_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "mine").write_text("precious")
+    rename, calls = os.replace, []
+
+    def interrupted(source: Path, destination: Path) -> None:
+        calls.append(destination)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_directory(target, overwrite=True) as folder:
+        (folder / "new").write_text("1")
+    assert (target / "mine").read_text() == "precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_links_stay_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "folder").mkdir(parents=True)
+    (tmp_path / "folder").symlink_to("disk/folder")
+    (tmp_path / "file").symlink_to("disk/file")
+    with atomic_directory(tmp_path / "folder") as folder, atomic_file(tmp_path / "file") as file:
+        (folder / "x").write_text("1")
+        file.write("2")
+    assert (tmp_path / "folder").is_symlink() and (tmp_path / "file").is_symlink()
+    assert (tmp_path / "disk" / "folder" / "x").read_text() + (tmp_path / "disk" / "file").read_text() == "12"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with atomic_directory(Path(".")) as folder:
+        (folder / "y").touch()
+    assert (tmp_path / "here" / "y").exists()
+
+
+def test_devices_and_folders_are_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in {"pipe": "not a plain file", "": "is a folder"}.items():
+        with pytest.raises(VicunaError, match=message), atomic_file(tmp_path / name):
+            pass
+        with pytest.raises(VicunaError, match=message):
+            append_jsonl(tmp_path / name, {})
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(VicunaError, match="is a file"), atomic_directory(tmp_path / "pipe", overwrite=True):
+        pass
+
+
+def test_a_full_disk_is_told_by_the_name_that_the_user_gave(tmp_path: Path) -> None:
+    for manager in (atomic_file(tmp_path / "x"), atomic_directory(tmp_path / "x")):
+        with pytest.raises(OSError) as caught, manager:
+            raise OSError(errno.ENOSPC, "full")
+        assert caught.value.filename == str(tmp_path / "x")
+    with pytest.raises(OSError) as caught, atomic_directory(tmp_path / "x") as folder:
+        (folder / "no" / "such").touch()
+    assert caught.value.filename == str(tmp_path / "x")
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "x"):
+        (tmp_path / "other" / "such").touch()
+    assert caught.value.filename == str(tmp_path / "other" / "such")
+
+
 def test_free_space(tmp_path: Path) -> None:
     ensure_free_space(tmp_path / "not" / "there", 1, "a byte")
     with pytest.raises(VicunaError, match=r"the model needs 1048576.00 GiB but .* GiB free"):
@@ -94,6 +157,38 @@ def test_append_survives_a_line_that_a_kill_cut_short(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0] == '{"a": 1}'
     assert lines[2] == '{"c": 3}'
+
+
+def test_a_row_that_the_disk_cuts_short_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    append_jsonl(path, {"a": 1})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    with pytest.raises(OSError) as caught:
+        append_jsonl(path, {"b": 2})
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_text() == '{"a": 1}\n'
+
+
+def test_half_a_surrogate_pair_survives(tmp_path: Path) -> None:
+    row = {"text": "é \ud800"}
+    append_jsonl(tmp_path / "x", row)
+    write_json(tmp_path / "y", row)
+    assert list(read_jsonl(tmp_path / "x")) == [row]
+    assert read_json(tmp_path / "y") == row
+
+
+def test_a_byte_order_mark_is_not_content(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert list(read_jsonl(tmp_path / "x")) == [read_json(tmp_path / "x")] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' + "9" * 5000 + "}"], ids=["deep", "long number"])
+def test_json_beyond_the_parser_is_an_error_of_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x").write_text(content)
+    for read in (read_json, lambda path: list(read_jsonl(path))):
+        with pytest.raises(VicunaError, match="not JSON that can be read"):
+            read(tmp_path / "x")
 
 
 @pytest.mark.parametrize(

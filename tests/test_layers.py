@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "vicuna"
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "streams"},
     {"options", "jsonl", "log", "page", "material"},
     {"conversation"},
     {"data", "weights"},

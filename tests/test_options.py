@@ -45,6 +45,7 @@ def test_dashes_underscores_aliases_and_negation() -> None:
         (("a", "--steps", "ten"), "invalid int value: 'ten'"),
         (("a", "--dtype", "fp8"), "invalid choice: 'fp8'"),
         (("a", "--learning", "1"), "unrecognized arguments: --learning 1"),
+        (("a", "--config", "."), r"--config \.: it is a folder"),
     ],
 )
 def test_bad_flags(arguments: tuple[str, ...], message: str) -> None:
@@ -85,6 +86,7 @@ def test_saved_options_are_a_config_file(tmp_path: Path) -> None:
         ('{"dtype": "fp8"}', "dtype is 'fp8'; choose one of fp16, bf16"),
         ('{"stop": "a"}', "stop is 'a'; it takes a list"),
         ("{", "not TOML or JSON"),
+        ("[1]", "c.json: holds a list; it takes a table"),
     ],
 )
 def test_bad_config_file(tmp_path: Path, table: str, message: str) -> None:
@@ -105,7 +107,11 @@ def test_bad_config_file(tmp_path: Path, table: str, message: str) -> None:
             1,
             "error: /disk/x: no space left on its disk; free some or choose ",
         ),
-        (FileNotFoundError(errno.ENOENT, "gone", "x.json"), 1, "error: x.json: no such file or directory\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "gone", "x.json"),
+            1,
+            "error: x.json: no such file or directory; correct the path\n",
+        ),
     ],
 )
 def test_errors_are_one_line_and_a_code(

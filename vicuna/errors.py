@@ -5,9 +5,28 @@ an exit code. A message names the thing, the value and the way out; our own mist
 """
 
 import difflib
+import errno
 import importlib
+import os
 from collections.abc import Iterable
 from types import ModuleType
+
+# What the system says when it refuses, and the way out.
+HINTS = {
+    errno.ENOSPC: "no space left on its disk; free some or choose another disk",
+    errno.EDQUOT: "your disk quota is used up; free some or choose another disk",
+    errno.EFBIG: "it would be larger than a file may be here; choose another disk or raise the limit",
+    errno.EACCES: "permission denied; choose a place you may use",
+    errno.EPERM: "the system does not permit that; choose a place you may use",
+    errno.EROFS: "its file system is read-only; choose another place",
+    errno.ENOENT: "no such file or directory; correct the path",
+    errno.EISDIR: "it is a folder; give a file",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; correct the path",
+    errno.EEXIST: "it is there already, as something else than what is needed; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
+    errno.EADDRINUSE: "the address is in use; choose another port",
+}
 
 
 class VicunaError(Exception):
@@ -48,3 +67,16 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise VicunaError(f"{module} is not installed: pip install 'vicuna[{extra}]'") from None
+
+
+def describe(error: Exception) -> str:
+    """One line for a person: what went wrong, with what, and the way out where one is known."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    name = error.filename if error.filename is not None else "a file or address"
+    return f"{_shown(name)}: {HINTS.get(error.errno, error.strerror or str(error))}"
+
+
+def _shown(name: object) -> str:
+    text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return text if text.isprintable() else repr(text)

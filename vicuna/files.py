@@ -4,6 +4,7 @@ Everything the programs write goes to a temporary name beside its final one, rea
 that a kill or a full disk never leaves half a file under a name that somebody trusts.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import IO, Any
 from vicuna.errors import VicunaError
 
 CHUNK_BYTES = 1 << 20
+WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def vicuna_home() -> Path:
@@ -23,6 +25,18 @@ def vicuna_home() -> Path:
     if home := os.environ.get("VICUNA_HOME"):
         return Path(home).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vicuna"
+
+
+def check_is_file(path: Path | str) -> None:
+    """See that a file can be written under this name. (Renaming onto `/dev/null` would replace it, for everybody.)
+
+    Raises:
+        VicunaError: it is a folder, a device, a pipe or a socket.
+    """
+    if Path(path).is_dir():
+        raise VicunaError(f"{path} is a folder; give the name of a file")
+    if Path(path).exists() and not Path(path).is_file():
+        raise VicunaError(f"{path} is not a plain file; give the name of a file")
 
 
 def fsync_directory(path: Path | str) -> None:
@@ -36,55 +50,60 @@ def fsync_directory(path: Path | str) -> None:
 
 @contextmanager
 def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO[Any]]:
-    """Open a file that gets its name only when the block ends well.
+    """Open a file that gets its name only when the block ends well. A link stays, and what it leads to is written.
 
     Raises:
-        VicunaError: the file exists and `overwrite` is false.
+        VicunaError: the file exists and `overwrite` is false, or it is a folder or a device.
     """
-    path = Path(path)
+    check_is_file(path)
+    path = Path(path).resolve()
     if path.exists() and not overwrite:
         raise VicunaError(f"{path} already exists; choose another name or delete it first")
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, mode, encoding=encoding) as file:
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, mode, encoding=encoding) as file:
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            fsync_directory(path.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
 def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """Fill a temporary folder that takes the place of `path` only when the block ends well.
+    """Fill a temporary folder that takes the place of `path` only when the block ends well. A link stays a link.
 
     Raises:
         VicunaError: `path` is a file, or a folder that holds something and `overwrite` is false.
     """
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and not overwrite and any(path.iterdir())):
+    if Path(path).exists() and not Path(path).is_dir():
+        raise VicunaError(f"{path} is a file; choose another name for the folder")
+    if Path(path).is_dir() and not overwrite and any(Path(path).iterdir()):
         raise VicunaError(f"{path} exists and is not empty; choose another folder or empty this one first")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        temporary.chmod(0o777 & ~_umask())
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _fsync_file(file)
-        for folder in [temporary, *(entry for entry in temporary.rglob("*") if entry.is_dir())]:
-            fsync_directory(folder)
-        _replace_directory(temporary, path)
-        fsync_directory(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    path = Path(path).resolve()
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _fsync_file(file)
+            for folder in [temporary, *(entry for entry in temporary.rglob("*") if entry.is_dir())]:
+                fsync_directory(folder)
+            _replace_directory(temporary, path)
+            fsync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def _replace_directory(source: Path, target: Path) -> None:
@@ -93,9 +112,32 @@ def _replace_directory(source: Path, target: Path) -> None:
         os.replace(source, target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.replace(target, aside)
-    os.replace(source, target)
-    shutil.rmtree(aside)
+    try:
+        os.replace(target, aside)
+        os.replace(source, target)
+    finally:
+        if not target.exists():  # Ctrl-C or a refusal between the two: what was there comes back
+            os.replace(aside, target)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system name `path`, which the user knows, and not the temporary name beside it.
+
+    A write that fails names nothing at all; the writes in such a block are into that file or folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            is_ours = error.errno in WRITE_ERRORS
+        else:
+            parts = Path(os.fsdecode(error.filename)).parts
+            is_ours = any(part.startswith(f".{path.name}.") and part.endswith((".tmp", ".old")) for part in parts)
+        if is_ours:
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _fsync_file(path: Path) -> None:

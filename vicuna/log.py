@@ -10,6 +10,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from vicuna import streams
+
 COLORS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 BAR_INTERVAL_SECONDS = 0.1
 LINE_INTERVAL_SECONDS = 10.0
@@ -17,12 +19,12 @@ LINE_INTERVAL_SECONDS = 10.0
 
 def info(message: str) -> None:
     """Say something the user may want to know."""
-    print(message, file=sys.stderr, flush=True)
+    streams.say(f"{message}\n")
 
 
 def warning(message: str) -> None:
     """Say something the user should look at."""
-    print(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}", file=sys.stderr, flush=True)
+    streams.say(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}\n")
 
 
 def style(text: str, *names: str, stream: object = None) -> str:
@@ -80,7 +82,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if self.is_terminal:
             self._draw()
-            print(file=sys.stderr)
+            streams.say("\n")
         elif kind is None:
             info(self.line())
 
@@ -112,7 +114,7 @@ class Progress:
         if self.total and (room := width - len(line) - 4) >= 8:
             filled = round(min(room, 30) * min(1.0, self.count / self.total))
             line = f"{line} [{'█' * filled}{' ' * (min(room, 30) - filled)}]"
-        print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
+        streams.say(f"\r\033[K{line[: width - 1]}")
 
 
 def _format_field(value: object) -> str:

@@ -1,29 +1,32 @@
 """One frozen dataclass per program is the only home of a default, a unit and a help text.
 
 Flags, the config file and `--help` are made from it here; `command` is the frame round every program's `main`, where
-an error becomes one line and an exit code (0 ok, 1 failure, 2 usage, 3 verification failed, 130 Ctrl-C).
+an error becomes one line and an exit code (0 ok, 1 failure, 2 usage, 3 verification failed, 130 Ctrl-C, 143 SIGTERM).
 """
 
 import argparse
 import dataclasses
-import errno
 import functools
 import json
-import os
+import signal
 import sys
+import threading
 import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from vicuna.errors import UsageError, VicunaError, nearest
+from vicuna import streams
+from vicuna.errors import UsageError, VicunaError, describe, nearest
 from vicuna.files import atomic_file
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def option(
@@ -74,7 +77,8 @@ def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, desc
     values = {**(_read_config(config, fields, hints) if config else {}), **given}
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
-            raise UsageError(f"{prog}: {_flag(field)} is required (see {prog} --help)")
+            names = "/".join((_flag(field), *field.metadata["aliases"]))
+            raise UsageError(f"{prog}: {names} is required (see {prog} --help)")
     return options_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -86,7 +90,7 @@ def to_dict(options: Any) -> dict[str, Any]:
 def save(options: Any, path: Path | str) -> None:
     """Write the options beside a program's output, in the form that `--config` reads."""
     with atomic_file(path) as file:
-        file.write(json.dumps(to_dict(options), indent=2, ensure_ascii=False) + "\n")
+        file.write(json.dumps(to_dict(options), indent=2) + "\n")  # ASCII: a path may hold what is no UTF-8
 
 
 def command(main: Callable[..., int]) -> Main:
@@ -94,41 +98,47 @@ def command(main: Callable[..., int]) -> Main:
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
+        streams.prepare()
         try:
-            return main(argv)
-        except SystemExit as leaving:  # --help
-            return leaving.code if isinstance(leaving.code, int) else 0
+            try:
+                with _ended_in_order():
+                    status = main(argv)
+            except SystemExit as leaving:  # --help, SIGTERM
+                status = leaving.code if isinstance(leaving.code, int) else 0
+                if status - 128 in END_SIGNALS:
+                    streams.say(f"ended by {signal.Signals(status - 128).name}\n")
+            sys.stdout.flush()  # now, not when Python ends: what goes wrong here can still be told
+            return status
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            streams.finish_stdout()
+            streams.say("interrupted\n")
             return 130
-        except BrokenPipeError:
-            # The reader of our stdout has gone (`| head`); give Python something to flush into at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         except (VicunaError, OSError) as error:
+            if not streams.finish_stdout() and isinstance(error, OSError):
+                if isinstance(error, BrokenPipeError):  # who read it has enough (`| head`)
+                    return 0
+                error.filename = error.filename or "stdout"
             if "--debug" in (sys.argv if argv is None else argv):
                 traceback.print_exc()
             else:
-                print(f"error: {describe(error)}", file=sys.stderr)
+                streams.say(f"error: {describe(error)}\n")
             return error.exit_code if isinstance(error, VicunaError) else 1
 
     return wrapped
 
 
-def describe(error: Exception) -> str:
-    """One line for a person: what went wrong, with what, and the way out where one is known."""
-    if not isinstance(error, OSError):
-        return " ".join(str(error).split())
-    name = error.filename if error.filename is not None else "a file or address"
-    hints = {
-        errno.ENOSPC: "no space left on its disk; free some or choose another disk",
-        errno.EDQUOT: "your disk quota is used up; free some or choose another disk",
-        errno.EACCES: "permission denied; choose a place you may write to",
-        errno.EROFS: "its file system is read-only; choose another place",
-        errno.ENOENT: "no such file or directory",
-        errno.EADDRINUSE: "the address is in use; choose another port",
-    }
-    return f"{name}: {hints.get(error.errno or 0, error.strerror or str(error))}"
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the block by way of its `finally`: nothing unfinished is left behind."""
+    earlier: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [number for number in END_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+        earlier = {number: signal.signal(number, lambda given, _: sys.exit(128 + given)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -203,10 +213,12 @@ def _read_config(path: str, fields: dict[str, dataclasses.Field[Any]], hints: di
     try:
         text = Path(path).read_text("utf-8")
         table = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
-    except FileNotFoundError:
-        raise UsageError(f"--config {path}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"--config {describe(error)}") from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--config {path}: not TOML or JSON ({error})") from None
+    if not isinstance(table, dict):
+        raise UsageError(f"--config {path}: holds a {type(table).__name__}; it takes a table of options and values")
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")

@@ -1,7 +1,6 @@
 """`vicuna demo`: run the chain, print its table, write its page, and say how to chat with the result."""
 
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,6 @@ def main(argv: list[str] | None = None) -> int:
     claim(folder)
     chain = Chain(Workspace(folder), options.judge if os.environ.get("OPENAI_API_KEY") else None)
     total = chain.num_steps
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of `finally`, so that no process is left behind
     with MemoryWatch() as watch:
         try:
             for number, step in enumerate(chain.steps(), 1):

@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 
-from vicuna.errors import UsageError
+from vicuna.errors import UsageError, describe
 from vicuna.files import vicuna_home
 from vicuna.log import style
-from vicuna.options import describe
 from vicuna.serve.reply import Reply
 
 Style = Literal["rich", "simple", "programmatic"]

@@ -1,0 +1,103 @@
+"""Closed, full and broken streams, and streams of few letters, through the door of a real command."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vicuna import streams
+
+VICUNA = [sys.executable, "-m", "vicuna"]
+
+
+def run(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell line in which $V is the command; Python buffers its stdout as it does for a user."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        ["bash", "-c", f"V='{' '.join(VICUNA)}'; {shell}"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**clean, "LC_ALL": "C.UTF-8", **environment},
+    )
+
+
+def test_a_reader_that_leaves_is_no_failure() -> None:
+    done = run("$V template list | true; echo ${PIPESTATUS[0]}")
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_behind_stdout_is_told() -> None:
+    done = run("$V template list > /dev/full")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: stdout: no space left on its disk; free some or choose another disk\n",
+    )
+
+
+def test_closed_streams_are_used_by_nothing_else(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n')
+    done = run(f"$V data {rows} --output-dir {tmp_path}/out <&- >&- 2>&-")
+    assert done.returncode == 0
+    assert (tmp_path / "out" / "records.jsonl").read_text().count("\n") == 1
+    assert run("$V template show 2>&-").stdout == ""  # not the error, which has no place to go
+
+
+@pytest.mark.parametrize("settings", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "latin-1"}])
+def test_letters_that_stdout_cannot_spell(tmp_path: Path, settings: dict[str, str]) -> None:
+    (tmp_path / "r.jsonl").write_text('{"messages": [{"role": "user", "content": "\\u4f60"}]}\n')
+    done = run(f"$V template show plain --record {tmp_path}/r.jsonl", **settings)
+    assert done.returncode == 0
+    assert r"\u4f60" in done.stdout
+
+
+def test_work_goes_on_when_nobody_reads_stderr() -> None:
+    program = "from vicuna import log, streams; log.info('one'); log.warning('two'); print('done')"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+def test_say_from_a_signal_handler_in_the_middle_of_say(capfd: pytest.CaptureFixture[str]) -> None:
+    class Busy:
+        def write(self, _: str) -> int:
+            raise RuntimeError("reentrant call")
+
+        def flush(self) -> None: ...
+
+        def fileno(self) -> int:
+            return 2
+
+    original, sys.stderr = sys.stderr, Busy()  # type: ignore[assignment]
+    try:
+        streams.say("saving\n")
+    finally:
+        sys.stderr = original
+    assert capfd.readouterr().err == "saving\n"
+
+
+def test_sigterm_leaves_nothing_unfinished(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from vicuna.files import atomic_directory; from vicuna.options import command\n"
+        "@command\n"
+        "def main(argv):\n"
+        "    with atomic_directory(Path(sys.argv[1]) / 'out') as folder:\n"
+        "        (folder / 'half').touch()\n"
+        "        time.sleep(60)\n"
+        "sys.exit(main(None))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".out.*/half")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.communicate(timeout=30)[1] == "ended by SIGTERM\n"
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
