@@ -211,3 +211,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Pa
     refuses(capsys, "unknown conversation template", 1, collection, "--output-dir", out, *both, "nope")
     refuses(capsys, "holds no tokenizer", 1, collection, "--output-dir", out, *both, "chatml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json"]
+
+
+def test_a_result_that_somebody_changed_is_named(tmp_path: Path, collection: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    assert run(collection, "--output-dir", out) == 0
+    (out / "dropped.jsonl").write_text('{"other": 1}\n')
+    assert run("why", "good-1", "--in", out) == 1
+    assert f"{out / 'dropped.jsonl'} was changed after its cleaning" in capsys.readouterr().err
+    (out / "manifest.json").write_text('{"program": "vicuna.data", "outputs": {"records.jsonl": 3}}')
+    assert run("why", "good-1", "--in", out) == 1
+    assert run(collection, "--output-dir", out) == 1
+    assert capsys.readouterr().err.count("manifest.json was not written by vicuna.data") == 2
+
+
+def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.jsonl"
+    path.write_text(json.dumps(conversation("a", "q", "r")) + "\n", "utf-8")
+    assert run(path, "--output-dir", tmp_path / "out") == 0
+    assert read_json(tmp_path / "out" / "manifest.json")["inputs"][0]["name"] == path.name

@@ -52,8 +52,9 @@ def read_manifest(folder: Path) -> Row:
     """
     if not (folder / MANIFEST).is_file():
         raise VicunaError(f"{folder} holds no {MANIFEST}; name the --output-dir of a cleaning")
-    value = read_json(folder / MANIFEST)
-    if not isinstance(value, dict) or value.get("program") != PROGRAM or not isinstance(value.get("outputs"), dict):
+    value: Row = read_json(folder / MANIFEST)
+    outputs = value.get("outputs") if isinstance(value, dict) and value.get("program") == PROGRAM else None
+    if not isinstance(outputs, dict) or not all(isinstance(facts, dict) for facts in outputs.values()):
         raise VicunaError(f"{folder / MANIFEST} was not written by {PROGRAM}; name the folder of a cleaning")
     return value
 

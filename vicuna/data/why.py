@@ -25,13 +25,14 @@ def main(argv: list[str]) -> int:
     if not options.result.is_dir():
         raise VicunaError(f"--in {options.result}: no such folder; name the --output-dir of a cleaning")
     names = sorted(read_manifest(options.result)["outputs"])
-    lines = [
-        line
-        for name in ("repairs", "dropped", "records", "held_out")
-        if f"{name}.jsonl" in names
-        for row in read_jsonl(options.result / f"{name}.jsonl")
-        for line in _told(name, row, options.id)
-    ]
+    lines: list[str] = []
+    for name in ("repairs", "dropped", "records", "held_out"):
+        path = options.result / f"{name}.jsonl"
+        try:
+            for row in read_jsonl(path) if path.name in names else ():
+                lines += _told(name, row, options.id)
+        except (KeyError, TypeError):
+            raise VicunaError(f"{path} was changed after its cleaning; clean again to learn more") from None
     if not lines:
         raise VicunaError(
             f"no record '{options.id}' in {options.result}; ids stand in {FILES[0]}.jsonl and dropped.jsonl"
