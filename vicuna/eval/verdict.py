@@ -1,53 +1,59 @@
 """From what a judge wrote to a verdict, or to none: never to a wrong one.
 
-After `judge` has a reply, before it is kept. Two forms are read: the JSON object that the schema asks for, and text
-with a marked verdict (`[[A]]`, `[[7]]`). Judges quote the form before they use it, weigh both sides aloud, break off,
-or write something else; so a statement counts if it stands alone at the end, and otherwise only if it is the only one,
-in a place where a verdict is given. What remains is unreadable, which costs one more question to the judge; a wrong
-reading would cost the result.
+After `judge` has a reply, before it is kept. Three forms are read: the JSON object that the schema asks for, text with
+a marked verdict (`[[A]]`, `[[7]]`), and a labelled last line (`Verdict: A`). Judges quote the form before they use it,
+weigh both sides aloud, name the loser, break off, or write something else; so a statement counts only where a verdict
+is given (`wording`), and only if no other one contradicts it. What remains is unreadable, which costs one more
+question to the judge; a wrong reading would cost the result.
 """
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
+
+from vicuna.eval.wording import NOUN, introduces, introduces_json, is_label, lead, plain, takes_back
 
 Winner = Literal["A", "B", "tie"]
 MIN_SCORE, MAX_SCORE = 1.0, 10.0
 
-_LABEL = (
-    r"(?:(?:my |the )?(?:final |overall )?(?:verdict|decision|choice|winner|score|rating|grade)(?: is)?\s*[:=]?\s*)?"
-)
-_EDGE = r"[\s*_`\"'#>.!]*"
-_MARK = re.compile(r"\[\[\s*([^\[\]\n]{1,24}?)\s*\]\]")
-_MARK_ALONE = re.compile(rf"{_EDGE}{_LABEL}{_EDGE}\[\[\s*([^\[\]\n]{{1,24}}?)\s*\]\]{_EDGE}", re.I)
+_MARK = re.compile(r"\[\[\s*([^\[\]\n]{1,24}?)\s*\]\](?:\s*/\s*10\b)?")
+_EDGE = re.compile(r"[\s*_`\"'”’#>.!)=-]*")
 _LABELLED = re.compile(
-    r"(?:final |overall )?(?:verdict|decision|winner|score|rating|grade)\s*[:=]\s*"
-    r"(?:(?:answer|assistant|model|response)\s+)?(?P<value>[^\s*_`\"'\[\]]+(?:\s*/\s*10| out of 10)?)",
+    rf"(?P<label>(?:my |the )?(?:final |overall )*{NOUN}\s*[:=])\s*(?:(?:answer|assistant|model|response)\s+)?"
+    r"(?P<value>[^\s\[\]]+(?:\s*/\s*10| out of 10)?)",
     re.I,
 )
 _NUMBER = re.compile(r"(?:(?:score|rating|grade)\s*:?\s*)?([0-9]{1,2}(?:\.[0-9]{1,3})?)(?:\s*/\s*10| out of 10)?", re.I)
-_NEGATION = re.compile(
-    r"\b(?:not|never|neither|nor|cannot|hardly|rather|instead|unless|if|either|would have)\b|n't\b", re.I
+_PLACEHOLDER = re.compile(
+    r"<[^<>]*>|(?:[\W_]|\b(?:your|the|an?|brief|short|explanation|reasoning|string|text|goes|here)\b)+", re.I
 )
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.S)
+_FENCED = re.compile(r"\A```(?:json)?\s*\n?(.*?)\n?```\s*\Z", re.S)
+_MIN_EXPLANATION_WORDS = 3
+
+Convert = Callable[[Any], Any]
 
 
 def read_pair(reply: str) -> Winner | None:
     """Which of two answers the judge prefers, or None if that cannot be read for certain."""
-    value = _read(reply, "verdict")
-    return None if value is None else _winner(value)
+    found: Winner | None = _read(reply, "verdict", _winner)
+    return found
 
 
 def read_score(reply: str) -> float | None:
     """The judge's score from 1 to 10, or None if that cannot be read for certain."""
-    value = _read(reply, "score")
-    return None if value is None else _score(value)
+    found: float | None = _read(reply, "score", _score)
+    return found
 
 
 def explanation(reply: str) -> str:
     """The judge's words without the JSON around them."""
-    found = _whole_json(reply)
-    return found["explanation"] if found and isinstance(found.get("explanation"), str) else reply
+    text = reply.strip()
+    fenced = _FENCED.match(text)
+    found = _object_at(fenced[1].strip() if fenced else text, 0)
+    words = found[1].get("explanation") if found else None
+    return words if isinstance(words, str) else reply
 
 
 def _winner(value: Any) -> Winner | None:
@@ -67,62 +73,44 @@ def _score(value: Any) -> float | None:
     return float(value) if MIN_SCORE <= value <= MAX_SCORE else None
 
 
-def _read(reply: str, field: Literal["verdict", "score"]) -> Any:
-    """The raw value that the reply states, or None."""
-    text = reply.strip()
-    convert = _winner if field == "verdict" else _score
-    if (found := _whole_json(text)) is not None:
-        return found.get(field)
-    if text.startswith(("{", "```json")):
-        return None  # JSON that broke off: whatever stands in it is not the verdict
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
+def _read(reply: str, field: str, convert: Convert) -> Any:
+    """The verdict that the reply states, or None."""
+    text = reply.rpartition("</think>")[2].strip()  # what a reasoning model thinks aloud is not its verdict
+    objects = _objects(text)
+    rest = list(text)
+    for start, end, _ in objects:
+        rest[start:end] = " " * (end - start)
+    words = "".join(rest)
+    if "<think>" in text or re.search(r"\{\s*\"(?:explanation|verdict|score)\"", words):
+        return None  # broken off: whatever stands in it is not the verdict
+    in_words = _read_words(words, convert)
+    stated = [(end, found) for start, end, found in objects if field in found and _is_own(text, start, found)]
+    if not stated:
+        return in_words
+    values = {convert(found[field]) for _, found in stated}
+    after = words[stated[-1][0] :]
+    if len(values) > 1 or in_words not in (None, *values) or _MARK.search(after) or takes_back(after):
         return None
-    if (last := _last_json(text)) is not None and field in last:
-        return last[field]
-    if match := _MARK_ALONE.fullmatch(lines[-1]):
-        return match[1]
-    marks = [match[1] for match in _MARK.finditer(text)]
-    if marks:
-        values = {str(convert(mark)) for mark in marks}
-        stated = [line for line in lines if _MARK.search(line)]
-        is_stated = all(_MARK_ALONE.fullmatch(line) for line in stated) or (
-            len(stated) == 1 and re.search(rf"\]\]{_EDGE}\Z", text) and not _NEGATION.search(_sentence_before(text))
-        )
-        return marks[0] if len(values) == 1 and is_stated else None
-    bare = lines[-1].strip("*_`\"'#>. ")
-    if match := _LABELLED.fullmatch(bare):
-        return match["value"]
-    return bare if len(lines) == 1 and len(bare) <= 12 else None
+    return values.pop()
 
 
-def _sentence_before(text: str) -> str:
-    """The words of the last mark's own sentence, up to the mark."""
-    before = text[: text.rindex("[[")]
-    return re.split(r"[.!?:]\s|\n", before)[-1]
+def _objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
+    """The JSON objects in a text, outermost ones only: start, end, content."""
+    found: list[tuple[int, int, dict[str, Any]]] = []
+    for match in re.finditer(r"\{\s*\"", text):
+        start = match.start()
+        if (not found or start >= found[-1][1]) and (one := _object_at(text, start)):
+            found.append((start, *one))
+    return found
 
 
-def _whole_json(text: str) -> dict[str, Any] | None:
-    """The reply as one JSON object (perhaps in a fence); None if it is not exactly that."""
-    text = text.strip()
-    if fenced := _FENCE.match(text):
-        text = fenced[1].strip()
-    return _object(text) if text.startswith("{") else None
-
-
-def _last_json(text: str) -> dict[str, Any] | None:
-    """A JSON object, without objects inside, that ends the reply after some words."""
-    text = re.sub(r"\s*```\s*\Z", "", text)
-    start = text.rfind("{")
-    return _object(text[start:]) if start > 0 and text.endswith("}") else None
-
-
-def _object(text: str) -> dict[str, Any] | None:
+def _object_at(text: str, start: int) -> tuple[int, dict[str, Any]] | None:
+    """The JSON object that begins there, after its end."""
     try:
-        found = json.loads(text, strict=False, object_pairs_hook=_without_repeats)
+        found, end = json.JSONDecoder(strict=False, object_pairs_hook=_without_repeats).raw_decode(text, start)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return (end, found) if isinstance(found, dict) else None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -130,3 +118,55 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a name occurs twice")
     return found
+
+
+def _is_own(text: str, start: int, found: dict[str, Any]) -> bool:
+    """Whether a JSON verdict is the judge's own and not the form said back, or a text that it speaks of."""
+    words = found.get("explanation")
+    words = words.strip() if isinstance(words, str) else ""
+    if _PLACEHOLDER.fullmatch(words):
+        return False
+    is_explained = len(words.split()) >= _MIN_EXPLANATION_WORDS
+    return introduces_json(lead(text, start)) if is_explained else introduces(lead(text, start), None)
+
+
+def _read_words(text: str, convert: Convert) -> Any:
+    """The verdict that is stated outside JSON, or None."""
+    places = list(re.finditer(r"^.*[^\W_].*$", text, re.M))
+    lines = [plain(place[0]).strip("'. ") for place in places]
+    labelled = [match for line in lines if (match := _LABELLED.fullmatch(line))]
+    values = {convert(match["value"]) for match in labelled}
+    if marks := list(_MARK.finditer(text)):
+        value = convert(marks[-1][1])
+        return value if values <= {None, value} and _is_stated(text, marks, convert) else None
+    if labelled and labelled[-1][0] == lines[-1]:
+        found = replace(lead(text, places[-1].start()), own=labelled[-1]["label"])
+        return values.pop() if len(values) == 1 and introduces(found, None) else None
+    return convert(lines[0]) if len(lines) == 1 and len(lines[0]) <= 12 else None
+
+
+def _is_stated(text: str, marks: list[re.Match[str]], convert: Convert) -> bool:
+    """Whether the last of the marks is the judge's verdict, and no other one speaks against it."""
+    last = marks[-1]
+    value = convert(last[1])
+    others = [mark for mark in marks if convert(mark[1]) != value]
+    if not introduces(lead(text, last.start()), value):
+        return False
+    if not _EDGE.fullmatch(text, last.end()):
+        return not others and all(_is_alone(text, mark) for mark in marks) and not takes_back(text[last.end() :])
+    # A last line `[[C]]` under lines `[[A]]` and `[[B]]` is a list of what may be said.
+    line_start = text.rfind("\n", 0, last.start()) + 1
+    above = len(text[:line_start].rstrip())
+    is_listed = any(_is_first(text, mark) and "\n" not in text[mark.end() : above] for mark in others)
+    return not others or (_is_alone(text, last) and not is_listed)
+
+
+def _is_first(text: str, mark: re.Match[str]) -> bool:
+    """Whether a mark begins its line, perhaps after a label."""
+    before = plain(text[: mark.start()].rpartition("\n")[2]).strip(" -•")
+    return not before or is_label(before)
+
+
+def _is_alone(text: str, mark: re.Match[str]) -> bool:
+    """Whether a mark is all that its line holds, but for a label."""
+    return _is_first(text, mark) and bool(_EDGE.fullmatch(text[mark.end() :].partition("\n")[0]))
