@@ -26,6 +26,14 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert "\r" not in text
 
 
+def test_the_last_line_comes_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vicuna.log.LINE_INTERVAL_SECONDS", 0.0)
+    with Progress(2, description="work") as progress:
+        progress.update()
+        progress.update()
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

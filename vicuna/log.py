@@ -75,6 +75,7 @@ class Progress:
         self.is_terminal = sys.stderr.isatty()
         self.started = time.monotonic()
         self._shown = self.started if not self.is_terminal else 0.0
+        self._shown_count = -1.0
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +84,7 @@ class Progress:
         if self.is_terminal:
             self._draw()
             streams.say("\n")
-        elif kind is None:
+        elif kind is None and self._shown_count != self.count:
             info(self.line())
 
     def update(self, n: float = 1, **fields: object) -> None:
@@ -92,7 +93,7 @@ class Progress:
         self.fields.update(fields)
         now = time.monotonic()
         if now - self._shown >= (BAR_INTERVAL_SECONDS if self.is_terminal else LINE_INTERVAL_SECONDS):
-            self._shown = now
+            self._shown, self._shown_count = now, self.count
             self._draw() if self.is_terminal else info(self.line())
 
     def line(self) -> str:
