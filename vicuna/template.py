@@ -4,7 +4,6 @@ What `show` prints is what the trainer trains on and the worker sends: the text 
 the words the model has to produce in green (or between ⟦ ⟧ where there are no colours).
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,17 +12,17 @@ from vicuna.conversation import (
     IGNORE_INDEX,
     Message,
     Template,
-    TemplateError,
     encode,
     from_record,
     get_template,
+    load_tokenizer,
     render,
     template_names,
     to_jinja,
 )
-from vicuna.errors import UsageError, VicunaError, require
+from vicuna.errors import UsageError, VicunaError
 from vicuna.jsonl import read_jsonl
-from vicuna.log import style
+from vicuna.log import info, style
 from vicuna.options import command, option, parse
 
 EXAMPLE = [
@@ -88,13 +87,7 @@ def _messages(record: Path | None) -> list[Message]:
 
 
 def _show_tokens(messages: list[Message], template: Template, folder: Path) -> None:
-    if not folder.is_dir():
-        raise VicunaError(f"{folder}: no such folder; --tokenizer takes a folder that holds a tokenizer")
-    transformers = require("transformers", "data")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise TemplateError(f"{folder} holds no tokenizer that can be loaded: {error}") from error
+    tokenizer = load_tokenizer(folder)
     encoding = encode(messages, template, tokenizer)
     text, spans = "", []
     for token, label in zip(encoding.input_ids, encoding.labels, strict=True):
@@ -109,4 +102,4 @@ def _show_tokens(messages: list[Message], template: Template, folder: Path) -> N
         merged.append((start, end))
     print(colored(text, merged))
     trained = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
-    print(f"{len(encoding.input_ids)} tokens, {trained} trained", file=sys.stderr)
+    info(f"{len(encoding.input_ids)} tokens, {trained} trained")

@@ -3,7 +3,8 @@
 Trainer, splitter, worker, API, page, terminal chat and judge all call this package, so that the prompt trained on is
 byte for byte, and token for token, the prompt served. `templates` is the data, `render` the loop that makes text of it,
 `tokens` makes ids and labels, `reply` makes text of the ids a model answers with, `jinja` exports a template for other
-servers (and reads a tokenizer's own), `records` reads and writes the formats in which people keep conversations.
+servers (and reads a tokenizer's own), `tokenizer` loads one from a folder, `records` reads and writes the formats in
+which people keep conversations.
 """
 
 from vicuna.conversation.jinja import load_template, save_template, to_jinja
@@ -12,6 +13,7 @@ from vicuna.conversation.records import from_record, to_alpaca, to_openai, to_sh
 from vicuna.conversation.render import Rendering, render
 from vicuna.conversation.reply import ReplyDecoder
 from vicuna.conversation.templates import Template, get_template, template_names
+from vicuna.conversation.tokenizer import check_tokenizer, load_tokenizer
 from vicuna.conversation.tokens import IGNORE_INDEX, Encoding, encode, encode_prompt, stop_token_ids
 
 __all__ = [
@@ -26,11 +28,13 @@ __all__ = [
     "Role",
     "Template",
     "TemplateError",
+    "check_tokenizer",
     "encode",
     "encode_prompt",
     "from_record",
     "get_template",
     "load_template",
+    "load_tokenizer",
     "render",
     "save_template",
     "stop_token_ids",

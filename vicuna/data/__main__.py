@@ -1,6 +1,5 @@
 """`python -m vicuna.data`: shared conversations in, training records out. The order of the work is in `pipeline`."""
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna import log
-from vicuna.conversation import get_template
+from vicuna.conversation import get_template, load_tokenizer
 from vicuna.data import why
 from vicuna.data.output import (
     FILES,
@@ -23,7 +22,7 @@ from vicuna.data.pipeline import Cleaner, File, Row
 from vicuna.data.record import read_records
 from vicuna.data.report import Samples, report_page
 from vicuna.data.split import CountTokens, token_counter
-from vicuna.errors import UsageError, VicunaError, require
+from vicuna.errors import UsageError, VicunaError
 from vicuna.files import atomic_directory
 from vicuna.jsonl import write_json
 from vicuna.options import command, option, parse, to_dict
@@ -123,20 +122,7 @@ def _counter(options: DataOptions) -> CountTokens | None:
     template = get_template(options.template)
     if options.max_tokens is not None and options.max_tokens < 1:
         raise UsageError(f"--max-tokens {options.max_tokens}: give a positive number of tokens")
-    if not options.tokenizer.is_dir():
-        raise VicunaError(f"--tokenizer {options.tokenizer}: no such folder; give one that holds a tokenizer")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers = require("transformers", "data")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            options.tokenizer, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise VicunaError(
-            f"--tokenizer {options.tokenizer} holds no tokenizer that can be read; it needs tokenizer.json or "
-            "tokenizer.model and their configuration (--debug shows the cause)"
-        ) from error
-    return token_counter(template, tokenizer)
+    return token_counter(template, load_tokenizer(options.tokenizer))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from vicuna import log
 from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
 from vicuna.errors import VicunaError
 from vicuna.jsonl import Row, read_json, read_jsonl
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 MAX_NAMED = 5
 
 
@@ -56,25 +55,6 @@ class TokenizedConversations:
         digest.update(self.input_ids.numpy())
         digest.update(self.is_learned.numpy())
         return digest.hexdigest()
-
-
-def load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a model's directory; no code from there is run, and nothing is fetched.
-
-    Raises:
-        VicunaError: there is none, or it cannot be read.
-    """
-    if not any((model / name).is_file() for name in TOKENIZER_FILES):
-        raise VicunaError(
-            f"{model} has no tokenizer ({', '.join(TOKENIZER_FILES[:2])}); copy the base model's tokenizer files there"
-        )
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model, local_files_only=True, trust_remote_code=False
-        )
-    except (ValueError, OSError, KeyError) as error:
-        raise VicunaError(f"{model}: its tokenizer cannot be read ({error}); copy it again from the base") from None
-    return tokenizer
 
 
 def tokenize_files(

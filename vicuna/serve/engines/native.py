@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from vicuna.errors import VicunaError, require
+from vicuna.conversation import check_tokenizer, load_tokenizer
+from vicuna.errors import VicunaError
 from vicuna.files import sha256_file
 from vicuna.serve.engines.interface import EngineOptions, EngineRequest, EngineStep, FinishReason, model_directory
 from vicuna.serve.engines.llama import Batch, Chunk, Llama, read_config, weight_files
@@ -165,25 +166,14 @@ def load(options: EngineOptions) -> NativeEngine:
     context_size = options.max_context or min(limit, DEFAULT_CONTEXT)
     if context_size > limit:
         raise VicunaError(f"{directory}: context of {context_size} tokens is beyond the model's {limit}")
-    if not (directory / "tokenizer.json").exists() and not (directory / "tokenizer.model").exists():
-        raise VicunaError(
-            f"{directory} has no tokenizer (tokenizer.json or tokenizer.model); copy its base model's files there"
-        )
+    check_tokenizer(directory)
     with ThreadPoolExecutor(2) as pool:  # reading and hashing take their time beside the tokenizer and the weights
         fingerprint = pool.submit(_fingerprint, directory, name, device)
-        tokenizer = pool.submit(_load_tokenizer, directory)
+        tokenizer = pool.submit(load_tokenizer, directory)
         model = Llama(
             directory, num_slots=options.max_slots, context_size=context_size, dtype=DTYPES[name], device=device
         )
         return NativeEngine(model, tokenizer.result(), fingerprint.result(), options.max_slots)
-
-
-def _load_tokenizer(directory: Path) -> Any:
-    transformers = require("transformers", "serve")
-    try:
-        return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise VicunaError(f"{directory}: the tokenizer cannot be read ({error})") from None
 
 
 def _device(name: str | None) -> torch.device:
