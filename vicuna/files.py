@@ -171,7 +171,8 @@ def ensure_free_space(path: Path | str, size_bytes: int, what: str) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
-        need, have = size_bytes / 2**30, free / 2**30
+        unit, name = (2**30, "GiB") if size_bytes >= 2**30 else (2**20, "MiB")
         raise VicunaError(
-            f"{what} needs {need:.2f} GiB but {folder} has {have:.2f} GiB free; free some or choose another disk"
+            f"{what} needs {size_bytes / unit:.2f} {name} but {folder} has {free / unit:.2f} {name} free; "
+            "free some or choose another disk"
         )

@@ -1,13 +1,18 @@
-"""`python -m vicuna.train`: fine-tune a model on conversations. The story of a step is in `loop.py`."""
+"""`python -m vicuna.train`: fine-tune a model on conversations. The story of a step is in `loop.py`.
+
+torch and transformers take seconds to load, so they are imported when the flags are known to be good.
+"""
 
 import sys
-
-import transformers
+from typing import TYPE_CHECKING
 
 from vicuna import log
+from vicuna.errors import require
 from vicuna.options import command, parse
 from vicuna.train.config import TrainOptions
-from vicuna.train.loop import TrainResult, train
+
+if TYPE_CHECKING:
+    from vicuna.train.loop import TrainResult
 
 DESCRIPTION = "Fine-tune a LLaMA-architecture model on conversations; only the assistant's replies are learned."
 EPILOG = """examples:
@@ -19,7 +24,10 @@ EPILOG = """examples:
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, print where the model is and what it cost."""
     options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
-    transformers.utils.logging.set_verbosity_error()
+    require("torch", "train")
+    require("transformers", "train").utils.logging.set_verbosity_error()
+    from vicuna.train.loop import train
+
     result = train(options)
     if result.stopped_by:
         log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
@@ -28,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def summary(result: TrainResult) -> str:
+def summary(result: "TrainResult") -> str:
     """The result in a few lines."""
     find = result.train_log.find
     lines = [f"model: {result.model}"]

@@ -28,12 +28,13 @@ from vicuna.errors import VicunaError
 from vicuna.files import atomic_directory, atomic_file, ensure_free_space
 from vicuna.jsonl import read_json, write_json
 from vicuna.train.config import TrainOptions, influential_options
+from vicuna.train.metrics import LOG
 from vicuna.train.model import ConversationModel
 
 CHECKPOINTS = "checkpoints"
 RUN = "run.json"
 COMPLETE = "COMPLETE"
-OUTPUTS = (CHECKPOINTS, "model", "train_log.jsonl", "train_config.json", "loss.svg", RUN)
+OUTPUTS = (CHECKPOINTS, "model", LOG, "train_config.json", "loss.svg", RUN)
 """All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
 
 
@@ -41,22 +42,44 @@ class SaveError(Exception):
     """A checkpoint could not be written; the ones before it are untouched."""
 
 
+def check_output_directory(options: TrainOptions) -> None:
+    """See, before anything that takes long, that the output directory is new or holds a run.
+
+    Raises:
+        VicunaError: it is a file, it holds other files, or a run that must be neither resumed nor deleted.
+    """
+    directory = options.output_dir
+    if directory.exists() and not directory.is_dir():
+        raise VicunaError(f"--output-dir {directory} is a file; choose another name")
+    if not directory.is_dir() or not set(directory.iterdir()) - set(_leftovers(directory, OUTPUTS)):
+        return
+    if not (directory / RUN).is_file() or not _is_identity(read_json(directory / RUN)):
+        raise VicunaError(f"--output-dir {directory} is not empty and not a training run; choose another directory")
+    if options.overwrite_output_dir:
+        if options.model.resolve().is_relative_to(directory.resolve()):
+            raise VicunaError(f"--model {options.model} lies in --output-dir, which would be overwritten; move it")
+    elif options.resume == "never" and _has_outcome(directory):
+        raise VicunaError(
+            f"--output-dir {directory} already holds a run; choose another directory, --resume auto, or "
+            "--overwrite-output-dir"
+        )
+
+
 @contextmanager
 def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> Iterator[None]:
     """Hold the output directory, which is new or holds this very run, against any other process.
 
     Raises:
-        VicunaError: it is in use, it holds another run (the message says what differs), a run that must not be
-            resumed, or other files.
+        VicunaError: as `check_output_directory`; it is in use; it holds another run (the message says what differs).
     """
     directory = options.output_dir
-    if directory.exists() and not directory.is_dir():
-        raise VicunaError(f"--output-dir {directory} is a file; choose another name")
+    check_output_directory(options)
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _check_or_clear(options, identity)
+        check_output_directory(options)  # another process may just have left it
+        _begin_or_go_on(options, identity)
         yield
     except BlockingIOError:
         raise VicunaError(f"--output-dir {directory} is in use by another run; wait for it or choose another") from None
@@ -64,29 +87,31 @@ def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> I
         os.close(descriptor)
 
 
-def _check_or_clear(options: TrainOptions, identity: dict[str, Any]) -> None:
+def _begin_or_go_on(options: TrainOptions, identity: dict[str, Any]) -> None:
     directory = options.output_dir
-    _delete_leftovers(directory, OUTPUTS)
-    if any(directory.iterdir()):
-        if not (directory / RUN).is_file():
-            raise VicunaError(f"--output-dir {directory} is not empty and not a training run; choose another directory")
-        if options.overwrite_output_dir:
-            if options.model.resolve().is_relative_to(directory.resolve()):
-                raise VicunaError(f"--model {options.model} lies in --output-dir, which would be overwritten; move it")
-            for name in OUTPUTS:
-                _delete(directory / name)
-        elif options.resume == "never":
-            raise VicunaError(
-                f"--output-dir {directory} already holds a run; choose another directory, --resume auto, or "
-                "--overwrite-output-dir"
-            )
-        elif differences := _differences(read_json(directory / RUN), identity):
-            raise VicunaError(
-                f"--output-dir {directory} holds a run that differs: {'; '.join(differences)}; choose another "
-                "directory or --overwrite-output-dir"
-            )
+    for path in _leftovers(directory, OUTPUTS):
+        _delete(path)
+    if options.overwrite_output_dir:
+        for name in OUTPUTS:
+            _delete(directory / name)
+    if not _has_outcome(directory):
+        _delete(directory / RUN)  # a run that never took a step: nothing is lost
+    elif differences := _differences(read_json(directory / RUN), identity):
+        raise VicunaError(
+            f"--output-dir {directory} holds a run that differs: {'; '.join(differences)}; choose another "
+            "directory or --overwrite-output-dir"
+        )
     if not (directory / RUN).is_file():
         write_json(directory / RUN, identity)
+
+
+def _is_identity(value: Any) -> bool:
+    return isinstance(value, dict) and {"model", "data", "template"} <= value.keys()
+
+
+def _has_outcome(directory: Path) -> bool:
+    there = [path for path in (directory / CHECKPOINTS, directory / "model", directory / LOG) if path.exists()]
+    return any(path.is_dir() or path.stat().st_size for path in there)
 
 
 def run_identity(options: TrainOptions, *, model: str, data: str, template: str, bf16: bool) -> dict[str, Any]:
@@ -164,17 +189,16 @@ def _write_complete(directory: Path) -> None:
 
 def _delete_broken(directory: Path) -> None:
     """What a kill in the middle of a save, or of deleting an old checkpoint, left behind."""
-    _delete_leftovers(directory, ["step-*"])
+    for path in _leftovers(directory, ["step-*"]):
+        _delete(path)
     for path in directory.glob("step-*"):
         if not _is_whole(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _delete_leftovers(directory: Path, names: Iterable[str]) -> None:
+def _leftovers(directory: Path, names: Iterable[str]) -> list[Path]:
     """Temporary files and folders (see `vicuna.files`) of a process that was killed before it could rename them."""
-    for name in names:
-        for path in (*directory.glob(f".{name}.*.tmp"), *directory.glob(f".{name}.*.old")):
-            _delete(path)
+    return [path for name in names for end in ("tmp", "old") for path in directory.glob(f".{name}.*.{end}")]
 
 
 def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer) -> int:

@@ -92,7 +92,7 @@ def export_model(
             for path in (*(base / name for name in COPIED_FILES), *extra_files):
                 if path.is_file():
                     shutil.copyfile(path, temporary / path.name)
-            _write_stop_tokens(temporary / "generation_config.json", template, tokenizer)
+            _write_stop_tokens(temporary, template, tokenizer)
             save_template(template, temporary)
 
 
@@ -103,10 +103,23 @@ def _chunks(weight: torch.Tensor, tensor: Tensor) -> Iterable[bytes]:
         yield part.to("cpu", DTYPES[tensor.dtype]).contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _write_stop_tokens(path: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+def _write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let `generate` of other programs end a reply where this template ends it."""
-    config: dict[str, Any] = read_json(path) if path.is_file() else {}
+    config = read_generation_config(folder)
     ids = config.get("eos_token_id", tokenizer.eos_token_id)
     known = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
     if missing := stop_token_ids(template, tokenizer) - known:
-        write_json(path, {**config, "eos_token_id": sorted(known | missing)})
+        write_json(folder / "generation_config.json", {**config, "eos_token_id": sorted(known | missing)})
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """What `generation_config.json` says, if there is one.
+
+    Raises:
+        VicunaError: it is not a JSON object.
+    """
+    path = folder / "generation_config.json"
+    config = read_json(path) if path.is_file() else {}
+    if not isinstance(config, dict):
+        raise VicunaError(f"{path} holds a {type(config).__name__}, not a JSON object; copy it from the model again")
+    return config

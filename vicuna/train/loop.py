@@ -21,6 +21,7 @@ from vicuna import log, options
 from vicuna.errors import VicunaError
 from vicuna.train.checkpoint import (
     SaveError,
+    check_output_directory,
     checkpoint_path,
     claim_output_directory,
     load_checkpoint,
@@ -52,6 +53,7 @@ def train(config: TrainOptions) -> TrainResult:
     Raises:
         VicunaError: what the user can set right, in one line.
     """
+    check_output_directory(config)
     run = prepare(config)
     with claim_output_directory(config, run.identity):
         target = config.output_dir / "model"
@@ -74,9 +76,14 @@ def _train(run: Run, target: Path) -> TrainResult:
         trainer = Trainer(run, model, optimizer, stop)
         if not trainer.train():
             return TrainResult(trainer.log, stopped_by=stop.received)
-    trainer.log.draw()
-    extra_files = (config.output_dir / "train_config.json", trainer.log.path)
-    export_model(model, run.tokenizer, run.template, base=config.model, target=target, extra_files=extra_files)
+        stop.answer = "all steps are done; writing the model"
+        try:
+            trainer.log.draw()
+            extra_files = (config.output_dir / "train_config.json", trainer.log.path)
+            export_model(model, run.tokenizer, run.template, base=config.model, target=target, extra_files=extra_files)
+        except (OSError, VicunaError):
+            trainer.save()  # for the same command, when there is room again
+            raise
     return TrainResult(trainer.log, target)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from vicuna import log
+from vicuna.errors import describe
 from vicuna.files import atomic_file
 from vicuna.jsonl import Row, append_jsonl, write_jsonl
 from vicuna.page import line_chart
@@ -62,12 +64,22 @@ class TrainLog:
         self.chart_path = output_dir / CHART
         self.rows = [row for row in _whole_rows(self.path) if row["step"] <= step]
         self._window: list[StepRecord] = []
+        self._is_behind = False  # rows are missing on the disk
         write_jsonl(self.path, self.rows)
 
     def add(self, row: Row) -> None:
-        """Write one row to the disk."""
+        """Write one row to the disk; one that refuses does not end the run, and gets the row with the next."""
         self.rows.append(row)
-        append_jsonl(self.path, row)
+        try:
+            if self._is_behind:
+                write_jsonl(self.path, self.rows)
+            else:
+                append_jsonl(self.path, row)
+            self._is_behind = False
+        except OSError as error:
+            if not self._is_behind:
+                log.warning(f"{describe(error)} (the run goes on, its log waits)")
+            self._is_behind = True
 
     def add_step(self, record: StepRecord, *, is_due: bool) -> None:
         """Take note of a step; when a row is due, write one over the steps since the last."""
@@ -120,7 +132,8 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    rows = [json.loads(line) for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    return [row for row in rows if isinstance(row.get("step"), int)]
 
 
 def peak_memory_bytes(device: torch.device) -> int:

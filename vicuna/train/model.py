@@ -69,8 +69,9 @@ def read_config(path: Path) -> PretrainedConfig:
         raise VicunaError(f"--model {path} has no config.json; give a Hugging Face model directory")
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise VicunaError(f"{path / 'config.json'} cannot be read: {error}") from None
+    except Exception as error:  # transformers checks types too, with errors of its own
+        said = " ".join(str(error).split())[:200]
+        raise VicunaError(f"{path / 'config.json'} cannot be read ({said}); fetch the model again") from error
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")
@@ -98,9 +99,14 @@ def load_model(path: Path, device: torch.device) -> ConversationModel:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise VicunaError(f"{path}: its weights cannot be read ({error}); fetch the model again") from None
+    for name, found, wanted in sorted(report["mismatched_keys"]):
+        raise VicunaError(
+            f"{path}: {name} is {list(found)}, its config.json wants {list(wanted)}; fetch the model again"
+        )
     if missing := sorted(report["missing_keys"]):
         raise VicunaError(f"{path} lacks {len(missing)} weights, the first is {missing[0]}; fetch the model again")
     return ConversationModel(causal_lm.to(device))

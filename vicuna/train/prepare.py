@@ -10,15 +10,17 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from vicuna import log
-from vicuna.conversation import Template, get_template, load_template
+from vicuna.conversation import Template, get_template, load_template, load_tokenizer
 from vicuna.errors import UsageError, VicunaError
 from vicuna.train.checkpoint import run_identity
 from vicuna.train.config import DEFAULT_TEMPLATE, TrainOptions
 from vicuna.train.dataset import ConversationDataset
+from vicuna.train.export import read_generation_config
 from vicuna.train.model import model_fingerprint, read_config
 from vicuna.train.packing import Row, TrainingPlan, pack
 from vicuna.train.schedule import CosineSchedule, make_schedule
-from vicuna.train.tokenize import TokenizedConversations, load_tokenizer, tokenize_files
+from vicuna.train.tokenize import TokenizedConversations, tokenize_files
+from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.detect import refuse_delta
 
 
@@ -61,6 +63,9 @@ def prepare(options: TrainOptions) -> Run:
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
     config = read_config(options.model)
     refuse_delta(options.model)
+    with CheckpointReader(options.model):
+        pass  # the weights are there, and are what their headers say
+    read_generation_config(options.model)  # the result will hold it too
     tokenizer = load_tokenizer(options.model)
     template = choose_template(options)
     conversations = tokenize_files(options.data, template, tokenizer, max_length=options.max_length)

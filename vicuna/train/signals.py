@@ -1,6 +1,8 @@
-"""Stop signals become a question the loop asks once a step: SIGTERM from a scheduler, SIGINT from Ctrl-C.
+"""Stop signals become a question the loop asks once a step: SIGTERM from a scheduler, SIGINT from Ctrl-C, SIGHUP from
+a terminal that closes.
 
-Before: `__main__` installs it. After: `loop` finishes its step, saves a checkpoint and leaves with 128 + signal.
+Before: `__main__` installs it. After: `loop` finishes its step, saves a checkpoint and leaves with 128 + signal; when
+the steps are all done, it writes the model to its end.
 """
 
 import signal
@@ -11,16 +13,25 @@ from vicuna import log
 
 
 class StopSignal:
-    """Catches the first SIGTERM or SIGINT while its block runs; the second acts as if nobody had caught the first."""
+    """Catches the first stop signal while its block runs; the second acts as if nobody had caught the first.
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    A signal that the run was started to ignore (`nohup`) stays ignored.
+
+    Attributes:
+        received: the signal, once there was one.
+        answer: what is done about it; said when it comes.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.answer = "saving a checkpoint after this step"
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._earlier = {number: signal.signal(number, self._catch) for number in self.SIGNALS}
+        numbers = [number for number in self.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._earlier = {number: signal.signal(number, self._catch) for number in numbers}
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
@@ -29,7 +40,7 @@ class StopSignal:
     def _catch(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
-        log.info(f"{self.received.name}: saving a checkpoint after this step (once more: stop at once)")
+        log.info(f"{self.received.name}: {self.answer} (once more: stop at once)")
 
     def _restore(self) -> None:
         while self._earlier:

@@ -129,7 +129,9 @@ def read_shard(path: Path) -> Shard:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise VicunaError(f"{path} is damaged or not safetensors: {size} bytes cannot hold its header")
+                raise VicunaError(
+                    f"{path} is damaged or not safetensors: {size} bytes cannot hold its header; fetch it again"
+                )
             header = file.read(length)
     except (FileNotFoundError, IsADirectoryError):
         raise VicunaError(f"{path} is missing; fetch the checkpoint again") from None
