@@ -99,6 +99,72 @@ def test_budget_stops_before_it_is_passed(
     assert sum(row["usage"]["usd"] for row in read_jsonl(output)) == pytest.approx(20 * 10 * 1000 / 1e6)
 
 
+def test_money_promised_to_calls_in_flight_is_waited_for(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path
+) -> None:
+    price = ("--price-per-1m", "0", "1000", "--max-tokens", "100")  # at worst 0.20 dollars a call, in truth 0.005
+    output = tmp_path / "j.jsonl"
+    assert main(arguments(stub, questions, answers, output, *price, "--max-usd", "2.1", "--concurrency", "20")) == 0
+    assert len(stub.requests) == 20
+
+
+def test_what_a_server_without_usage_costs_is_kept(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = {"role": "assistant", "content": "[[A]]"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    stub.reply = lambda _request, _number: Answered(raw=json.dumps(body).encode())
+    output = tmp_path / "j.jsonl"
+    price = ("--price-per-1m", "0", "1000", "--max-tokens", "100", "--max-usd", "1.9")
+    assert main(arguments(stub, questions, answers, output, "--categories", "a", *price)) == 0
+    assert sum(row["usage"]["usd"] for row in read_jsonl(output)) == pytest.approx(10 * 100 * 1000 / 1e6)
+    assert main(arguments(stub, questions, answers, output, *price)) == 1, "1.00 is spent, 1.00 more is expected"
+    assert "above --max-usd 1.9" in capsys.readouterr().err and len(stub.requests) == 10
+
+
+def test_order_of_the_answer_files_makes_no_new_calls(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "j.jsonl"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    answers.write_text("".join(reversed(answers.read_text().splitlines(keepends=True))))
+    assert main(arguments(stub, questions, answers, output)) == 0
+    assert len(stub.requests) == 20
+
+
+def test_first_reply_is_kept_where_the_second_question_is_too_long(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path
+) -> None:
+    def reply(request: Request, _: int) -> Answered | str:
+        if len(request["messages"]) > 2:
+            return Answered(status=400, error={"message": "longer than the context of 4096 tokens"})
+        return "I cannot decide." if "Question 1?" in request["messages"][1]["content"] else "[[7]]"
+
+    stub.reply = reply
+    output = tmp_path / "j.jsonl"
+    for _ in range(2):
+        assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+        assert len(stub.requests) == 20 + 2, "paid once"
+    unread = [row for row in read_jsonl(output) if row["status"] == "unreadable"]
+    assert [row["judgment"] for row in unread] == ["I cannot decide."] * 2
+
+
+def test_reply_cut_by_a_filter_is_no_verdict(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
+    stub.reply = lambda _request, _number: Answered("Score: 8", finish_reason="content_filter")
+    output = tmp_path / "j.jsonl"
+    assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+    assert {row["status"] for row in read_jsonl(output)} == {"unreadable"}
+
+
+def test_row_that_lacks_only_its_line_end_is_kept(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
+    output = tmp_path / "j.jsonl"
+    assert main(arguments(stub, questions, answers, output, "--categories", "a")) == 0
+    output.write_bytes(output.read_bytes()[:-1])
+    assert main(arguments(stub, questions, answers, output)) == 0
+    assert len(stub.requests) == 20 == len(list(read_jsonl(output)))
+
+
 def test_after_kill_9_nothing_kept_is_paid_again(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
     concurrency, output = 4, tmp_path / "judgments.jsonl"
 

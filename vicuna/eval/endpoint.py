@@ -34,11 +34,12 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class EndpointError(VicunaError):
-    """A call that failed for good. `ends_run`: the next call would fail in the same way."""
+    """A call that failed for good. `ends_run`: the next call would fail in the same way. `is_refused`: this one would
+    fail again however often it is made, because of what it says (a conversation longer than the model takes)."""
 
-    def __init__(self, message: str, *, ends_run: bool = False) -> None:
+    def __init__(self, message: str, *, ends_run: bool = False, is_refused: bool = False) -> None:
         super().__init__(message)
-        self.ends_run = ends_run
+        self.ends_run, self.is_refused = ends_run, is_refused
 
 
 class SchemaRefused(Exception):
@@ -118,7 +119,7 @@ class Endpoint:
                     self.takes_schema = False
                     raise SchemaRefused from None
                 if limit_name != "max_tokens" or "max_completion_tokens" not in text:
-                    raise EndpointError(self._describe(error)) from None
+                    raise EndpointError(self._describe(error), is_refused=True) from None
                 self._limit_name = "max_completion_tokens"  # OpenAI's reasoning models know only the newer name
             except (self._openai.APIError, _MalformedReply) as error:
                 await self._sleep(self._delay(error, attempt))
@@ -161,7 +162,7 @@ class Endpoint:
         is_refused = status is not None and status < 500 and status not in RETRIED_STATUSES
         is_closed = status in (401, 403, 404) or getattr(error, "code", None) in FINAL_CODES
         if is_refused or is_closed:
-            raise EndpointError(self._describe(error), ends_run=is_closed) from None
+            raise EndpointError(self._describe(error), ends_run=is_closed, is_refused=not is_closed) from None
         if attempt >= (min(1, self.max_retries) if is_never_reached else self.max_retries):
             raise EndpointError(self._describe(error), ends_run=is_never_reached) from None
         asked = _retry_after(error)

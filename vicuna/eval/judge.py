@@ -19,7 +19,7 @@ from pathlib import Path
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.answer import check_positive, load_answers
-from vicuna.eval.endpoint import OPENAI_URL, Endpoint, Reply, SchemaRefused
+from vicuna.eval.endpoint import OPENAI_URL, Endpoint, EndpointError, Reply, SchemaRefused
 from vicuna.eval.ledger import Ledger, Row
 from vicuna.eval.plan import Budget, Call, plan_calls
 from vicuna.eval.prompts import Mode
@@ -29,6 +29,9 @@ from vicuna.eval.verdict import read_pair, read_score
 from vicuna.log import Progress, info, warning
 from vicuna.material import material
 from vicuna.options import option, parse
+
+# Finish reasons of a reply that does not end where the judge ended.
+CUT_SHORT = ("length", "content_filter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def judge_answers(options: JudgeOptions) -> None:
     endpoint = Endpoint(
         options.judge, options.base_url, timeout_seconds=options.timeout_seconds, max_retries=options.max_retries
     )
-    with Ledger(options.output, fields=("mode", "judge", "order", "repeat", "usage")) as ledger:
+    with Ledger(options.output, fields=("status", "mode", "judge", "order", "repeat", "usage")) as ledger:
         _refuse_mixture(calls, ledger)
         missing = [call for call in calls if call.key not in ledger.rows]
         budget.spent_usd = sum(_row_cost(row, budget) for row in ledger.rows.values())
@@ -102,8 +105,8 @@ def _budget(options: JudgeOptions) -> Budget:
         raise UsageError("--price-per-1m takes two prices in US dollars: for prompt tokens and for completion tokens")
     if options.max_usd is not None and not (options.price_per_1m and options.max_usd > 0):
         raise UsageError(f"--max-usd {options.max_usd:g} must be above 0 and needs --price-per-1m PROMPT COMPLETION")
-    prompt_price, completion_price = options.price_per_1m or (0.0, 0.0)
-    return Budget(options.max_usd, (prompt_price, completion_price) if options.price_per_1m else None)
+    price = (options.price_per_1m[0], options.price_per_1m[1]) if options.price_per_1m else None
+    return Budget(options.max_usd, price, options.max_tokens)
 
 
 def _refuse_mixture(calls: Sequence[Call], ledger: Ledger) -> None:
@@ -143,7 +146,8 @@ async def _judge_all(
 
         async def judge(call: Call) -> None:
             nonlocal num_unreadable
-            row = await _judge_one(call, endpoint, budget, options.max_tokens)
+            async with budget.reserve(call):
+                row = await _judge_one(call, endpoint, budget)
             await ledger.append(row)
             num_unreadable += row["status"] == "unreadable"
             progress.update(**({"unreadable": num_unreadable} if num_unreadable else {}))
@@ -155,37 +159,44 @@ async def _judge_all(
     return outcome
 
 
-async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget, max_tokens: int) -> Row:
+async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> Row:
     """Ask, read, ask once more if need be: the row to keep."""
     read = read_pair if call.mode == "pair" else read_score
     dialogue = call.messages(structured=endpoint.takes_schema)
     replies: list[Reply] = []
-    while True:
+    verdict: str | float | None = None
+    cost = 0.0
+    while verdict is None and len(replies) < 2:
+        schema = call.prompt.schema if endpoint.takes_schema else None
         try:
-            reply = await _ask(dialogue, call, endpoint, budget, max_tokens)
+            reply = await endpoint.chat(
+                dialogue, max_tokens=budget.max_tokens, temperature=call.temperature, schema=schema
+            )
         except SchemaRefused:
             dialogue = call.messages(structured=False)
             continue
+        except EndpointError as error:
+            if replies and error.is_refused:
+                break  # with the first reply in it, the conversation is too long for the judge
+            raise
         replies.append(reply)
-        # A reply that the token limit ended may end inside a number: "8" of "8.5".
-        verdict = None if reply.finish_reason == "length" else read(reply.text)
-        if verdict is not None or len(replies) == 2:
-            return _row(call, dialogue, replies, verdict, budget)
-        dialogue = _ask_again(call, endpoint, reply)
+        paid = _cost(reply, call, budget)
+        budget.spent_usd += paid
+        cost += paid
+        # A reply that was cut short may end inside a number: "8" of "8.5".
+        verdict = None if reply.finish_reason in CUT_SHORT else read(reply.text)
+        if verdict is None:
+            dialogue = _ask_again(call, endpoint, reply)
+    row = _row(call, dialogue, replies, verdict)
+    if budget.price_per_1m:
+        row["usage"]["usd"] = cost
+    return row
 
 
-async def _ask(dialogue: Sequence[Message], call: Call, endpoint: Endpoint, budget: Budget, max_tokens: int) -> Reply:
-    reserved = budget.reserve(call, max_tokens)
-    cost = 0.0
-    try:
-        schema = call.prompt.schema if endpoint.takes_schema else None
-        reply = await endpoint.chat(dialogue, max_tokens=max_tokens, temperature=call.temperature, schema=schema)
-        # A server that reports no usage is charged the estimate and the worst case.
-        prompt_tokens = call.estimated_prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-        cost = budget.cost(prompt_tokens, max_tokens if reply.completion_tokens is None else reply.completion_tokens)
-        return reply
-    finally:
-        budget.settle(reserved, cost)
+def _cost(reply: Reply, call: Call, budget: Budget) -> float:
+    """What a reply cost, in US dollars; the estimate and the worst case where the server does not count tokens."""
+    prompt_tokens = call.estimated_prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
+    return budget.cost(prompt_tokens, budget.max_tokens if reply.completion_tokens is None else reply.completion_tokens)
 
 
 def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
@@ -198,9 +209,7 @@ def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
     return [*dialogue, Message(role="assistant", content=unread.text), Message(role="user", content=again)]
 
 
-def _row(
-    call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None, budget: Budget
-) -> Row:
+def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None) -> Row:
     prompt_text, judgment = dialogue[1].content, replies[-1].text
     prompt_tokens = _total(reply.prompt_tokens for reply in replies)
     completion_tokens = _total(reply.completion_tokens for reply in replies)
@@ -221,8 +230,6 @@ def _row(
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
         "tstamp": time.time(),
     }
-    if budget.price_per_1m and prompt_tokens is not None and completion_tokens is not None:
-        row["usage"]["usd"] = budget.cost(prompt_tokens, completion_tokens)
     if len(replies) > 1:
         row["first_reply"] = replies[0].text
     if call.mode == "single":
@@ -246,7 +253,10 @@ def _total(counts: Iterable[int | None]) -> int | None:
 
 
 def _row_cost(row: Row, budget: Budget) -> float:
+    """What a kept row cost: as recorded, or at today's price."""
     usage = row["usage"]
+    if "usd" in usage:
+        return float(usage["usd"])
     return budget.cost(usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0)
 
 

@@ -6,6 +6,7 @@ kill cut short is taken off when the file is opened, and one run at a time may w
 
 import asyncio
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -74,8 +75,12 @@ class Ledger:
 
     def _cut_torn_line(self) -> None:
         content = self.path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            whole = content.rfind(b"\n") + 1
+        if not content or content.endswith(b"\n"):
+            return
+        whole = content.rfind(b"\n") + 1
+        try:
+            json.loads(content[whole:])  # only the line's end is missing: its row was paid for, so it stays
+        except ValueError:
             warning(f"{self.path}: a crash cut the last line short; its {len(content) - whole} bytes are dropped")
             os.ftruncate(self._descriptor, whole)
             os.fsync(self._descriptor)

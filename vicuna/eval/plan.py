@@ -5,8 +5,10 @@ answers, judge, prompt, order, repeat), so what is already in the output need no
 is never taken for the same.
 """
 
+import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +24,8 @@ from vicuna.log import info, warning
 BYTES_PER_TOKEN = 3
 # What a judge usually writes before its verdict; the estimate uses it, the budget reserves `max_tokens`.
 USUAL_REPLY_TOKENS = 300
+# The request for a readable verdict, if the first reply has none.
+ASK_AGAIN_TOKENS = 150
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def plan_calls(
     """Every call of a run: for each question, model (or pair of models), order and repeat.
 
     Only questions that all the models answered are judged, so that the models are compared on the same ones. A
-    question with a reference gets the prompt that shows it.
+    question with a reference gets the prompt that shows it. The models of a pair stand in the order of their names,
+    so that the order of the answer files makes no new calls.
 
     Raises:
         VicunaError: fewer models than the mode needs, no question answered by all, an answer to another wording.
@@ -102,7 +107,7 @@ def plan_calls(
     prompts = {has: shipped_prompt(mode, uses_reference=has) for has in (False, True)}
     calls = []
     for question in shared:
-        given = [of_model[question.question_id] for of_model in answers.values()]
+        given = [answers[model][question.question_id] for model in sorted(answers)]
         prompt = prompts[question.reference is not None]
         for group in itertools.combinations(given, 2 if mode == "pair" else 1):
             for repeat in range(repeats):
@@ -134,16 +139,19 @@ def _answered_by_all(
 
 
 class Budget:
-    """Money spent and promised in one output file. A call reserves its worst case before it is made.
+    """Money spent and promised in one output file. A call sets its worst case aside before it is made.
 
     Args:
         max_usd: the most the whole file may cost, or None.
         price_per_1m: US dollars for a million prompt tokens and a million completion tokens.
+        max_tokens: longest reply.
     """
 
-    def __init__(self, max_usd: float | None, price_per_1m: tuple[float, float] | None) -> None:
-        self.max_usd, self.price_per_1m = max_usd, price_per_1m
+    def __init__(self, max_usd: float | None, price_per_1m: tuple[float, float] | None, max_tokens: int) -> None:
+        self.max_usd, self.price_per_1m, self.max_tokens = max_usd, price_per_1m, max_tokens
         self.spent_usd = self._reserved_usd = 0.0
+        self._num_reserved = 0
+        self._released = asyncio.Event()
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars; 0 where no price was given."""
@@ -152,24 +160,32 @@ class Budget:
 
     def estimate(self, calls: Sequence[Call]) -> float:
         """What the calls are expected to cost, in US dollars."""
-        return sum(self.cost(call.estimated_prompt_tokens, USUAL_REPLY_TOKENS) for call in calls)
+        reply_tokens = min(USUAL_REPLY_TOKENS, self.max_tokens)
+        return sum(self.cost(call.estimated_prompt_tokens, reply_tokens) for call in calls)
 
-    def reserve(self, call: Call, max_tokens: int) -> float:
-        """Set aside the worst case of one attempt.
+    @asynccontextmanager
+    async def reserve(self, call: Call) -> AsyncIterator[None]:
+        """Set aside what the call costs at worst, which is two long replies; what it does cost is added to `spent_usd`
+        meanwhile. Where the money left is promised to other calls, wait for these to end.
 
         Raises:
             OutOfBudget: it is more than is left.
         """
-        worst = self.cost(call.estimated_prompt_tokens, max_tokens)
-        if self.max_usd is not None and self.spent_usd + self._reserved_usd + worst > self.max_usd:
-            raise OutOfBudget(
-                f"{self.spent_usd:.4f} dollars are spent and the next call could pass --max-usd {self.max_usd:g}; "
-                "raise it"
-            )
+        second_prompt_tokens = call.estimated_prompt_tokens + self.max_tokens + ASK_AGAIN_TOKENS
+        worst = self.cost(call.estimated_prompt_tokens + second_prompt_tokens, 2 * self.max_tokens)
+        while self.max_usd is not None and self.spent_usd + self._reserved_usd + worst > self.max_usd:
+            if not self._num_reserved:
+                raise OutOfBudget(
+                    f"{self.spent_usd:.4f} dollars are spent and the next call could pass --max-usd "
+                    f"{self.max_usd:g}; raise it"
+                )
+            self._released.clear()
+            await self._released.wait()
+        self._num_reserved += 1
         self._reserved_usd += worst
-        return worst
-
-    def settle(self, reserved: float, spent: float) -> None:
-        """Replace a reservation by what the call did cost."""
-        self._reserved_usd -= reserved
-        self.spent_usd += spent
+        try:
+            yield
+        finally:
+            self._num_reserved -= 1
+            self._reserved_usd = self._reserved_usd - worst if self._num_reserved else 0.0
+            self._released.set()
