@@ -38,7 +38,7 @@ def row(question_id: int, order: int, winner: str | None, models: tuple[str, str
 def report(tmp_path: Path, rows: list[Row], *more: str) -> tuple[dict[str, Any], str]:
     write_jsonl(tmp_path / "j.jsonl", rows)
     files = ["--output", str(tmp_path / "r.html"), "--json", str(tmp_path / "r.json")]
-    assert main(["report", "--judgments", str(tmp_path / "j.jsonl"), *files, *more]) == 0
+    assert main(["report", *files, "--judgments", str(tmp_path / "j.jsonl"), *more]) == 0
     return json.loads((tmp_path / "r.json").read_text()), (tmp_path / "r.html").read_text()
 
 
@@ -120,7 +120,6 @@ def test_mt_bench_judgments_are_read(tmp_path: Path) -> None:
         ([{"question_id": 1}], "judgment 1: not a judgment"),
         ([row(1, 1, "model_1"), row(1, 1, "tie")], "the second by j of question 1"),
         ([row(1, 1, "model_3")], "g1_winner is 'model_3'"),
-        ([row(1, 1, None)], "no question has a verdict"),
         ([row(1, 1, "tie", turn=2)], "turn 2"),
     ],
 )
@@ -161,6 +160,96 @@ def test_rule_judge_to_page(mode: str, tmp_path: Path, capsys: pytest.CaptureFix
     answers.write_text(answers.read_text().replace("quick", "slow"))
     assert main(["report", "--judgments", str(judgments), *more]) == 1
     assert "is another one in --answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["pair", "single"])
+def test_a_page_is_written_where_no_verdict_can_be_read(
+    mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(n, order, None) for n in range(8) for order in (1, 2)]
+    if mode == "single":
+        base = {"judge": ["j", "s"], "judgment": "I cannot.", "score": None}
+        rows = [{**base, "question_id": n, "model": model} for n in range(8) for model in ("m1", "m2")]
+    found, page = report(tmp_path, rows)
+    assert found["unscored"] == {"unreadable_judgments": 16, "incomplete_questions": 8 if mode == "pair" else 16}
+    assert found["findings"][0].startswith("Nothing is scored: 16 of 16 verdicts cannot be read")
+    assert found["findings"][0] in page and ">16</td>" in page and page.count("<details>") >= 8
+    assert all(one["mean"] is None for one in found["models"].values()) and found["categories"].keys()
+    assert "one order only" not in page
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "Nothing is scored" in said.err and "r.html" in said.out
+
+
+def test_a_pair_named_in_both_ways_is_one_pair(tmp_path: Path) -> None:
+    rows = [row(n, 1, "model_1") for n in range(6)]  # m1 stands first and wins
+    rows += [row(n, 1, "model_1", ("m2", "m1")) for n in range(6)]  # m2 stands first and wins
+    found, _ = report(tmp_path, rows)
+    assert len(found["differences"]) == 1 and found["position"]["always_first"] == 6
+    assert found["models"]["m1"]["ties"] == 6 and found["models"]["m1"]["num_questions"] == 6
+
+
+def test_a_question_that_one_judge_did_not_score_is_left_out(tmp_path: Path) -> None:
+    def score(question_id: int, model: str, judge: str) -> Row:
+        value = None if (question_id, model, judge) == (0, "m1", "harsh") else 2 if judge == "harsh" else 8
+        base = {"question_id": question_id, "model": model, "judge": [judge, "s"], "judgment": "x"}
+        return {**base, "score": value}
+
+    judges = ("harsh", "mild")
+    found, _ = report(
+        tmp_path, [score(n, model, judge) for n in range(8) for model in ("m1", "m2") for judge in judges]
+    )
+    assert found["models"]["m1"]["mean"] == found["models"]["m2"]["mean"] == 5.0, "not 5.4 for want of the harsh judge"
+    assert found["models"]["m1"]["num_questions"] == 7 and found["unscored"]["incomplete_questions"] == 1
+
+
+def test_a_question_without_one_of_the_opponents_is_left_out(tmp_path: Path) -> None:
+    pairs = [(("a", "b"), "tie"), (("a", "strong"), "model_2"), (("b", "strong"), "model_2")]
+    rows = [row(n, order, winner, pair) for n in range(12) for pair, winner in pairs for order in (1, 2)]
+    for one in rows[:36]:
+        if (one["model_1"], one["model_2"]) == ("a", "strong"):
+            one["g1_winner" if one["order"] == 1 else "g2_winner"] = None
+    found, page = report(tmp_path, rows)
+    assert found["models"]["a"]["mean"] == found["models"]["b"]["mean"] == 0.25
+    assert found["models"]["a"]["num_questions"] == 6 and "strong" in page
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    rows = [row(n, 1, "tie") for n in range(6)] + [row(n, 1, None, ("m1", "m3"), category="odd") for n in range(9, 12)]
+    found, page = report(tmp_path, rows)
+    assert found["findings"][1] == "m1 and m3: no question has the verdicts to compare them."
+    assert found["categories"]["odd"] == {} and "odd" in page
+
+
+def test_one_model_alone_has_a_finding(tmp_path: Path) -> None:
+    base = {"model": "m", "judge": ["j", "s"], "judgment": "x"}
+    found, _ = report(tmp_path, [{**base, "question_id": n, "score": 6 + n % 2} for n in range(10)])
+    assert found["findings"][0].startswith("The judge gives m 6.50 of 10 (interval 6.")
+
+
+def test_an_answer_that_is_not_recorded_is_not_the_shorter_one(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    write_jsonl(answers, [{"question_id": n, "model_id": "m1", "text": "many words here"} for n in range(8)])
+    found, _ = report(tmp_path, [row(n, 1, "model_1") for n in range(8)], "--answers", str(answers))
+    assert found["longer_answer_wins"] is None and found["models"]["m1"]["mean_words"] == 3
+
+
+def test_files_of_one_name_are_both_named(tmp_path: Path) -> None:
+    other = tmp_path / "other" / "j.jsonl"
+    write_jsonl(other, [row(9, 1, "tie")])
+    found, _ = report(tmp_path, [row(1, 1, "tie")], str(other))
+    assert len(found["hashes"]["judgment_files"]) == 2 and found["num_judgments"] == 2
+
+
+@pytest.mark.parametrize("flags", [("--output", "j.jsonl"), ("--output", "r", "--json", "./r")])
+def test_what_was_paid_for_is_not_overwritten(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "j.jsonl", [row(1, 1, "tie")])
+    before = (tmp_path / "j.jsonl").read_bytes()
+    assert main(["report", "--judgments", str(tmp_path / "j.jsonl"), *flags]) == 2
+    assert "name another file" in capsys.readouterr().err
+    assert (tmp_path / "j.jsonl").read_bytes() == before
 
 
 def test_load_judgments_gives_both_orders(tmp_path: Path) -> None:

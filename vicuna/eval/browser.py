@@ -70,7 +70,7 @@ def verdict_words(one: Judgment) -> str:
 
 def _verdict(one: Judgment) -> str:
     first = one.models[0] if one.order == 1 else one.models[-1]
-    place = f"{one.models[0]}" if one.mode == "single" else f"A is {first}"
+    place = one.models[0] if one.mode == "single" else f"A is {first}"
     repeat = f", repeat {one.repeat + 1}" if one.repeat else ""
     head = f"<strong>{html.escape(verdict_words(one))}</strong> <span class=faint>{html.escape(one.judge)}, "
     return f"<p>{head}{html.escape(place)}{repeat}</span></p>{_pre(explanation(one.reply))}"

@@ -4,7 +4,8 @@ Before: `score`. After: `report`, which writes them to `--json` and makes its pa
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +26,7 @@ def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> 
         "judges": sorted({one.judge for one in judgments}),
         "num_questions": len(results.categories),
         "num_judgments": len(judgments),
-        "findings": [_finding(pair, found, results.mode) for pair, found in results.differences.items()],
+        "findings": _findings(results),
         "models": {model: _model_figures(model, results, texts) for model in results.models},
         "categories": {
             category: {model: _plain(found) for model, found in of.items()}
@@ -69,7 +70,7 @@ def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[Que
         "num_cut_answers": len(cut),
     }
     if results.mode == "single":
-        return {**found, "total": sum(points.values())}
+        return {**found, "total": sum(points.values()) if points else None}
     outcomes = Counter(
         "wins" if mine > 0.5 else "losses" if mine < 0.5 else "ties"
         for pair, of in results.outcomes.items()
@@ -79,12 +80,40 @@ def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[Que
     return {**found, "wins": outcomes["wins"], "ties": outcomes["ties"], "losses": outcomes["losses"]}
 
 
+def _findings(results: Results) -> list[str]:
+    """What the evaluation shows, a sentence for each comparison; never empty."""
+    if not results.overall:
+        unreadable = sum(one.points is None for one in results.judgments)
+        return [
+            f"Nothing is scored: {unreadable} of {len(results.judgments)} verdicts cannot be read, so no question has "
+            "all the verdicts that it needs."
+        ]
+    if len(results.models) == 1:
+        (model,) = results.models
+        one = results.overall[model]
+        interval = "" if one.low is None else f" (interval {one.low:.2f} to {one.high:.2f})"
+        return [f"The judge gives {model} {one.mean:.2f} of 10{interval} {_over(one.num_questions)}."]
+    judged: Iterable[tuple[str, ...]] = combinations(results.models, 2)
+    if results.mode == "pair":
+        judged = dict.fromkeys(one.models for one in results.judgments)
+    known = [set(pair) for pair in results.differences]
+    return [
+        *(_finding(pair, found, results.mode) for pair, found in results.differences.items()),
+        *(f"{a} and {b}: no question has the verdicts to compare them." for a, b in judged if {a, b} not in known),
+    ]
+
+
+def _over(num_questions: int) -> str:
+    return f"over {num_questions} question{'' if num_questions == 1 else 's'}"
+
+
 def _finding(pair: tuple[str, str], difference: Difference, mode: str) -> str:
     """What a comparison shows, in a sentence; in pair mode the difference is told as the share of the points."""
     found, models = difference.estimate, pair
-    asked = f"over {found.num_questions} question{'' if found.num_questions == 1 else 's'}"
     if found.low is None or found.high is None:
-        return f"{pair[0]} and {pair[1]}: {found.num_questions} questions are too few to compare them."
+        asked = "1 question is" if found.num_questions == 1 else f"{found.num_questions} questions are"
+        return f"{pair[0]} and {pair[1]}: {asked} too few to compare them."
+    asked = _over(found.num_questions)
     mean, low, high = found.mean, found.low, found.high
     if mean < 0:
         models, mean, low, high = (pair[1], pair[0]), -mean, -high, -low
@@ -124,6 +153,7 @@ def _position_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
         if one.points is not None
     )
     return {
+        "num_orders": len({one.order for one in judgments}),
         "num_in_both_orders": total,
         "consistent": counts["consistent"],
         "always_first": counts["first"],
@@ -139,8 +169,9 @@ def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]
     won = []
     for (first, second), of in results.outcomes.items():
         for question_id, points in of.items():
-            sizes = [len(texts.get(model, {}).get(question_id, "").split()) for model in (first, second)]
-            if points != 0.5 and sizes[0] != sizes[1]:
+            both = [texts.get(model, {}).get(question_id) for model in (first, second)]
+            sizes = [len(text.split()) for text in both if text is not None]
+            if points != 0.5 and len(sizes) == 2 and sizes[0] != sizes[1]:
                 won.append((points > 0.5) == (sizes[0] > sizes[1]))
     return {"share": fmean(won), "num_questions": len(won)} if won else None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import VicunaError
+from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.answer import Answer, load_answers
 from vicuna.eval.browser import answer_texts, question_block
 from vicuna.eval.figures import figures
@@ -19,6 +19,7 @@ from vicuna.eval.score import Results, load_judgments, summarize
 from vicuna.eval.stats import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES
 from vicuna.files import sha256_file
 from vicuna.jsonl import write_json
+from vicuna.log import warning
 from vicuna.options import option, parse
 from vicuna.page import Page, radar_chart
 
@@ -36,20 +37,35 @@ class ReportOptions:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the page and print the figures that matter most."""
+    """Write the page and print the figures that matter most; 0 when it is written, scored or not."""
     description = "Turn judgments into estimates with intervals, on one page that needs nothing else."
     options = parse(ReportOptions, argv, prog="python -m vicuna.eval report", description=description)
+    _refuse_overwriting(options)
     results = summarize(load_judgments(options.judgments))
     answers = load_answers(options.answers)
     texts = answer_texts(results.judgments, answers)
     check_answers(answers, texts)
     found = figures(results, texts)
-    found["hashes"]["judgment_files"] = {path.name: sha256_file(path) for path in options.judgments}
+    names = [path.name for path in options.judgments]
+    found["hashes"]["judgment_files"] = {
+        path.name if names.count(path.name) == 1 else str(path): sha256_file(path) for path in options.judgments
+    }
     build_page(results, found, texts).write(options.output)
     if options.json is not None:
         write_json(options.json, found)
+    if not results.overall:
+        warning(found["findings"][0])
     print("\n".join([*found["findings"], f"report: {options.output}"]))
     return 0
+
+
+def _refuse_overwriting(options: ReportOptions) -> None:
+    taken = {path.resolve() for path in (*options.judgments, *options.answers)}
+    for path in (options.output, options.json):
+        if path is not None and path.resolve() in taken:
+            raise UsageError(f"{path}: is used for something else in the same command; name another file")
+        if path is not None:
+            taken.add(path.resolve())
 
 
 def check_answers(
@@ -103,7 +119,13 @@ def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
     own = ["wins", "ties", "losses"] if results.mode == "pair" else ["total"]
     headers = ["model", "points" if results.mode == "pair" else "score", f"{LEVEL:.0%} interval", "questions", *own]
     rows = [
-        [name, *_cells(one, results.mode), one["num_questions"], *(one[key] for key in own), *_length_cells(one)]
+        [
+            name,
+            *_cells(one, results.mode),
+            one["num_questions"],
+            *("-" if one[key] is None else one[key] for key in own),
+            *_length_cells(one),
+        ]
         for name, one in models.items()
     ]
     page.add_table([*headers, "words per answer", "cut answers"], rows, numeric=range(1, len(headers) + 2))
@@ -134,9 +156,9 @@ def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
         headers = ["pair", "difference", "interval", "distinguishable", "smallest detectable"]
         page.add_table(headers, rows, numeric=(1, 2, 4))
         page.add_paragraph("The intervals share the 5% of error among the pairs (Bonferroni).", faint=True)
-    if found["win_matrix"]:
+    matrix: Mapping[str, Mapping[str, float]] = found["win_matrix"]
+    if any(matrix.values()):
         page.add_heading("Win matrix", 3)
-        matrix: Mapping[str, Mapping[str, float]] = found["win_matrix"]
         cells = [
             [row, *(f"{matrix[row][column]:.0%}" if column in matrix[row] else "" for column in results.models)]
             for row in results.models
@@ -179,8 +201,10 @@ def _add_bias(page: Page, found: Mapping[str, Any]) -> None:
             [word, position[name], f"{position[name] / total:.0%}"] for word, name in zip(words, names, strict=True)
         ]
         page.add_table(["in both orders the judge chose", "times", "share"], rows, numeric=(1, 2))
-    else:
+    elif position["num_orders"] == 1:
         page.add_paragraph("Each pair was shown in one order only, so a preference for a place would go unseen.")
+    else:
+        page.add_paragraph("No pair has a readable verdict in both orders, so a preference for a place goes unseen.")
     text = f"Of all readable verdicts {verdicts['first']} name the first place, {verdicts['second']} the second, "
     text += f"{verdicts['tie']} are ties."
     if longer:
@@ -196,12 +220,18 @@ def _add_record(page: Page, found: Mapping[str, Any]) -> None:
     tokens = f"{usage['prompt_tokens']:,} prompt, {usage['completion_tokens']:,} completion"
     if usage["num_without_usage"]:
         tokens += f" ({usage['num_without_usage']} judgments without figures)"
+    cost = "not known, some judgments being without a price" if usage["usd"] is None else f"${usage['usd']:.4f}"
+    if usage["usd"] is not None and usage["num_without_usage"]:
+        cost += " (in part at most, the server not counting tokens)"
     rows = [
         ["unreadable judgments (kept, not scored)", unscored["unreadable_judgments"]],
-        ["questions left out, an order being unreadable or missing", unscored["incomplete_questions"]],
+        [
+            "questions of a pair or model left out, a verdict being unreadable or missing",
+            unscored["incomplete_questions"],
+        ],
         ["judgments asked for a second time", usage["num_asked_again"]],
         ["judge's tokens", tokens],
-        ["judge's cost", "no price given" if usage["usd"] is None else f"${usage['usd']:.4f}"],
+        ["judge's cost", cost],
         ["judge prompts (name, hash)", "; ".join(hashes["prompts"])],
         ["questions (hash)", hashes["questions"] or "not recorded"],
         ["answers (hash)", hashes["answers"] or "not recorded"],

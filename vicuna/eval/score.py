@@ -3,13 +3,16 @@
 After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
 Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
 averaged, then the two orders, then the judges. So a judge that always prefers the first place adds nothing but ties
-(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4). Where an order was asked for
-and cannot be read, the other would carry the bias of its place: such a question is left out and counted.
+(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
+
+No question counts by halves. Where an order was asked for and cannot be read, the other would carry the bias of its
+place; without one of the judges a score would show the other's severity; without one of its opponents a model's points
+would show who is left. Such a question is left out there, and what is left out for want of a verdict is counted.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -44,6 +47,11 @@ class Judgment:
     prompt: str
     row: Mapping[str, Any]
 
+    def turned(self) -> "Judgment":
+        """The same judgment of a pair with its models named in the other order."""
+        points = None if self.points is None else 1 - self.points
+        return replace(self, models=self.models[::-1], order=3 - self.order, points=points)
+
     def answer_text(self, model: str) -> str | None:
         """The answer that the judge saw, or None if the row does not hold it."""
         if self.mode == "single":
@@ -59,6 +67,8 @@ class Results:
     Attributes:
         values: model -> question -> its points there (pair mode: the mean over its opponents).
         outcomes: pair -> question -> points of the pair's first model; empty in single mode.
+        differences: by pair; only pairs that have a question in common.
+        num_incomplete: questions of a pair or model left out because a verdict is unreadable or missing.
     """
 
     mode: Literal["pair", "single"]
@@ -80,9 +90,13 @@ def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
         VicunaError: a missing file, a row of another shape, files of both modes, a judgment held twice.
     """
     judgments: dict[tuple[object, ...], Judgment] = {}
+    pairs: set[tuple[str, ...]] = set()
     for path in paths:
         for number, row in enumerate(read_jsonl(path), 1):
-            for one in _read_row(row, f"{path}: judgment {number}"):
+            for read in _read_row(row, f"{path}: judgment {number}"):
+                # One pair, in whichever order a file names it; else it would be compared twice.
+                one = read.turned() if read.mode == "pair" and read.models[::-1] in pairs else read
+                pairs.add(one.models)
                 slot = (one.question_id, one.models, one.judge, one.order, one.repeat)
                 if slot in judgments:
                     raise VicunaError(
@@ -99,11 +113,7 @@ def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
 
 
 def summarize(judgments: Sequence[Judgment]) -> Results:
-    """The figures of some judgments of one mode.
-
-    Raises:
-        VicunaError: no question has a readable verdict.
-    """
+    """The figures of some judgments of one mode; a model without a readable verdict has none."""
     mode = judgments[0].mode
     models = list(dict.fromkeys(model for one in judgments for model in one.models))
     in_order = sorted(judgments, key=lambda one: (isinstance(one.question_id, str), one.question_id))
@@ -123,14 +133,12 @@ def summarize(judgments: Sequence[Judgment]) -> Results:
             for a, b in combinations(models, 2)
         }
     gaps = {pair: gap for pair, gap in gaps.items() if gap}
-    if not any(values.values()):
-        raise VicunaError("no question has a verdict that can be read, so there is nothing to report")
     width = (bounds[1] - bounds[0]) if mode == "single" else 1.0
-    by_category: dict[str, dict[str, Estimate]] = defaultdict(dict)
-    for category in dict.fromkeys(categories.values()):
+    by_category: dict[str, dict[str, Estimate]] = {category: {} for category in categories.values()}
+    for category, estimates in by_category.items():
         for model, of in values.items():
             if found := [value for question_id, value in of.items() if categories[question_id] == category]:
-                by_category[category][model] = estimate_mean(found, bounds=bounds)
+                estimates[model] = estimate_mean(found, bounds=bounds)
     return Results(
         mode=mode,
         judgments=in_order,
@@ -140,7 +148,7 @@ def summarize(judgments: Sequence[Judgment]) -> Results:
         outcomes=outcomes,
         num_incomplete=num_incomplete,
         overall={model: estimate_mean(list(of.values()), bounds=bounds) for model, of in values.items() if of},
-        by_category=dict(by_category),
+        by_category=by_category,
         differences={
             pair: estimate_difference(gap, bounds=(-width, width), num_comparisons=len(gaps))
             for pair, gap in gaps.items()
@@ -173,36 +181,35 @@ def position_counts(judgments: Iterable[Judgment]) -> Counter[str]:
 def _points_by_question(
     judgments: Sequence[Judgment],
 ) -> tuple[dict[tuple[str, ...], dict[QuestionId, float]], int]:
-    """Models -> question -> points of the first of them; and how many such places have an order without a verdict."""
-    orders = {(one.models, one.judge): set[int]() for one in judgments}
-    found: dict[tuple[tuple[str, ...], QuestionId], dict[str, dict[int, list[float]]]] = {}
+    """Models -> question -> points of the first of them; and how many such places lack a verdict that others have."""
+    needed: dict[tuple[str, ...], set[tuple[str, int]]] = defaultdict(set)
+    found: dict[tuple[tuple[str, ...], QuestionId], dict[tuple[str, int], list[float]]] = defaultdict(dict)
     for one in judgments:
-        orders[one.models, one.judge].add(one.order)
-        of_judge = found.setdefault((one.models, one.question_id), {}).setdefault(one.judge, {})
-        of_order = of_judge.setdefault(one.order, [])
+        # Scores of different models are compared, so they must be by the same judges.
+        needed[one.models if one.mode == "pair" else ()].add((one.judge, one.order))
+        read = found[one.models, one.question_id].setdefault((one.judge, one.order), [])
         if one.points is not None:
-            of_order.append(one.points)
+            read.append(one.points)
     points: dict[tuple[str, ...], dict[QuestionId, float]] = defaultdict(dict)
-    num_incomplete = 0
-    for (models, question_id), by_judge in found.items():
-        means = [
-            fmean(fmean(by_order[order]) for order in by_order)
-            for judge, by_order in by_judge.items()
-            if by_order.keys() == orders[models, judge] and all(by_order.values())
-        ]
-        num_incomplete += len(by_judge) - len(means)
-        if means:
-            points[models][question_id] = fmean(means)
-    return dict(points), num_incomplete
+    for (models, question_id), verdicts in found.items():
+        wanted = needed.get(models, needed.get((), set()))
+        if all(verdicts.get(place) for place in wanted):
+            by_judge: dict[str, list[float]] = defaultdict(list)
+            for (judge, _), read in verdicts.items():
+                by_judge[judge].append(fmean(read))
+            points[models][question_id] = fmean(map(fmean, by_judge.values()))
+    return dict(points), len(found) - sum(map(len, points.values()))
 
 
 def _mean_over_opponents(model: str, outcomes: Mapping[Pair, Mapping[QuestionId, float]]) -> dict[QuestionId, float]:
-    found: dict[QuestionId, list[float]] = defaultdict(list)
-    for pair, of in outcomes.items():
-        if model in pair:
-            for question_id, points in of.items():
-                found[question_id].append(points if model == pair[0] else 1 - points)
-    return {question_id: fmean(points) for question_id, points in found.items()}
+    """Question -> the model's mean points against its opponents, where it was compared with all of them."""
+    against = [
+        {question_id: points if model == pair[0] else 1 - points for question_id, points in of.items()}
+        for pair, of in outcomes.items()
+        if model in pair
+    ]
+    shared = [question_id for question_id in against[0] if all(question_id in of for of in against)] if against else []
+    return {question_id: fmean(of[question_id] for of in against) for question_id in shared}
 
 
 def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
