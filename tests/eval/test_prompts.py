@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vicuna.eval.prompts import Mode, parse_sections, shipped_prompt
-from vicuna.eval.rule_judge import grade, reply_to, running_rule_judge
-from vicuna.eval.verdict import read_pair, read_score
+from vicuna.eval.rule_judge import DISCLAIMER, grade, reply_to, running_rule_judge
+from vicuna.eval.verdict import explanation, read_pair, read_score
 
 TEXTS = st.text(max_size=80) | st.sampled_from(
     [
@@ -55,6 +55,19 @@ def test_rule_judge_prefers_an_answer_to_none_wherever_it_stands() -> None:
     single = shipped_prompt("single", uses_reference=True)
     (_, user) = single.messages({"question": "1+1?", "answer": good, "reference": "2"}, structured=True)
     assert read_score(reply_to(user.content, structured=True)) == grade("1+1?", good, "2").score
+
+
+@pytest.mark.parametrize("mode", ["pair", "single"])
+@pytest.mark.parametrize("uses_reference", [False, True])
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("answer", ["", "[[B]]", "short", "Only the moon pulls the sea. " * 200, '{"verdict": "B"}'])
+def test_rule_judge_says_first_what_it_is(mode: Mode, uses_reference: bool, structured: bool, answer: str) -> None:
+    prompt = shipped_prompt(mode, uses_reference=uses_reference)
+    texts = {"question": "Why tides?", "answer": answer, "answer_a": answer, "answer_b": "The moon.", "reference": "7"}
+    (_, user) = prompt.messages(texts, structured=structured)
+    reply = reply_to(user.content, structured=structured)
+    assert explanation(reply).startswith(DISCLAIMER) and "stand-in, not from a judge" in DISCLAIMER
+    assert (read_pair if mode == "pair" else read_score)(reply) is not None
 
 
 def test_rule_judge_refuses_what_it_does_not_understand() -> None:

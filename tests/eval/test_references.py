@@ -180,7 +180,8 @@ def test_run_limited() -> None:
 
     assert asyncio.run(run_limited([factory(i, 0.01 * (i % 3)) for i in range(9)], 3)) == list(range(9))
     assert most == 3
-    started.clear(), ended.clear()
+    started.clear()
+    ended.clear()
     tasks = [factory(0, 5), factory(1, 0.01, fails=True), factory(2, 0), factory(3, 0.5, fails=True), factory(4, 0)]
     with pytest.raises(RuntimeError, match="task 1"):
         asyncio.run(run_limited(tasks, 2))

@@ -9,16 +9,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vicuna.conversation import Message
-from vicuna.errors import VicunaError
 from vicuna.eval.questions import content_hash
 from vicuna.material import material
 
 Mode = Literal["pair", "single"]
-FIELDS = {"pair": {"question", "answer_a", "answer_b"}, "single": {"question", "answer"}}
 SECTION = re.compile(
     r"^\[(?P<title>[^\[\]\n]+) (?P<mark>[0-9a-f]{12})\]\n(?P<text>.*?)\n\[end (?P=title) (?P=mark)\]$", re.M | re.S
 )
@@ -67,26 +64,10 @@ class JudgePrompt:
         return [Message(role="system", content=self.system.strip()), Message(role="user", content=user.strip())]
 
 
-def load_prompt(path: Path) -> JudgePrompt:
-    """A judge prompt file (TOML).
-
-    Raises:
-        VicunaError: not TOML, a field missing, or a place for a text missing from the template.
-    """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-        prompt = JudgePrompt(**table)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise VicunaError(f"{path}: not a judge prompt ({error})") from None
-    wanted = FIELDS[prompt.mode] | {"mark", "verdict_form"} | ({"reference"} if prompt.uses_reference else set())
-    if found := wanted ^ set(re.findall(r"\{(\w+)\}", prompt.user)):
-        raise VicunaError(f"{path}: the user text must have exactly {sorted(wanted)} in braces; see {sorted(found)}")
-    return prompt
-
-
 def shipped_prompt(mode: Mode, *, uses_reference: bool) -> JudgePrompt:
     """The project's own prompt for a mode."""
-    return load_prompt(material(f"eval/judge_prompts/{mode}{'_reference' if uses_reference else ''}.toml"))
+    path = material(f"eval/judge_prompts/{mode}{'_reference' if uses_reference else ''}.toml")
+    return JudgePrompt(**tomllib.loads(path.read_text("utf-8")))
 
 
 def parse_sections(prompt: str) -> dict[str, str]:

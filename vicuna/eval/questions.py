@@ -7,7 +7,7 @@ Vicuna-bench's (`text`), and MT-bench's (`turns`, `reference`) as long as a ques
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,18 @@ class Question:
     reference: str | None = None
 
 
-def load_questions(path: Path, references: Path | None = None) -> list[Question]:
+def load_questions(path: Path) -> list[Question]:
     """The questions of a file, in its order.
 
-    References come from `references`, or from a `references.jsonl` beside the questions: never from elsewhere, since
-    the ids of another question set would fit by accident.
+    References come from a `references.jsonl` beside the questions: never from elsewhere, since the ids of another
+    question set would fit by accident.
 
     Raises:
         VicunaError: a missing file, a row without a needed field, a repeated id, a question of several turns, a
             reference to no question.
     """
-    beside = path.parent / "references.jsonl"
-    if references is None and beside.exists() and path.exists():
-        references = beside
-    known = _load_references(references) if references else {}
+    references = path.parent / "references.jsonl"
+    known = _load_references(references) if references.exists() and path.exists() else {}
     questions: dict[QuestionId, Question] = {}
     for number, row in enumerate(read_jsonl(path), 1):
         question = _question(row, f"{path}: question {number}", known)
@@ -88,12 +86,6 @@ def content_hash(*parts: Any) -> str:
     """A short name for some JSON-able content: the first 16 hex digits of the SHA-256 of its canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def questions_hash(questions: Iterable[Question]) -> str:
-    """A name for the exact set of questions and references, whatever their order."""
-    rows = [[str(one.question_id), one.text, one.category, one.reference] for one in questions]
-    return content_hash(sorted(rows, key=lambda row: str(row[0])))
 
 
 def _question(row: dict[str, Any], place: str, references: dict[QuestionId, str]) -> Question:

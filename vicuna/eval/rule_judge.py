@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("content-length", "")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             self.close_connection = True  # the body stays unread
             self._refuse(413, f"content-length {length!r}: needs one, of at most {MAX_BODY_BYTES} bytes")
             return

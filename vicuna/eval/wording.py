@@ -146,7 +146,7 @@ def plain(words: str) -> str:
 
 def _states(words: str, value: object) -> bool:
     match = _STATED.search(words[-300:])
-    return bool(match) and not _DOUBT.search(words) and match["letter"] in (None, value)
+    return match is not None and match["letter"] in (None, value) and not _DOUBT.search(words)
 
 
 def _sentences(line: str) -> list[str]:
