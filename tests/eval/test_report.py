@@ -98,6 +98,17 @@ def test_three_models(tmp_path: Path) -> None:
     assert "Bonferroni" in page and len(found["findings"]) == 3
 
 
+def test_longer_answers_are_counted_by_comparison(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    texts = {"a": "one two three", "b": "one two", "c": "one"}
+    write_jsonl(answers, [{"question_id": 1, "model_id": model, "text": text} for model, text in texts.items()])
+    winners = [(("a", "b"), "model_1"), (("a", "c"), "model_1"), (("b", "c"), "model_2")]
+    rows = [row(1, order, winner, pair) for pair, winner in winners for order in (1, 2)]
+    found, page = report(tmp_path, rows, "--answers", str(answers))
+    assert found["longer_answer_wins"] == {"share": pytest.approx(2 / 3), "num_comparisons": 3}
+    assert "67% of the 3 comparisons" in page
+
+
 def test_mt_bench_judgments_are_read(tmp_path: Path) -> None:
     base = {"judge": ["gpt-4", "pair-v2"], "turn": 1, "model_1": "m1", "model_2": "m2"}
     base |= {"g1_judgment": "x [[A]]", "g2_judgment": "y [[C]]", "g1_user_prompt": "p", "g2_user_prompt": "q"}

@@ -13,6 +13,7 @@ from vicuna.eval.score import Judgment, Results
 from vicuna.eval.verdict import explanation
 
 GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:0 1.2rem"
+NO_ANSWER = "not recorded; give the answer file with --answers"
 
 
 def answer_texts(
@@ -34,10 +35,12 @@ def question_block(question_id: QuestionId, results: Results, texts: Mapping[str
     """One question as markup: closed, its category and outcome; open, all that was said."""
     judgments = [one for one in results.judgments if one.question_id == question_id]
     shown = next((one.texts for one in judgments if one.texts), {})
-    parts = [_text("Question", shown.get("question"))]
+    parts = [_text("Question", shown.get("question"), "not recorded")]
     if "reference" in shown:
         parts.append(f"<details><summary>Reference answer</summary>{_pre(shown['reference'])}</details>")
-    columns = "".join(f"<div>{_text(model, texts.get(model, {}).get(question_id))}</div>" for model in results.models)
+    columns = "".join(
+        f"<div>{_text(model, texts.get(model, {}).get(question_id), NO_ANSWER)}</div>" for model in results.models
+    )
     parts.append(f'<div style="{GRID}">{columns}</div>')
     parts.append("<h3>Verdicts</h3>")
     parts += [_verdict(one) for one in judgments]
@@ -76,8 +79,8 @@ def _verdict(one: Judgment) -> str:
     return f"<p>{head}{html.escape(place)}{repeat}</span></p>{_pre(explanation(one.reply))}"
 
 
-def _text(title: str, text: str | None) -> str:
-    body = "<p class=faint>not recorded; give the answer file with --answers</p>" if text is None else _pre(text)
+def _text(title: str, text: str | None, otherwise: str) -> str:
+    body = f"<p class=faint>{otherwise}</p>" if text is None else _pre(text)
     return f"<h3>{html.escape(title)}</h3>{body}"
 
 

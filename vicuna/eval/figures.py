@@ -165,7 +165,7 @@ def _position_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
 
 
 def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any] | None:
-    """How often the longer of two answers won, of the questions that one of them won."""
+    """How often the longer of two answers won, of the comparisons (a question of a pair) that one of them won."""
     won = []
     for (first, second), of in results.outcomes.items():
         for question_id, points in of.items():
@@ -173,7 +173,7 @@ def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]
             sizes = [len(text.split()) for text in both if text is not None]
             if points != 0.5 and len(sizes) == 2 and sizes[0] != sizes[1]:
                 won.append((points > 0.5) == (sizes[0] > sizes[1]))
-    return {"share": fmean(won), "num_questions": len(won)} if won else None
+    return {"share": fmean(won), "num_comparisons": len(won)} if won else None
 
 
 def _usage(judgments: Sequence[Judgment]) -> dict[str, Any]:

@@ -208,9 +208,8 @@ def _add_bias(page: Page, found: Mapping[str, Any]) -> None:
     text = f"Of all readable verdicts {verdicts['first']} name the first place, {verdicts['second']} the second, "
     text += f"{verdicts['tie']} are ties."
     if longer:
-        text += (
-            f" The longer answer won {longer['share']:.0%} of the {longer['num_questions']} questions that were won."
-        )
+        share, count = longer["share"], longer["num_comparisons"]
+        text += f" The longer answer won {share:.0%} of the {count} comparisons that were won."
     page.add_paragraph(text)
 
 
