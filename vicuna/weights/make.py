@@ -23,7 +23,6 @@ from vicuna.weights.delta import (
     FRAME_BYTES,
     FRAME_HEADER,
     PREAMBLE,
-    WEIGHTS_NAME,
     base_dtype_for,
     read_base,
     write_sums,
@@ -32,6 +31,7 @@ from vicuna.weights.detect import refuse_delta
 from vicuna.weights.manifest import (
     DELTA_MANIFEST,
     MODEL_MANIFEST,
+    WEIGHTS_NAME,
     Manifest,
     ShardRecord,
     TensorRecord,
@@ -67,6 +67,9 @@ def make_delta(base: Path, target: Path, delta: Path) -> DeltaSummary:
     if base.resolve() == target.resolve():
         raise UsageError(f"--base and --target are the same model, {base}; give the original and the fine-tuned one")
     with CheckpointReader(base) as base_reader, CheckpointReader(target) as target_reader:
+        template = _from_json(target / "vicuna_template.json", "template", str)
+        base_vocab_size = _from_json(base / "config.json", "vocab_size", int)
+        target_vocab_size = _from_json(target / "config.json", "vocab_size", int)
         # Frames that do not shrink are stored as they are, so a delta is never much larger than its target.
         ensure_free_space(delta, target_reader.total_bytes, f"the delta {delta} (at most)")
         with atomic_directory(delta) as folder:
@@ -79,9 +82,9 @@ def make_delta(base: Path, target: Path, delta: Path) -> DeltaSummary:
                 delta_bytes = file.tell()
             manifest = Manifest(
                 tool=f"vicuna {vicuna.__version__}",
-                template=_from_json(target / "vicuna_template.json", "template", str),
-                base_vocab_size=_from_json(base / "config.json", "vocab_size", int),
-                target_vocab_size=_from_json(target / "config.json", "vocab_size", int),
+                template=template,
+                base_vocab_size=base_vocab_size,
+                target_vocab_size=target_vocab_size,
                 shards=tuple(shards),
                 index=None if target_reader.index is None else target_reader.index.decode(),
                 files=_copy_files(target_reader.folder, folder / FILES_NAME),

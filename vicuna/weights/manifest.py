@@ -16,7 +16,7 @@ from vicuna.errors import VerificationError, VicunaError
 from vicuna.jsonl import write_json
 from vicuna.weights.shard import Shard, Tensor, check_shard_name, parse_header
 
-DELTA_MANIFEST = "vicuna_delta.json"
+DELTA_MANIFEST, WEIGHTS_NAME = "vicuna_delta.json", "weights.vdelta"
 MODEL_MANIFEST = "vicuna_manifest.json"
 FORMAT, VERSION = "vicuna exact delta", 1
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")

@@ -14,10 +14,10 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vicuna.errors import VicunaError
+from vicuna.errors import VicunaError, describe
 from vicuna.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
 from vicuna.jsonl import write_json
 from vicuna.log import Progress, info, warning
@@ -86,7 +86,8 @@ def is_intact(folder: Path) -> bool:
     if any(sha256_file(folder / name) != FILE_SHA256[name] for name in changed):
         return False
     if changed:
-        _write_marker(folder)
+        with suppress(OSError):  # a cache that is shared and read-only is hashed every time
+            _write_marker(folder)
     return True
 
 
@@ -122,8 +123,13 @@ def _write_marker(folder: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a file lock, which the system gives back even after kill -9."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        reason = describe(error).rpartition(";")[0]
+        raise VicunaError(f"{reason}; set VICUNA_HOME to a folder you may write to") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -12,8 +12,8 @@ from vicuna.errors import VerificationError, VicunaError
 from vicuna.files import sha256_file
 from vicuna.log import Progress
 from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.delta import DAMAGED, WEIGHTS_NAME, read_delta, read_sums
-from vicuna.weights.manifest import MODEL_MANIFEST, Manifest, read_manifest
+from vicuna.weights.delta import DAMAGED, read_delta, read_sums
+from vicuna.weights.manifest import MODEL_MANIFEST, WEIGHTS_NAME, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
