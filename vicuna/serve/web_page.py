@@ -30,6 +30,17 @@ def build_page(client: ApiClient) -> gr.Blocks:
     page = ChatPage(client)
     with gr.Blocks(title="Vicuna", fill_height=True, analytics_enabled=False) as blocks:
         stored = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
+        with gr.Sidebar(position="right", open=False, width=300, elem_id="settings"):
+            gr.Markdown("### Settings")
+            system = gr.Textbox(label="System prompt", lines=4, placeholder="The model's own default", value="")
+            temperature = gr.Slider(0, 2, DEFAULTS["temperature"], step=0.05, label="Temperature")
+            top_p = gr.Slider(0.05, 1, DEFAULTS["top_p"], step=0.05, label="Top-p")
+            max_tokens = gr.Slider(1, 8192, DEFAULTS["max_tokens"], step=1, label="Max tokens of a reply")
+            gr.Markdown("### Save this chat")
+            exports = {name: gr.Button(name, size="sm") for name in EXPORTS}
+            gr.Markdown("### Look")
+            look = gr.Button("Dark or light", size="sm")
+            file = gr.JSON(visible="hidden")
         with gr.Row(elem_id="top"):
             gr.HTML("<h1>Vicuna</h1><p>Chat with the models of your own server.</p>", elem_id="title")
             with gr.Column(min_width=220, elem_id="picker"):
@@ -62,17 +73,6 @@ def build_page(client: ApiClient) -> gr.Blocks:
             max_lines=12,
             submit_btn=True,
         )
-        with gr.Sidebar(position="right", open=False, width=300, elem_id="settings"):
-            gr.Markdown("### Settings")
-            system = gr.Textbox(label="System prompt", lines=4, placeholder="The model's own default", value="")
-            temperature = gr.Slider(0, 2, DEFAULTS["temperature"], step=0.05, label="Temperature")
-            top_p = gr.Slider(0.05, 1, DEFAULTS["top_p"], step=0.05, label="Top-p")
-            max_tokens = gr.Slider(1, 8192, DEFAULTS["max_tokens"], step=1, label="Max tokens of a reply")
-            gr.Markdown("### Save this chat")
-            exports = {name: gr.Button(name, size="sm") for name in EXPORTS}
-            gr.Markdown("### Look")
-            look = gr.Button("Dark or light", size="sm")
-            file = gr.JSON(visible="hidden")
 
         settings = [model, system, temperature, top_p, max_tokens]
         outputs = [question, chat, line, stored]
