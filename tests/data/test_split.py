@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.data.builders import record, turns
 from vicuna.conversation import Message, encode, get_template
-from vicuna.data.split import rounds, splitting, token_counter
+from vicuna.data.split import splitting, take_apart, token_counter
 from vicuna.data.step import Drop, Keep, Outcome, Record, Split
 
 
@@ -73,7 +73,7 @@ def test_every_round_comes_out_once_or_is_too_long(sizes: list[tuple[int, int]],
     found = pieces(outcome)
     assert all(count_words(piece.messages) <= budget for piece in found)
     assert all(piece.extra["num_tokens"] == count_words(piece.messages) for piece in found)
-    out = [piece.messages[indices[0]] for piece in found for indices in rounds(piece)]
+    out = [part.messages[0] for piece in found for part in take_apart(piece).rounds]
     system = int(has_system)
     expected = [lines[system + 2 * number][3:] for number, size in enumerate(sizes) if sum(size) + system <= budget]
     assert [message.content for message in out] == expected

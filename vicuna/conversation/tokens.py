@@ -42,11 +42,11 @@ def encode(messages: Sequence[Message], template: Template, tokenizer: Any) -> E
     Raises:
         TemplateError: the template and the tokenizer do not fit (no end of sequence token, no chat template for `hf`).
     """
-    encoder = _encoder(template, tokenizer)
+    encoder = encoder_for(template, tokenizer)
     input_ids: list[int] = []
     labels: list[int] = []
     spans: dict[int, tuple[int, int]] = {}
-    for ids, reply in encoder.encode(_segments(messages, template, encoder, add_generation_prompt=False)):
+    for ids, reply in encoder.encode(all_segments(messages, template, encoder)):
         start, end = len(input_ids), len(input_ids) + len(ids)
         input_ids += ids
         labels += [IGNORE_INDEX] * len(ids) if reply is None else ids
@@ -63,14 +63,14 @@ def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: An
     Raises:
         TemplateError: as `encode`.
     """
-    encoder = _encoder(template, tokenizer)
-    parts = _segments(messages, template, encoder, add_generation_prompt=True)
+    encoder = encoder_for(template, tokenizer)
+    parts = all_segments(messages, template, encoder, add_generation_prompt=True)
     return [token for ids, _ in encoder.encode(parts) for token in ids]
 
 
 def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
     """The ids that end a reply: the tokenizer's end of sequence, and the template's own."""
-    encoder = _encoder(template, tokenizer)
+    encoder = encoder_for(template, tokenizer)
     names = {tokenizer.eos_token, *_resolved(template, encoder).stop_tokens}
     if template.name == HF:
         reply = hf_segments([Message("user", "a"), Message("assistant", "b")], tokenizer, encoder.control_pattern)
@@ -80,14 +80,19 @@ def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
     return {encoder.control[name] for name in names if name in encoder.control}
 
 
-def _resolved(template: Template, encoder: "_Encoder") -> Template:
+def _resolved(template: Template, encoder: "Encoder") -> Template:
     tokenizer = encoder.tokenizer
     return template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
 
 
-def _segments(
-    messages: Sequence[Message], template: Template, encoder: "_Encoder", *, add_generation_prompt: bool
+def all_segments(
+    messages: Sequence[Message], template: Template, encoder: "Encoder", *, add_generation_prompt: bool = False
 ) -> list[Segment]:
+    """The conversation piece by piece, from the template or from the tokenizer's own.
+
+    Raises:
+        TemplateError: as `encode`.
+    """
     tokenizer = encoder.tokenizer
     if template.name == HF:
         return hf_segments(messages, tokenizer, encoder.control_pattern, add_generation_prompt=add_generation_prompt)
@@ -101,16 +106,22 @@ def _name(tokenizer: Any) -> str:
 
 
 @dataclass
-class _Run:
-    """Text to be tokenized in one go, or one control token. `place` is what stands before it."""
+class Run:
+    """Text to be tokenized in one go, or one control token.
+
+    Attributes:
+        reply: the index of the reply it belongs to; None elsewhere.
+        is_anchored: it is tokenized behind `ANCHOR`.
+        control_id: the id of the control token; None for text.
+    """
 
     text: str
     reply: int | None
-    place: str  # "start", "after control" or "after text"
+    is_anchored: bool = False
     control_id: int | None = None
 
 
-class _Encoder:
+class Encoder:
     """What must be known of a tokenizer before text can be cut into runs, found out once by trying it."""
 
     def __init__(self, template: Template, tokenizer: Any) -> None:
@@ -139,27 +150,25 @@ class _Encoder:
 
     def encode(self, parts: Sequence[Segment]) -> list[tuple[list[int], int | None]]:
         """The ids of each run, and the reply they belong to."""
-        runs = self._runs(parts)
-        texts = [run for run in runs if run.control_id is None]
-        anchored = [run.place == "after text" or self._is_anchored_after_control(run) for run in texts]
-        given = [ANCHOR + run.text if anchor else run.text for run, anchor in zip(texts, anchored, strict=True)]
-        found = iter(zip(self._tokenize(given) if given else [], anchored, texts, strict=True))
-        return [
-            ([run.control_id] if run.control_id is not None else self._checked(*next(found)), run.reply) for run in runs
-        ]
+        runs = self.runs(parts)
+        found = iter(self.ids([run for run in runs if run.control_id is None]))
+        return [([run.control_id] if run.control_id is not None else next(found), run.reply) for run in runs]
 
-    def _is_anchored_after_control(self, run: _Run) -> bool:
-        return run.place == "after control" and self.anchors_after_control
+    def ids(self, runs: Sequence[Run]) -> list[list[int]]:
+        """The ids of each of these runs of text. They depend on its text and on whether it is anchored only."""
+        given = [ANCHOR + run.text if run.is_anchored else run.text for run in runs]
+        return [self._checked(ids, run) for ids, run in zip(self._tokenize(given) if given else [], runs, strict=True)]
 
-    def _runs(self, parts: Sequence[Segment]) -> list[_Run]:
-        runs: list[_Run] = []
-        text, reply, place = "", None, "start"
+    def runs(self, parts: Sequence[Segment]) -> list[Run]:
+        """The text cut at every control token and at both ends of every reply."""
+        runs: list[Run] = []
+        text, reply, is_anchored = "", None, False
 
         def flush() -> None:
-            nonlocal text, place
+            nonlocal text, is_anchored
             if text:
-                runs.append(_Run(text, reply, place if self.needs_anchor else "start"))
-                text, place = "", "after text"
+                runs.append(Run(text, reply, is_anchored))
+                text, is_anchored = "", self.needs_anchor
 
         for part in parts:
             if part.reply != reply:
@@ -173,16 +182,16 @@ class _Encoder:
                 text += part.text[position : match.start()]
                 flush()
                 # The first token of all is the beginning of sequence: what follows is still the start of the text.
-                place = "after control" if runs else "start"
-                runs.append(_Run("", reply, place, self.control[match.group()]))
+                is_anchored = self.anchors_after_control and bool(runs)
+                runs.append(Run("", reply, control_id=self.control[match.group()]))
                 position = match.end()
             text += part.text[position:]
         flush()
         return runs
 
-    def _checked(self, ids: list[int], is_anchored: bool, run: _Run) -> list[int]:
+    def _checked(self, ids: list[int], run: Run) -> list[int]:
         """Cut the anchor off, and make sure that no control token came out of text."""
-        if is_anchored:
+        if run.is_anchored:
             size = len(self.anchor_ids)
             assert ids[:size] == self.anchor_ids, f"the anchor merged with {run.text[:20]!r}"
             ids = ids[size:]
@@ -222,14 +231,14 @@ class _Encoder:
         return bool(whole[1:] == self._tokenize(["x"])[0])
 
 
-def _encoder(template: Template, tokenizer: Any) -> _Encoder:
+def encoder_for(template: Template, tokenizer: Any) -> Encoder:
     """The encoder of this pair, kept on the tokenizer so that it lives as long."""
-    kept: dict[str, _Encoder] = tokenizer.__dict__.setdefault("_vicuna_encoders", {})
+    kept: dict[str, Encoder] = tokenizer.__dict__.setdefault("_vicuna_encoders", {})
     if template.name not in kept:
-        kept[template.name] = _Encoder(template, tokenizer)
+        kept[template.name] = Encoder(template, tokenizer)
     return kept[template.name]
 
 
 def encode_anchor(template: Template, tokenizer: Any) -> list[int]:
     """The ids of `ANCHOR`, which stand in for the prompt where a reply is decoded."""
-    return list(_encoder(template, tokenizer).anchor_ids)
+    return list(encoder_for(template, tokenizer).anchor_ids)
