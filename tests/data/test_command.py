@@ -209,7 +209,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Pa
     refuses(capsys, "from 0 to below 1", 2, collection, "--output-dir", out, "--held-out-ratio", 1)
     both = ["--tokenizer", tmp_path, "--template"]
     refuses(capsys, "unknown conversation template", 1, collection, "--output-dir", out, *both, "nope")
-    refuses(capsys, "holds no tokenizer", 1, collection, "--output-dir", out, *both, "chatml")
+    refuses(capsys, "has no tokenizer", 1, collection, "--output-dir", out, *both, "chatml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json"]
 
 
