@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.train.conftest import write_records
-from vicuna.conversation import get_template
+from vicuna.conversation import TokenCounter, get_template
+from vicuna.data.record import read_records
+from vicuna.data.split import splitting
+from vicuna.data.step import Record, Split
 from vicuna.errors import VicunaError
 from vicuna.train.tokenize import TokenizedConversations, tokenize_files
 
@@ -50,6 +53,34 @@ def test_context_messages_are_read_but_not_learned(tmp_path: Path, tiny_model: P
     assert "old reply" not in learned
 
 
+def test_context_is_counted_behind_the_system_text(tmp_path: Path, tiny_model: Path) -> None:
+    messages = [{"role": "system", "content": "be kind"}, *record("a", "old reply", "b", "new reply")["messages"]]
+    path = write_records(tmp_path / "r.jsonl", [{"id": "x", "messages": messages, "context_messages": 2}])
+    tokens = tokenize(path, tiny_model)
+    assert AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_learned]) == (
+        " new reply<|im_end|>"
+    )
+
+
+@pytest.mark.parametrize("carry_over", [0, 1, 3])
+def test_pieces_of_a_conversation_teach_each_reply_once(tmp_path: Path, tiny_model: Path, carry_over: int) -> None:
+    tokenizer, template = AutoTokenizer.from_pretrained(tiny_model), get_template("vicuna_v1.1")
+    turns = [text for number in range(12) for text in (f"question {number} " * 3, f"reply {number}.")]
+    whole = record(*turns)
+    whole["messages"].insert(0, {"role": "system", "content": "be kind"})
+    source = write_records(tmp_path / "whole.jsonl", [whole])
+    [item] = read_records(source)
+    assert isinstance(item, Record)
+    outcome = splitting(TokenCounter(template, tokenizer), 190, carry_over=carry_over).run(item)
+    assert isinstance(outcome, Split)
+    assert any("context_messages" in piece.extra for piece in outcome.records) == bool(carry_over)
+    pieces = write_records(tmp_path / "pieces.jsonl", [piece.to_row() for piece in outcome.records])
+    tokens = tokenize(pieces, tiny_model, max_length=190)
+    assert not tokens.too_long
+    learned = tokenizer.decode(tokens.input_ids[tokens.is_learned])
+    assert learned == "".join(f" reply {number}.<|im_end|>" for number in range(12))
+
+
 def test_long_conversations_are_left_out_and_named(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +118,10 @@ def test_the_fingerprint_sees_texts_masks_and_order(tmp_path: Path, tiny_model: 
             "record the-record has no reply to learn from under template vicuna_v1.1",
         ),
         (json.dumps({"id": "x", "messages": 3}), r"r\.jsonl: record x: 'messages'"),
-        (json.dumps(record("a", "b", context_messages=9)), "context_messages is 9; it counts messages, from 0 to 2"),
+        (
+            json.dumps(record("a", "b", context_messages=9)),
+            "context_messages is 9; .* system text, from 0 to 2",
+        ),
         (json.dumps(record("a", "b", context_messages=2)), "no reply to learn from"),
         (json.dumps(record("a", "word " * 5000)), "every conversation is longer than 2048 tokens"),
     ],

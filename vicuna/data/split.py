@@ -24,7 +24,7 @@ RULES = {
     "too_long": "every round alone is longer than the token budget",
     "round_too_long": "one round alone is longer than the token budget; left out, and a new piece begins after it",
     "answer_cut": "one round alone is longer than the token budget; its answer ends earlier, where a block ends",
-    "bad_context": "context_messages is no number of messages",
+    "bad_context": "context_messages is no number of messages, or leaves nothing to learn",
     "over_long_kept": "one round alone is longer than the token budget; kept as a piece of its own, marked over_long",
 }
 
@@ -77,9 +77,9 @@ def splitting(
 
     def run(record: Record) -> Outcome:
         given = record.extra.get(CONTEXT, 0)
-        if not _is_count(given):
-            return Drop(Finding("bad_context", f"{CONTEXT} is {given!r}"))
         record = _settled(record)
+        if not _is_count(given) or (given and not take_apart(record).rounds):
+            return Drop(Finding("bad_context", f"{CONTEXT} is {given!r}"))
         try:
             size = count_tokens(record.messages)
             if max_tokens is None or size <= max_tokens:
@@ -140,7 +140,8 @@ def _settled(record: Record) -> Record:
         return record
     num_system = next((at for at, message in enumerate(record.messages) if message.role != "system"), 0)
     number = sum(turn < num_system + given for turn in record.turns[num_system:])
-    return _with(record, **{CONTEXT: number})
+    extra = {key: value for key, value in record.extra.items() if key != CONTEXT}
+    return replace(record, extra=extra | ({CONTEXT: number} if number else {}))
 
 
 def _with(record: Record, **extra: Any) -> Record:

@@ -150,15 +150,17 @@ def _encode(
 
 
 def _num_context_replies(conversation: Conversation, place: str) -> int:
-    """Replies among the first `context_messages` messages, which repeat an earlier part of the conversation as context.
+    """Replies among the first `context_messages` messages behind the system text; another piece is trained on them.
 
     Replies that follow one another without a turn between them are one span to `encode`, so they count once.
     """
+    messages = conversation.messages
+    num_system = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
     count: Any = conversation.extra.get("context_messages", 0)
-    if not isinstance(count, int) or not 0 <= count <= len(conversation.messages):
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(messages) - num_system:
         raise VicunaError(
             f"{place}: record {conversation.id}: context_messages is {count!r}; "
-            f"it counts messages, from 0 to {len(conversation.messages)}"
+            f"it counts messages behind the system text, from 0 to {len(messages) - num_system}"
         )
-    roles = [message.role for message in conversation.messages[:count]]
+    roles = [message.role for message in messages[num_system : num_system + count]]
     return sum(before != role == "assistant" for before, role in pairwise(["user", *roles]))
