@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vicuna.data.__main__ import main
+from vicuna.data.__main__ import SET_ASIDE, main
 from vicuna.data.pipeline import is_held_out
 from vicuna.files import sha256_file
 from vicuna.jsonl import read_json, read_jsonl
@@ -50,12 +50,13 @@ def run(*arguments: object) -> int:
 
 def test_counts_add_up_and_hashes_are_true(tmp_path: Path, collection: Path, counting: list[str]) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, *counting, "--held-out-ratio", 0.2) == 0
+    assert run(collection, "--output-dir", out, *counting, "--held-out-ratio", 0.2) == SET_ASIDE
     manifest = read_json(out / "manifest.json")
     counts = manifest["counts"]
     records, held_out = list(read_jsonl(out / "records.jsonl")), list(read_jsonl(out / "held_out.jsonl"))
     dropped, repairs = list(read_jsonl(out / "dropped.jsonl")), list(read_jsonl(out / "repairs.jsonl"))
     assert counts["records_in"] == 48 == counts["kept"] + counts["dropped"] + counts["merged"]
+    assert counts["set_aside"] == 2
     assert (counts["dropped"], counts["merged"], counts["split"]) == (4, 1, 1)
     assert len(records) == counts["records_out"] and len(held_out) == counts["held_out"] > 0
     assert Counter(row["rule"] for row in dropped) == counts["rules"]
@@ -71,7 +72,7 @@ def test_counts_add_up_and_hashes_are_true(tmp_path: Path, collection: Path, cou
 
 
 def test_the_record_is_the_shape_the_trainer_reads(tmp_path: Path, collection: Path) -> None:
-    assert run(collection, "--output-dir", tmp_path / "out") == 0
+    assert run(collection, "--output-dir", tmp_path / "out") == SET_ASIDE
     assert next(read_jsonl(tmp_path / "out" / "records.jsonl")) == {
         "id": "good-0",
         "messages": [
@@ -87,7 +88,7 @@ def test_the_record_is_the_shape_the_trainer_reads(tmp_path: Path, collection: P
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path, collection: Path, counting: list[str]) -> None:
     for name in ("one", "two"):
-        assert run(collection, "--output-dir", tmp_path / name, *counting, "--held-out-ratio", 0.2) == 0
+        assert run(collection, "--output-dir", tmp_path / name, *counting, "--held-out-ratio", 0.2) == SET_ASIDE
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in names:
@@ -99,6 +100,7 @@ def test_pieces_of_one_conversation_stay_on_one_side(tmp_path: Path, counting: l
     rows = [conversation(f"c{n}", f"hello {n}", *texts[1:]) for n in range(30)]
     path = tmp_path / "in.json"
     path.write_text(json.dumps(rows), "utf-8")
+    counting += ["--near-duplicates", "0"]
     assert run(path, "--output-dir", tmp_path / "out", *counting, "--held-out-ratio", 0.4) == 0
     sides = [
         {row["original_id"] for row in read_jsonl(tmp_path / "out" / name)}
@@ -141,7 +143,7 @@ def test_plain_records_pass_untouched(tmp_path: Path) -> None:
 
 def test_why_tells_the_story(tmp_path: Path, collection: Path, counting: list[str], capsys: Any) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, *counting) == 0
+    assert run(collection, "--output-dir", out, *counting) == SET_ASIDE
     capsys.readouterr()
     for identifier, words in {
         "again": "merged into another by dedup, duplicate: good-0",
@@ -167,8 +169,8 @@ def test_the_report_names_every_rule_and_escapes_what_it_shows(tmp_path: Path) -
 
 def test_an_earlier_result_is_replaced_whole(tmp_path: Path, collection: Path) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, "--held-out-ratio", 0.2) == 0
-    assert run(collection, "--output-dir", out) == 0
+    assert run(collection, "--output-dir", out, "--held-out-ratio", 0.2) == SET_ASIDE
+    assert run(collection, "--output-dir", out) == SET_ASIDE
     assert not (out / "held_out.jsonl").exists()
     assert len(list(read_jsonl(out / "records.jsonl"))) == read_json(out / "manifest.json")["counts"]["kept"]
 
@@ -177,7 +179,7 @@ def refuses(capsys: Any, words: str, code: int, *arguments: object) -> None:
     """The command ends with `code` and one line that holds `words`."""
     capsys.readouterr()
     assert run(*arguments) == code
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("cleaning:")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("cleaning:", "writing:"))]
     assert len(lines) == 1 and lines[0].startswith("error: ") and words in lines[0], lines
 
 
@@ -188,7 +190,7 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, collection:
     refuses(capsys, "notes.txt, which no cleaning wrote", 1, collection, "--output-dir", out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     (out / "notes.txt").unlink()
-    assert run(collection, "--output-dir", out) == 0
+    assert run(collection, "--output-dir", out) == SET_ASIDE
     (out / "notes.txt").write_text("mine", "utf-8")
     refuses(capsys, "notes.txt, which no cleaning wrote", 1, collection, "--output-dir", out)
     (out / "notes.txt").unlink()
@@ -202,20 +204,27 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, collection:
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Path, capsys: Any) -> None:
     out, bad = tmp_path / "out", tmp_path / "bad.json"
     bad.write_text("hello", "utf-8")
-    refuses(capsys, "must be a JSON array or JSON lines", 1, collection, bad, "--output-dir", out)
+    refuses(capsys, "no record can be read; the first: bad.json:1: malformed", 1, bad, "--output-dir", out)
+    refuses(capsys, "bad.json:1: malformed", 1, collection, bad, "--output-dir", out, "--strict")
+    refuses(capsys, "in.json:47: malformed (read): byte", 1, collection, "--output-dir", out, "--strict")
     refuses(capsys, "no such file", 1, collection, tmp_path / "none.json", "--output-dir", out)
     refuses(capsys, "--max-tokens needs both", 2, collection, "--output-dir", out, "--max-tokens", 9)
     refuses(capsys, "--template needs both", 2, collection, "--output-dir", out, "--template", "chatml")
     refuses(capsys, "from 0 to below 1", 2, collection, "--output-dir", out, "--held-out-ratio", 1)
+    refuses(capsys, "known: blocked, dedup", 2, collection, "--output-dir", out, "--only", "htm")
+    refuses(capsys, "needs --tokenizer", 2, collection, "--output-dir", out, "--skip", "split")
+    refuses(capsys, "leave no step", 2, collection, "--output-dir", out, "--only", "html", "--skip", "html")
     both = ["--tokenizer", tmp_path, "--template"]
     refuses(capsys, "unknown conversation template", 1, collection, "--output-dir", out, *both, "nope")
     refuses(capsys, "has no tokenizer", 1, collection, "--output-dir", out, *both, "chatml")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json", "out.work"]
+    assert run(collection, "--output-dir", out) == SET_ASIDE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json", "out"]
 
 
 def test_a_result_that_somebody_changed_is_named(tmp_path: Path, collection: Path, capsys: Any) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out) == 0
+    assert run(collection, "--output-dir", out) == SET_ASIDE
     (out / "dropped.jsonl").write_text('{"other": 1}\n')
     assert run("why", "good-1", "--in", out) == 1
     assert f"{out / 'dropped.jsonl'} was changed after its cleaning" in capsys.readouterr().err

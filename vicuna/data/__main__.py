@@ -1,32 +1,30 @@
-"""`python -m vicuna.data`: shared conversations in, training records out. The order of the work is in `pipeline`."""
+"""`python -m vicuna.data`: shared conversations in, training records out.
 
+find the files (`sources`) -> cut them into shards, clean each (`shard`, in an engine) -> one result of all (`reduce`)
+"""
+
+import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vicuna import log
-from vicuna.conversation import get_template, load_tokenizer
-from vicuna.data import why
-from vicuna.data.output import (
-    FILES,
-    MANIFEST,
-    REPORT,
-    check_folder,
-    describe_file,
-    manifest_of,
-    write_rows,
-)
-from vicuna.data.pipeline import Cleaner, File, Row
-from vicuna.data.record import read_records
+from vicuna.data import engines, why
+from vicuna.data.options import WHERE_ONLY, DataOptions
+from vicuna.data.output import FILES, MANIFEST, REPORT, check_folder, describe_file, manifest_of, row_files
+from vicuna.data.pipeline import Plan, make_plan
+from vicuna.data.reduce import Reducer, Row
 from vicuna.data.report import Samples, report_page
-from vicuna.data.split import CountTokens, token_counter
-from vicuna.errors import UsageError, VicunaError
+from vicuna.data.shard import SHARD_BYTES, Shard, shards
+from vicuna.data.sources import Source, find_sources
+from vicuna.data.work import Work, work_folder, work_path
+from vicuna.errors import VicunaError
 from vicuna.files import atomic_directory
 from vicuna.jsonl import write_json
-from vicuna.options import command, option, parse, to_dict
+from vicuna.options import command, parse, to_dict
 
+SET_ASIDE = 4  # exit code: the result is whole, but for records that could not be used
 DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
 )
@@ -34,23 +32,11 @@ EPILOG = """examples:
   python -m vicuna.data sharegpt.json --output-dir cleaned/
   python -m vicuna.data sharegpt.json identity.jsonl --output-dir cleaned/ \\
       --tokenizer base/ --template vicuna_v1.1 --max-tokens 2048 --held-out-ratio 0.02
-  python -m vicuna.data why ID --in cleaned/     what became of one record"""
+  python -m vicuna.data pages/ 'more/*.jsonl.zst' --output-dir cleaned/ --workers 8     folders and patterns
+  python -m vicuna.data why ID --in cleaned/     what became of one record
 
-
-@dataclass(frozen=True)
-class DataOptions:
-    """`vicuna data` options."""
-
-    inputs: tuple[Path, ...] = option(
-        help="JSON arrays or JSON lines of conversations: ShareGPT, OpenAI messages or Alpaca",
-        positional=True,
-        metavar="INPUT",
-    )
-    output_dir: Path = option(help="folder for the result; an earlier result in it is replaced")
-    tokenizer: Path | None = option(None, help="folder of a tokenizer, to count tokens as the trainer will")
-    template: str | None = option(None, help="conversation template of the training, for counting tokens")
-    max_tokens: int | None = option(None, help="split conversations longer than this many tokens, between rounds")
-    held_out_ratio: float = option(0.0, help="part of the conversations (0 to below 1) to keep from training")
+A run that was stopped goes on where it was when the same command is given again. Exit codes: 0 all is well, 1 failed,
+2 wrong flags, 4 the result is there, but some records were set aside (could not be read, or a step failed on them)."""
 
 
 @command
@@ -60,34 +46,103 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[:1] == ["why"]:
         return why.main(arguments[1:])
     options = parse(DataOptions, arguments, prog="python -m vicuna.data", description=DESCRIPTION, epilog=EPILOG)
-    count_tokens = _counter(options)
-    if not 0 <= options.held_out_ratio < 1:
-        raise UsageError(f"--held-out-ratio {options.held_out_ratio}: give a number from 0 to below 1")
-    check_folder(options.output_dir, options.inputs)
-    manifest = clean(options, count_tokens)
-    print(summary(manifest["counts"], options.output_dir))
-    if not manifest["counts"]["records_out"]:
+    counts = clean(options)["counts"]
+    print(summary(counts, options.output_dir))
+    if not counts["records_out"]:
         raise VicunaError(f"no record is left to train on; {options.output_dir / REPORT} says why")
-    if options.held_out_ratio and not manifest["counts"]["held_out"]:
+    if options.held_out_ratio and not counts["held_out"]:
         log.warning(f"--held-out-ratio {options.held_out_ratio} held nothing out; give more records or a larger ratio")
+    if counts["set_aside"]:
+        log.warning(
+            f"{counts['set_aside']:,} records were set aside: unreadable, or a step failed on them; "
+            f"{options.output_dir / 'dropped.jsonl'} has the place and reason of each (--strict stops at the first)"
+        )
+        return SET_ASIDE
     return 0
 
 
-def clean(options: DataOptions, count_tokens: CountTokens | None) -> Row:
-    """Do the work and return the manifest."""
-    cleaner = Cleaner(count_tokens, options.max_tokens, options.held_out_ratio)
+def clean(options: DataOptions) -> Row:
+    """Do the work and return the manifest.
+
+    Raises:
+        VicunaError: nothing could be read; with `strict`, a record was set aside.
+    """
+    plan = make_plan(options)
+    check_folder(options.output_dir, options.inputs)
+    sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
+    with work_folder(options, sources) as work:
+        num_parts = _clean_shards(options, sources, work)
+        return _write_result(options, plan, sources, Reducer(work, num_parts, plan, options.near_duplicates))
+
+
+def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
+    """Make the parts that `work` does not have yet, and return how many there are."""
+    total = sum(source.size_bytes for source in sources)
+    progress = log.Progress(total, description="cleaning", unit="B")
+    problems: dict[int, str] = {}  # what was set aside first in a shard
+    num_parts = num_records = num_readable = 0
+
+    def account(shard: Shard, head: Row) -> None:
+        nonlocal num_parts, num_records, num_readable
+        num_parts = max(num_parts, shard.index + 1)
+        num_records += head["num_records"]
+        num_readable += head["num_readable"]
+        if head["problem"] is not None:
+            problems[shard.index] = head["problem"]
+        progress.update(shard.size_bytes, records=f"{num_records:,}")
+
+    def unfinished() -> Iterator[Shard]:
+        for shard in shards(sources):
+            if options.strict and problems:
+                return
+            if (head := work.head(shard.index)) is not None:
+                account(shard, head)
+            else:
+                yield shard
+
+    with progress:
+        for shard, part in _engine(options, total)(unfinished(), options):
+            account(shard, work.write(shard.index, part))
+    _check_unchanged(sources)
+    first = problems[min(problems)] if problems else "there are none"
+    if options.strict and problems:
+        raise VicunaError(f"{first} (--strict stops here; without it the record is set aside)")
+    if not num_readable:
+        raise VicunaError(f"no record can be read; the first: {first}")
+    return num_parts
+
+
+def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
+    workers = options.workers or len(os.sched_getaffinity(0))
+    if options.engine == "ray":
+        return engines.ray(workers)
+    workers = min(workers, -(-total_bytes // SHARD_BYTES))
+    return engines.local(workers) if workers > 1 else engines.here
+
+
+def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], reducer: Reducer) -> Row:
     samples = Samples()
     names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
-    recorded = {name: value for name, value in to_dict(options).items() if name not in ("inputs", "output_dir")}
+    recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
     if options.tokenizer is not None:
         recorded["tokenizer"] = options.tokenizer.resolve().name
     with atomic_directory(options.output_dir, overwrite=True) as folder:
-        write_rows(folder, names, samples.watch(_rows(cleaner, options.inputs)))
-        manifest = manifest_of(folder, cleaner, options.inputs, recorded)
-        report_page(manifest, samples, cleaner.rules).write(folder / REPORT)
+        with row_files(folder, names) as files, log.Progress(None, description="writing", unit="records") as progress:
+            for _ in reducer.write(files, samples):
+                progress.update(kept=reducer.counts.kept)
+        manifest = manifest_of(folder, reducer, sources, recorded)
+        report_page(manifest, samples, plan.rules()).write(folder / REPORT)
         manifest["outputs"][REPORT] = describe_file(folder / REPORT)
         write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _check_unchanged(sources: Sequence[Source]) -> None:
+    """(A file that grows while it is read would give a result that belongs to neither state of it.)"""
+    for source in sources:
+        status = source.path.stat()
+        if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.changed_ns):
+            raise VicunaError(f"{source.path} was changed while it was read; run again when it is finished")
 
 
 def summary(counts: dict[str, Any], output_dir: Path) -> str:
@@ -102,27 +157,6 @@ def summary(counts: dict[str, Any], output_dir: Path) -> str:
     lines.append(f"records out: {counts['records_out']:,}   held out: {counts['held_out']:,}{tokens}")
     lines.append(f"result: {output_dir} (look at {output_dir / REPORT})")
     return "\n".join(lines)
-
-
-def _rows(cleaner: Cleaner, inputs: tuple[Path, ...]) -> Iterator[tuple[File, Row]]:
-    with log.Progress(None, description="cleaning", unit="records") as progress:
-        for path in inputs:
-            for item in read_records(path):
-                yield from cleaner.clean(item)
-                progress.update(kept=cleaner.counts.kept)
-
-
-def _counter(options: DataOptions) -> CountTokens | None:
-    """How tokens are counted, from `--tokenizer` and `--template`; None without them."""
-    if options.tokenizer is None or options.template is None:
-        for name in ("tokenizer", "template", "max_tokens"):
-            if getattr(options, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} needs both --tokenizer and --template, to count tokens")
-        return None
-    template = get_template(options.template)
-    if options.max_tokens is not None and options.max_tokens < 1:
-        raise UsageError(f"--max-tokens {options.max_tokens}: give a positive number of tokens")
-    return token_counter(template, load_tokenizer(options.tokenizer))
 
 
 if __name__ == "__main__":

@@ -4,15 +4,18 @@
 or changed, and why), `manifest.json` (counts, options and hashes) and `report.html`. `why` reads the folder again.
 """
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from vicuna import __version__
-from vicuna.data.pipeline import Cleaner, File, Row
+from vicuna.data.pipeline import File
+from vicuna.data.reduce import Reducer, Row
+from vicuna.data.sources import Source
 from vicuna.errors import VicunaError
 from vicuna.files import sha256_file
-from vicuna.jsonl import format_line, read_json
+from vicuna.jsonl import read_json
 
 PROGRAM = "vicuna.data"
 FORMAT = 1  # of the manifest
@@ -33,7 +36,7 @@ def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:
     if not folder.is_dir():
         raise VicunaError(f"--output-dir {folder} is a file; {way_out}")
     for path in inputs:
-        if path.resolve().parent == folder.resolve():
+        if path.resolve().parent == folder.resolve() or path.resolve() == folder.resolve():
             raise VicunaError(f"--output-dir {folder} holds the input {path.name}; choose another --output-dir")
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     for path in sorted(folder.iterdir()):
@@ -59,21 +62,21 @@ def read_manifest(folder: Path) -> Row:
     return value
 
 
-def write_rows(folder: Path, names: Iterable[File], rows: Iterable[tuple[File, Row]]) -> None:
-    """Write each row into its file. The files of all `names` are made, if only empty."""
+@contextmanager
+def row_files(folder: Path, names: Iterable[File]) -> Iterator[dict[File, IO[bytes]]]:
+    """The files of all `names`, open to be written; they are made, if only empty."""
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / f"{name}.jsonl").open("w", encoding="utf-8")) for name in names}
-        for name, row in rows:
-            files[name].write(format_line(row))
+        yield {name: stack.enter_context((folder / f"{name}.jsonl").open("wb")) for name in names}
 
 
-def manifest_of(folder: Path, cleaner: Cleaner, inputs: tuple[Path, ...], options: Row) -> Row:
+def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], options: Row) -> Row:
     """The manifest of the row files in `folder`. It holds no time and no absolute path: same input, same bytes.
 
     Raises:
         AssertionError: the counts do not add up, so the program is wrong.
     """
-    cleaner.counts.check(cleaner.step_counts)
+    steps = reducer.steps
+    reducer.counts.check(steps)
     names = [name for name in FILES if (folder / f"{name}.jsonl").exists()]
     return {
         "program": PROGRAM,
@@ -81,11 +84,11 @@ def manifest_of(folder: Path, cleaner: Cleaner, inputs: tuple[Path, ...], option
         "version": __version__,
         "options": options,
         "inputs": [
-            {"name": path.name, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)} for path in inputs
+            {"name": source.name, "size_bytes": source.size_bytes, "sha256": source.sha256} for source in sources
         ],
         "outputs": {f"{name}.jsonl": describe_file(folder / f"{name}.jsonl") for name in names},
-        "counts": cleaner.counts.to_dict(),
-        "steps": [vars(count) for count in cleaner.step_counts],
+        "counts": reducer.counts.to_dict(),
+        "steps": [vars(step) for step in steps],
     }
 
 

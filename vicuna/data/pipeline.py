@@ -1,173 +1,213 @@
-"""The cleaning itself: every record through every step, every answer written down, every count checked.
+"""The steps in their order, and what they make of one record.
 
     read -> html -> noise -> roles -> empty -> errors -> refusals -> blocked -> dedup -> split -> held out or not
 
-`Cleaner` takes records one by one and hands out rows; it knows nothing of files. `output` writes them and `report`
-draws the page.
+All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
+takes the keys of each; `reduce` decides, and counts.
 """
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from vicuna.data.dedup import deduplication
+from vicuna.conversation import get_template, load_tokenizer
+from vicuna.data import dedup
+from vicuna.data.dedup import Keys
 from vicuna.data.filters import FILTERS
+from vicuna.data.options import DataOptions
 from vicuna.data.record import Malformed
-from vicuna.data.split import CountTokens, rounds, splitting
-from vicuna.data.step import Drop, Finding, Keep, Merge, Record, Split, Step
+from vicuna.data.split import count_rounds, splitting, token_counter
+from vicuna.data.step import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
+from vicuna.errors import UsageError, nearest
 
 READ_RULES = {"malformed": "the record could not be read; the evidence says where and why"}
+CRASHED = "crashed"
+CRASHED_RULE = {CRASHED: "a step failed on the record; the evidence has its error, and where the record stands"}
+ASIDE = (*READ_RULES, CRASHED)  # dropped by a failure, not by a decision
+DEDUP, SPLIT = "dedup", "split"
+DEDUP_VERSION = 2
 # Published ShareGPT collections are cut already: `QWJhYvA_0` and `QWJhYvA_17` are pieces of one conversation.
 SHAREGPT_PIECE = re.compile(r"([A-Za-z0-9]{7})_\d+")
 File = Literal["records", "held_out", "dropped", "repairs"]
-Row = dict[str, Any]
 
 
-@dataclass
-class StepCount:
-    """What a step did. Records: in = kept + dropped + merged."""
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one cleaning.
 
-    name: str
-    version: int
-    records_in: int = 0
-    kept: int = 0
-    dropped: int = 0
-    merged: int = 0
-
-    def add(self, outcome: Keep | Drop | Merge | Split) -> None:
-        """Count one answer."""
-        self.records_in += 1
-        self.kept += isinstance(outcome, Keep | Split)
-        self.dropped += isinstance(outcome, Drop)
-        self.merged += isinstance(outcome, Merge)
-
-
-@dataclass
-class Counts:
-    """Everything that is counted. `rules`: how often each dropped or merged a record; `repairs`: changed one."""
-
-    records_in: int = 0
-    kept: int = 0
-    dropped: int = 0
-    merged: int = 0
-    repaired: int = 0
-    split: int = 0
-    pieces: int = 0
-    records_out: int = 0
-    held_out: int = 0
-    rounds_in: int = 0
-    rounds_out: int = 0
-    rounds_dropped: int = 0
-    messages: int = 0
-    tokens: int = 0
-    rules: Counter[str] = field(default_factory=Counter)
-    repairs: Counter[str] = field(default_factory=Counter)
-
-    def check(self, steps: list[StepCount]) -> None:
-        """The sums that must hold; if one does not, the program is wrong and no result may be written."""
-        assert self.records_in == self.kept + self.dropped + self.merged
-        assert self.dropped + self.merged == self.rules.total()
-        assert self.records_out + self.held_out == self.kept - self.split + self.pieces
-        assert self.rounds_in == self.rounds_out + self.rounds_dropped
-        arriving = self.records_in
-        for step in steps:
-            assert step.records_in == arriving == step.kept + step.dropped + step.merged, step
-            arriving = step.kept
-        assert arriving == self.kept
-
-    def to_dict(self) -> Row:
-        """As the manifest has it."""
-        return {**vars(self), "rules": dict(self.rules), "repairs": dict(self.repairs)}
-
-
-class Cleaner:
-    """The steps in order, and what they have done so far.
-
-    Args:
-        count_tokens: how long the trainer will find a conversation; None: nothing is counted or split.
-        max_tokens: the longest record to let out; None: whole conversations.
-        held_out_ratio: the part of the conversations, from 0 to 1, that is kept from training.
+    Attributes:
+        before, after: the steps on both sides of `dedup`.
+        merges: whether `dedup` is one of them.
     """
 
-    def __init__(
-        self, count_tokens: CountTokens | None = None, max_tokens: int | None = None, held_out_ratio: float = 0.0
-    ) -> None:
-        self.steps: list[Step] = [*FILTERS, deduplication()]
-        if count_tokens is not None:
-            self.steps.append(splitting(count_tokens, max_tokens))
-        self.held_out_ratio = held_out_ratio
-        self.counts = Counts()
-        self.step_counts = [StepCount("read", 1), *(StepCount(step.name, step.version) for step in self.steps)]
-        self.rules = READ_RULES | {rule: text for step in self.steps for rule, text in step.rules.items()}
-        self._ids: Counter[str] = Counter()
+    before: tuple[Step, ...]
+    merges: bool
+    after: tuple[Step, ...]
+    held_out_ratio: float
 
-    def clean(self, item: Record | Malformed) -> Iterator[tuple[File, Row]]:
-        """What becomes of one record: rows, each with the file it belongs in."""
-        self.counts.records_in += 1
-        if isinstance(item, Malformed):
-            finding = Finding("malformed", item.reason)
-            yield self._end("read", 0, item.id, item.source, Drop(finding))
-            return
-        self.step_counts[0].add(Keep(item))
-        record = self._with_own_id(item)
-        records: tuple[Record, ...] = (record,)
-        num_repairs = 0
-        for index, step in enumerate(self.steps, 1):
-            is_splitting = step.name == "split"
-            if is_splitting:
-                self.counts.rounds_in += len(rounds(record))
-            outcome = step.run(record)
-            for repair in () if isinstance(outcome, Merge) else outcome.repairs:
-                num_repairs += 1
-                self.counts.repairs[repair.rule] += 1
-                yield "repairs", _finding_row(step.name, record.id, record.source, repair)
-            if isinstance(outcome, Drop | Merge):
-                self.counts.rounds_dropped += len(rounds(record)) if is_splitting else 0
-                yield self._end(step.name, index, record.id, record.source, outcome)
-                return
-            self.step_counts[index].add(outcome)
-            records = outcome.records if isinstance(outcome, Split) else (outcome.record,)
-            if is_splitting:
-                self.counts.rounds_dropped += len(outcome.repairs)
-                self.counts.rounds_out += sum(len(rounds(piece)) for piece in records)
-            record = records[0]
-        self.counts.kept += 1
-        self.counts.repaired += num_repairs > 0
-        if len(records) > 1:
-            self.counts.split += 1
-            self.counts.pieces += len(records)
-        for piece in records:
-            yield self._out(piece)
+    def versions(self) -> list[tuple[str, int]]:
+        """Every step's name and version, in order; reading is the first."""
+        merging = [(DEDUP, DEDUP_VERSION)] if self.merges else []
+        before, after = ([(step.name, step.version) for step in steps] for steps in (self.before, self.after))
+        return [("read", 1), *before, *merging, *after]
 
-    def _with_own_id(self, record: Record) -> Record:
-        """Ids come twice in real collections: the second gets a number, so that each names one record."""
-        self._ids[record.id] += 1
-        if self._ids[record.id] == 1:
-            return record
-        identifier = f"{record.id}~{self._ids[record.id]}"
-        while identifier in self._ids:
-            identifier += "~"
-        self._ids[identifier] += 1
-        return replace(record, id=identifier)
+    def rules(self) -> Mapping[str, str]:
+        """What each rule means to a reader of the report."""
+        found = READ_RULES | CRASHED_RULE | (dedup.RULES if self.merges else {})
+        for step in (*self.before, *self.after):
+            found |= step.rules
+        return found
 
-    def _end(self, step: str, index: int, identifier: str, source: str, outcome: Drop | Merge) -> tuple[File, Row]:
-        self.step_counts[index].add(outcome)
-        self.counts.dropped += isinstance(outcome, Drop)
-        self.counts.merged += isinstance(outcome, Merge)
-        self.counts.rules[outcome.finding.rule] += 1
-        return "dropped", _finding_row(step, identifier, source, outcome.finding)
 
-    def _out(self, record: Record) -> tuple[File, Row]:
-        self.counts.messages += len(record.messages)
-        self.counts.tokens += record.extra.get("num_tokens", 0)
-        if is_held_out(record.original_id, self.held_out_ratio):
-            self.counts.held_out += 1
-            return "held_out", record.to_row()
-        self.counts.records_out += 1
-        return "records", record.to_row()
+@dataclass
+class Trace:
+    """What the steps made of one record.
+
+    Attributes:
+        repairs, end: what the steps before `dedup` found; `end` is the finding that the record was dropped for. Each
+            finding stands behind its step's name.
+        keys: what `dedup` compares the record by; None if it was dropped before, or nothing is compared.
+        repairs_after, end_after: the same of the steps after `dedup`. They count only if the record is not merged.
+        pieces: what is left of it.
+        rounds: how many came to the splitter, came out, and were left out.
+    """
+
+    id: str
+    source: str
+    is_read: bool = True
+    repairs: list[tuple[str, Finding]] = field(default_factory=list)
+    end: tuple[str, Finding] | None = None
+    keys: Keys | None = None
+    repairs_after: list[tuple[str, Finding]] = field(default_factory=list)
+    end_after: tuple[str, Finding] | None = None
+    pieces: tuple[Record, ...] = ()
+    rounds: tuple[int, int, int] = (0, 0, 0)
+
+
+def step_table(options: DataOptions) -> dict[str, Callable[[], Step] | None]:
+    """Every step that these options have, in order; `dedup` has no function of its own."""
+    table: dict[str, Callable[[], Step] | None] = {step.name: _given(step) for step in FILTERS}
+    table[DEDUP] = None
+    if options.tokenizer is not None:
+        table[SPLIT] = lambda: _splitting(options)
+    return table
+
+
+def _given(step: Step) -> Callable[[], Step]:
+    return lambda: step
+
+
+def make_plan(options: DataOptions) -> Plan:
+    """The steps that the options ask for.
+
+    Raises:
+        UsageError: options that do not go together, or an unknown step.
+        VicunaError: an unknown template, or no tokenizer in its folder.
+    """
+    _check(options)
+    table = step_table(options)
+    for flag, given in (("--only", options.only), ("--skip", options.skip)):
+        for name in given:
+            if name == SPLIT and name not in table:
+                raise UsageError(f"{flag} {SPLIT}: splitting needs --tokenizer and --template, to count tokens")
+            if name not in table:
+                raise UsageError(f"{flag} {name}: no such step; {nearest(name, table)}")
+    chosen = [name for name in table if name in (options.only or table) and name not in options.skip]
+    if not chosen:
+        raise UsageError("--only and --skip leave no step to run; drop one of them")
+    names = list(table)
+    made = {name: make() for name in chosen if (make := table[name])}
+    return Plan(
+        before=tuple(step for name, step in made.items() if names.index(name) < names.index(DEDUP)),
+        merges=DEDUP in chosen,
+        after=tuple(step for name, step in made.items() if names.index(name) > names.index(DEDUP)),
+        held_out_ratio=options.held_out_ratio,
+    )
+
+
+def _check(options: DataOptions) -> None:
+    if options.tokenizer is None or options.template is None:
+        for name in ("tokenizer", "template", "max_tokens"):
+            if getattr(options, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} needs both --tokenizer and --template, to count tokens")
+    if options.max_tokens is not None and options.max_tokens < 1:
+        raise UsageError(f"--max-tokens {options.max_tokens}: give a positive number of tokens")
+    if options.carry_over < 0:
+        raise UsageError(f"--carry-over {options.carry_over}: give a number of rounds, or 0 for none")
+    if not 0 <= options.near_duplicates <= 1:
+        raise UsageError(f"--near-duplicates {options.near_duplicates}: give a number from 0 to 1")
+    if not 0 <= options.held_out_ratio < 1:
+        raise UsageError(f"--held-out-ratio {options.held_out_ratio}: give a number from 0 to below 1")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: give a positive number of processes")
+
+
+def _splitting(options: DataOptions) -> Step:
+    assert options.template is not None and options.tokenizer is not None
+    template = get_template(options.template)
+    count_tokens = token_counter(template, load_tokenizer(options.tokenizer))
+    return splitting(count_tokens, options.max_tokens, options.over_long, options.carry_over)
+
+
+def clean_record(item: Record | Malformed, place: str, plan: Plan) -> Trace:
+    """Take one record through all steps.
+
+    Args:
+        place: where it stands in its file, for the evidence if a step fails on it.
+    """
+    trace = Trace(item.id, item.source)
+    if isinstance(item, Malformed):
+        trace.is_read = False
+        trace.end = ("read", Finding("malformed", item.reason))
+        return trace
+    record = item
+    for step in plan.before:
+        outcome = _run(step, record, place)
+        trace.repairs += _repairs(step, outcome)
+        if isinstance(outcome, Drop):
+            trace.end = (step.name, outcome.finding)
+            return trace
+        assert isinstance(outcome, Keep), f"{step.name} gave {type(outcome).__name__}"
+        record = outcome.record
+    if plan.merges:
+        try:
+            trace.keys = dedup.keys(record)
+        except Exception as error:
+            trace.end = (DEDUP, _crash(error, place))
+            return trace
+    pieces: tuple[Record, ...] = (record,)
+    for step in plan.after:
+        (record,) = pieces  # only the last step splits
+        outcome = _run(step, record, place)
+        trace.repairs_after += _repairs(step, outcome)
+        if step.name == SPLIT:
+            trace.rounds = count_rounds(record, outcome)
+        if isinstance(outcome, Drop):
+            trace.end_after = (step.name, outcome.finding)
+            return trace
+        assert isinstance(outcome, Keep | Split), f"{step.name} gave {type(outcome).__name__}"
+        pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
+    trace.pieces = pieces
+    return trace
+
+
+def _run(step: Step, record: Record, place: str) -> Outcome:
+    """The step's answer; a failure of any kind costs this record and no other."""
+    try:
+        return step.run(record)
+    except Exception as error:
+        return Drop(_crash(error, place))
+
+
+def _crash(error: Exception, place: str) -> Finding:
+    message = " ".join(str(error).split())
+    return Finding(CRASHED, f"{place}: {type(error).__name__}: {message}"[:500])
+
+
+def _repairs(step: Step, outcome: Outcome) -> list[tuple[str, Finding]]:
+    return [] if isinstance(outcome, Merge) else [(step.name, finding) for finding in outcome.repairs]
 
 
 def is_held_out(original_id: str, ratio: float) -> bool:
@@ -176,14 +216,3 @@ def is_held_out(original_id: str, ratio: float) -> bool:
     conversation = piece[1] if piece else original_id
     value = int.from_bytes(hashlib.sha256(b"held out:" + conversation.encode("utf-8")).digest()[:8], "big")
     return value < ratio * 2**64
-
-
-def _finding_row(step: str, identifier: str, source: str, finding: Finding) -> Row:
-    return {
-        "id": identifier,
-        "rule": finding.rule,
-        "evidence": finding.evidence,
-        "turn": finding.turn,
-        "step": step,
-        "source": source,
-    }

@@ -4,10 +4,10 @@ Drawn from the manifest and from what `Samples` saw pass by. `output` puts it be
 """
 
 import html
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from vicuna.data.pipeline import File, Row
+from vicuna.data.reduce import Row
 from vicuna.log import human_bytes
 from vicuna.page import Page, bar_chart, histogram, table
 
@@ -22,18 +22,17 @@ class Samples:
         self.turns: list[float] = []
         self.tokens: list[float] = []
 
-    def watch(self, rows: Iterable[tuple[File, Row]]) -> Iterator[tuple[File, Row]]:
-        """Pass rows on, having looked at them."""
-        for file, row in rows:
-            if file in ("dropped", "repairs"):
-                kept = self.findings.setdefault(row["rule"], [])
-                if len(kept) < NUM_SAMPLES:
-                    kept.append(row)
-            else:
-                self.turns.append(len(row["messages"]))
-                if "num_tokens" in row:
-                    self.tokens.append(row["num_tokens"])
-            yield file, row
+    def add_finding(self, row: Row) -> None:
+        """A row of dropped.jsonl or repairs.jsonl."""
+        kept = self.findings.setdefault(row["rule"], [])
+        if len(kept) < NUM_SAMPLES:
+            kept.append(row)
+
+    def add_record(self, facts: Mapping[str, Any]) -> None:
+        """A record that came out: `num_messages`, and `num_tokens` and `language` where they are known."""
+        self.turns.append(facts["num_messages"])
+        if "num_tokens" in facts:
+            self.tokens.append(facts["num_tokens"])
 
 
 def report_page(manifest: Mapping[str, Any], samples: Samples, rules: Mapping[str, str]) -> Page:

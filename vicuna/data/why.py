@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicuna.data.output import FILES, read_manifest
-from vicuna.data.pipeline import Row
+from vicuna.data.reduce import Row
 from vicuna.errors import VicunaError
 from vicuna.jsonl import read_jsonl
 from vicuna.options import option, parse

@@ -1,0 +1,46 @@
+"""What a cleaning can be told: the one home of its flags, their defaults and their help.
+
+`__main__` reads them, `pipeline` makes the steps of them, and the ones that shape the result stand in its manifest.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vicuna.data.split import OverLong
+from vicuna.options import option
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """`vicuna data` options."""
+
+    inputs: tuple[Path, ...] = option(
+        help="files, folders or quoted patterns: JSON arrays, JSON lines (each also .gz or .zst) or parquet, of "
+        "conversations in the shape of ShareGPT, OpenAI messages or Alpaca",
+        positional=True,
+        metavar="INPUT",
+    )
+    output_dir: Path = option(help="folder for the result; an earlier result in it is replaced")
+    tokenizer: Path | None = option(None, help="folder of a tokenizer, to count tokens as the trainer will")
+    template: str | None = option(None, help="conversation template of the training, for counting tokens")
+    max_tokens: int | None = option(None, help="split conversations longer than this many tokens, between rounds")
+    over_long: OverLong = option(
+        "drop",
+        help="a round that alone is longer: leave it out, cut its answer where a block ends, or keep and mark it",
+    )
+    carry_over: int = option(0, help="earlier rounds that a later piece repeats as context, not trained on again")
+    near_duplicates: float = option(
+        0.8, help="merge records whose words are as similar as this (0 to 1); 0 merges equal and continued ones only"
+    )
+    held_out_ratio: float = option(0.0, help="part of the conversations (0 to below 1) to keep from training")
+    only: tuple[str, ...] = option((), help="run these steps and no others", metavar="STEP")
+    skip: tuple[str, ...] = option((), help="leave these steps out", metavar="STEP")
+    strict: bool = option(False, help="stop at the first record that cannot be read or that a step fails on")
+    workers: int | None = option(None, help="processes that clean at once; by default one for each processor")
+    engine: Literal["local", "ray"] = option(
+        "local", help="where they run: on this machine, or on Ray (RAY_ADDRESS names a cluster)"
+    )
+
+
+WHERE_ONLY = frozenset({"inputs", "output_dir", "strict", "workers", "engine"})  # these do not shape the result
