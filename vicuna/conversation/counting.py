@@ -1,7 +1,9 @@
 """How many tokens a conversation has, without tokenizing anything twice.
 
 The splitter asks about one conversation again and again, each time with another round. `tokens` cuts the text into
-runs whose ids depend on nothing around them, so the count of a run that was seen before is known.
+runs whose ids depend on nothing around them, so the count of a run that was seen before is known. Most tokenizers go
+further: between a word and the space behind it they never join anything, so the counts of words add up too, and most
+words of a text have been seen before (`words`).
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +11,13 @@ from typing import Any
 
 from vicuna.conversation.message import Message
 from vicuna.conversation.templates import Template
-from vicuna.conversation.tokens import Run, all_segments, encoder_for
+from vicuna.conversation.tokens import Encoder, Run, all_segments, encoder_for
+from vicuna.conversation.words import Words, words_of
 
 CountTokens = Callable[[Sequence[Message]], int]
 KEPT_CHARACTERS = 1 << 22  # of the runs whose counts are kept
+KEPT_WORDS = 1 << 18
+LONGEST_WORD = 64  # characters; longer ones hardly come twice
 
 
 class TokenCounter:
@@ -25,6 +30,8 @@ class TokenCounter:
     def __init__(self, template: Template, tokenizer: Any) -> None:
         self.template = template
         self._encoder = encoder_for(template, tokenizer)
+        words = words_of(tokenizer)
+        self._by_word = None if words is None else _WordCounter(self._encoder, words)
         self._known: dict[tuple[str, bool], int] = {}
         self._num_characters = 0
 
@@ -33,15 +40,52 @@ class TokenCounter:
         texts = {_key(run): run for run in runs if run.control_id is None}
         if self._num_characters > KEPT_CHARACTERS:
             self._known, self._num_characters = {}, 0
-        new = [run for key, run in texts.items() if key not in self._known]
-        for run, count in zip(new, self._count(new), strict=True):
-            self._known[_key(run)] = count
-            self._num_characters += len(run.text)
+        self._learn([run for key, run in texts.items() if key not in self._known])
         return sum(1 if run.control_id is not None else self._known[_key(run)] for run in runs)
 
-    def _count(self, runs: Sequence[Run]) -> list[int]:
-        return [len(ids) for ids in self._encoder.ids(runs)]
+    def _learn(self, runs: Sequence[Run]) -> None:
+        divisible = [run for run in runs if self._by_word and self._by_word.divides(run)]
+        whole = [run for run in runs if not (self._by_word and self._by_word.divides(run))]
+        counts = [len(ids) for ids in self._encoder.ids(whole)]
+        if self._by_word:
+            counts += self._by_word.count(divisible)
+        for run, count in zip([*whole, *divisible], counts, strict=True):
+            self._known[_key(run)] = count
+            self._num_characters += len(run.text)
 
 
 def _key(run: Run) -> tuple[str, bool]:
     return run.text, run.is_anchored
+
+
+class _WordCounter:
+    """Counts runs word by word, and remembers the words."""
+
+    def __init__(self, encoder: Encoder, words: Words) -> None:
+        self._encoder, self._words = encoder, words
+        self._known: dict[str, int] = {}
+
+    def divides(self, run: Run) -> bool:
+        """Whether the counts of this run's words add up."""
+        return not self._words.exceptions.search(run.text) and not self._encoder.control_pattern.search(run.text)
+
+    def count(self, runs: Sequence[Run]) -> list[int]:
+        """The tokens of each run."""
+        if len(self._known) > KEPT_WORDS:
+            self._known = {}
+        texts = [self._words.pattern.findall(run.text) for run in runs]
+        # Where text behind text is anchored, a word at the very start is the only one that is not.
+        is_first = [run.is_anchored != self._encoder.needs_anchor for run in runs]
+        first = [Run(words.pop(0), None) for words, is_alone in zip(texts, is_first, strict=True) if is_alone]
+        first_counts = iter([len(ids) for ids in self._encoder.ids(first)])
+        new = list(set().union(*texts).difference(self._known))
+        ids = self._encoder.ids([Run(word, None, self._encoder.needs_anchor) for word in new])
+        self._known.update(zip(new, map(len, ids), strict=True))
+        counts = [
+            sum(map(self._known.__getitem__, words), next(first_counts) if is_alone else 0)
+            for words, is_alone in zip(texts, is_first, strict=True)
+        ]
+        for word in new:
+            if len(word) > LONGEST_WORD:
+                del self._known[word]
+        return counts
