@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna import log
-from vicuna.data import engines, why
+from vicuna.data import engines, merge, sample, show, stats, why
 from vicuna.data.options import WHERE_ONLY, DataOptions
 from vicuna.data.output import FILES, MANIFEST, REPORT, check_folder, describe_file, manifest_of, row_files
 from vicuna.data.pipeline import Plan, make_plan
@@ -24,6 +24,7 @@ from vicuna.files import atomic_directory
 from vicuna.jsonl import write_json
 from vicuna.options import command, parse, to_dict
 
+VERBS = {"why": why.main, "show": show.main, "stats": stats.main, "sample": sample.main, "merge": merge.main}
 SET_ASIDE = 4  # exit code: the result is whole, but for records that could not be used
 DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
@@ -34,6 +35,10 @@ EPILOG = """examples:
       --tokenizer base/ --template vicuna_v1.1 --max-tokens 2048 --held-out-ratio 0.02
   python -m vicuna.data pages/ 'more/*.jsonl.zst' --output-dir cleaned/ --workers 8     folders and patterns
   python -m vicuna.data why ID --in cleaned/     what became of one record
+  python -m vicuna.data show --rule refusal --in cleaned/     read records; each verb has its own --help
+  python -m vicuna.data stats cleaned/           lengths and languages
+  python -m vicuna.data sample cleaned/ --count 100 --output some.jsonl
+  python -m vicuna.data merge cleaned/ more/ --output all.jsonl
 
 A run that was stopped goes on where it was when the same command is given again. Exit codes: 0 all is well, 1 failed,
 2 wrong flags, 4 the result is there, but some records were set aside (could not be read, or a step failed on them)."""
@@ -43,8 +48,8 @@ A run that was stopped goes on where it was when the same command is given again
 def main(argv: list[str] | None = None) -> int:
     """Clean, write the result, print what became of the records."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] == ["why"]:
-        return why.main(arguments[1:])
+    if arguments and arguments[0] in VERBS:
+        return VERBS[arguments[0]](arguments[1:])
     options = parse(DataOptions, arguments, prog="python -m vicuna.data", description=DESCRIPTION, epilog=EPILOG)
     counts = clean(options)["counts"]
     print(summary(counts, options.output_dir))

@@ -212,7 +212,12 @@ def _repairs(step: Step, outcome: Outcome) -> list[tuple[str, Finding]]:
 
 def is_held_out(original_id: str, ratio: float) -> bool:
     """Whether a conversation is kept from training: by the hash of its id, so it does not depend on its neighbours."""
-    piece = SHAREGPT_PIECE.fullmatch(original_id)
-    conversation = piece[1] if piece else original_id
-    value = int.from_bytes(hashlib.sha256(b"held out:" + conversation.encode("utf-8")).digest()[:8], "big")
+    conversation = conversation_of(original_id).encode("utf-8")
+    value = int.from_bytes(hashlib.sha256(b"held out:" + conversation).digest()[:8], "big")
     return value < ratio * 2**64
+
+
+def conversation_of(original_id: str) -> str:
+    """The name that all pieces of a conversation share, whoever cut it."""
+    piece = SHAREGPT_PIECE.fullmatch(original_id)
+    return piece[1] if piece else original_id

@@ -120,11 +120,6 @@ def count_rounds(record: Record, outcome: Outcome) -> tuple[int, int, int]:
     return num_in, 0, num_in
 
 
-def rounds(record: Record) -> list[Round]:
-    """The rounds of a record that are to be learned."""
-    return list(take_apart(record).rounds)
-
-
 def _round(record: Record, indices: Sequence[int]) -> Round:
     return Round(tuple(record.messages[at] for at in indices), tuple(record.turns[at] for at in indices))
 
