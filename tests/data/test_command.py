@@ -211,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Pa
     refuses(capsys, "--max-tokens needs both", 2, collection, "--output-dir", out, "--max-tokens", 9)
     refuses(capsys, "--template needs both", 2, collection, "--output-dir", out, "--template", "chatml")
     refuses(capsys, "from 0 to below 1", 2, collection, "--output-dir", out, "--held-out-ratio", 1)
-    refuses(capsys, "known: blocked, dedup", 2, collection, "--output-dir", out, "--only", "htm")
+    refuses(capsys, "no such step; known: ", 2, collection, "--output-dir", out, "--only", "htm")
     refuses(capsys, "needs --tokenizer", 2, collection, "--output-dir", out, "--skip", "split")
     refuses(capsys, "leave no step", 2, collection, "--output-dir", out, "--only", "html", "--skip", "html")
     both = ["--tokenizer", tmp_path, "--template"]

@@ -72,7 +72,7 @@ def clean(options: DataOptions) -> Row:
     Raises:
         VicunaError: nothing could be read; with `strict`, a record was set aside.
     """
-    plan = make_plan(options)
+    plan = make_plan(options, is_ready=False)
     check_folder(options.output_dir, options.inputs)
     sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
     with work_folder(options, sources) as work:
@@ -113,6 +113,7 @@ def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -
     if options.strict and problems:
         raise VicunaError(f"{first} (--strict stops here; without it the record is set aside)")
     if not num_readable:
+        work.clear()
         raise VicunaError(f"no record can be read; the first: {first}")
     return num_parts
 
@@ -129,6 +130,7 @@ def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], r
     samples = Samples()
     names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
     recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
+    recorded["decontaminate"] = [path.name for path in options.decontaminate]
     if options.tokenizer is not None:
         recorded["tokenizer"] = options.tokenizer.resolve().name
     with atomic_directory(options.output_dir, overwrite=True) as folder:

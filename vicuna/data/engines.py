@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,9 @@ class _Pool:
 def _work(connection: Connection, options: DataOptions) -> None:
     """A worker's life: shards in, parts out, until there is nobody at the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # transformers loads torch with the first tokenizer if it can, for nothing: 270 MB and two seconds.
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it says what it does not find
+    sys.modules["torch"] = None  # type: ignore[assignment]
     while True:
         try:
             shard = connection.recv()

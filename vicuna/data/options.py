@@ -30,6 +30,9 @@ class DataOptions:
         help="a round that alone is longer: leave it out, cut its answer where a block ends, or keep and mark it",
     )
     carry_over: int = option(0, help="earlier rounds that a later piece repeats as context, not trained on again")
+    decontaminate: tuple[Path, ...] = option(
+        (), help="drop conversations that ask a question of these files too, not only the shipped evaluation questions"
+    )
     near_duplicates: float = option(
         0.8, help="merge records whose words are as similar as this (0 to 1); 0 merges equal and continued ones only"
     )

@@ -1,6 +1,7 @@
 """The steps in their order, and what they make of one record.
 
-    read -> html -> noise -> roles -> empty -> errors -> refusals -> blocked -> dedup -> split -> held out or not
+    read -> html -> noise -> roles -> empty -> errors -> refusals -> blocked -> decontaminate -> dedup -> split
+         -> held out or not
 
 All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
 takes the keys of each; `reduce` decides, and counts.
@@ -8,12 +9,13 @@ takes the keys of each; `reduce` decides, and counts.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vicuna.conversation import get_template, load_tokenizer
+from vicuna.conversation import Message, check_tokenizer, get_template, load_tokenizer
 from vicuna.data import dedup
+from vicuna.data.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.dedup import Keys
 from vicuna.data.filters import FILTERS
 from vicuna.data.options import DataOptions
@@ -86,12 +88,13 @@ class Trace:
     rounds: tuple[int, int, int] = (0, 0, 0)
 
 
-def step_table(options: DataOptions) -> dict[str, Callable[[], Step] | None]:
+def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step] | None]:
     """Every step that these options have, in order; `dedup` has no function of its own."""
     table: dict[str, Callable[[], Step] | None] = {step.name: _given(step) for step in FILTERS}
+    table["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
     table[DEDUP] = None
     if options.tokenizer is not None:
-        table[SPLIT] = lambda: _splitting(options)
+        table[SPLIT] = lambda: _splitting(options, is_ready)
     return table
 
 
@@ -99,15 +102,18 @@ def _given(step: Step) -> Callable[[], Step]:
     return lambda: step
 
 
-def make_plan(options: DataOptions) -> Plan:
+def make_plan(options: DataOptions, *, is_ready: bool = True) -> Plan:
     """The steps that the options ask for.
+
+    Args:
+        is_ready: whether records will go through them. If not, what is large and takes long is not loaded.
 
     Raises:
         UsageError: options that do not go together, or an unknown step.
         VicunaError: an unknown template, or no tokenizer in its folder.
     """
     _check(options)
-    table = step_table(options)
+    table = _table(options, is_ready)
     for flag, given in (("--only", options.only), ("--skip", options.skip)):
         for name in given:
             if name == SPLIT and name not in table:
@@ -144,11 +150,16 @@ def _check(options: DataOptions) -> None:
         raise UsageError(f"--workers {options.workers}: give a positive number of processes")
 
 
-def _splitting(options: DataOptions) -> Step:
+def _splitting(options: DataOptions, is_ready: bool) -> Step:
     assert options.template is not None and options.tokenizer is not None
     template = get_template(options.template)
-    count_tokens = token_counter(template, load_tokenizer(options.tokenizer))
+    check_tokenizer(options.tokenizer)
+    count_tokens = token_counter(template, load_tokenizer(options.tokenizer)) if is_ready else _count_nothing
     return splitting(count_tokens, options.max_tokens, options.over_long, options.carry_over)
+
+
+def _count_nothing(_: Sequence[Message]) -> int:
+    raise AssertionError("this plan is not ready")
 
 
 def clean_record(item: Record | Malformed, place: str, plan: Plan) -> Trace:

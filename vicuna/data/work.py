@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import vicuna
+from vicuna.data.decontaminate import shipped_questions
 from vicuna.data.options import WHERE_ONLY, DataOptions
 from vicuna.data.shard import SHARD_BYTES, SHARD_RECORDS, Part, read_keys
 from vicuna.data.sources import Source
@@ -39,6 +40,12 @@ class Work:
     def path(self, index: int) -> Path:
         """Where a shard's part is."""
         return self.folder / f"{index:06d}.part"
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        for path in self.folder.iterdir():
+            if path.name != LOCK:
+                path.unlink()
 
     def write(self, index: int, part: Part) -> dict[str, Any]:
         """Keep a part, on the disk when this returns; what `head` would say of it."""
@@ -114,13 +121,17 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
                 f"--output-dir {options.output_dir}: another run writes it just now; wait for it, or choose another"
             ) from None
         _clear_leftovers(output)
+        work = Work(folder)
         run = {"program": PROGRAM, "run": run_key(options, sources)}
         if not (folder / RUN).is_file() or read_json(folder / RUN) != run:
-            for path in folder.iterdir():
-                if path.name != LOCK:
-                    path.unlink()
+            work.clear()
             write_json(folder / RUN, run)
-        yield Work(folder)
+        try:
+            yield work
+        except BaseException:
+            if not any(folder.glob("*.part")):
+                shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)
 
 
@@ -155,6 +166,7 @@ def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
         "inputs": [[os.fsencode(source.name).hex(), source.size_bytes, source.sha256] for source in sources],
         "shards": [SHARD_BYTES, SHARD_RECORDS],
         "tokenizer": _hashes(options.tokenizer) if options.tokenizer is not None else {},
+        "questions": [sha256_file(path) for path in (shipped_questions(), *options.decontaminate)],
         "program": program_hashes(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
