@@ -1,0 +1,116 @@
+"""What secrets look like: keys of services, private key blocks, web tokens. `privacy` takes them out.
+
+All searching begins at a literal prefix, and what only shows where a key goes ("sk-your-key-here") stays.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _KeyShape:
+    """A key as its issuer makes it. The prefix is literal, so a text without it costs next to nothing."""
+
+    prefix: str
+    pattern: re.Pattern[str]
+
+
+# Shapes from the issuers' documents, as far as they are public, and from what secret scanners look for.
+KEY_SHAPES = tuple(
+    _KeyShape(prefix, re.compile(pattern))
+    for prefix, pattern in (
+        ("sk-", r"sk-(?:proj|svcacct|admin|None|ant-[a-z]+[0-9]{2}|or-v1|lf)-[A-Za-z0-9_-]{20,}"),  # OpenAI and others
+        ("sk-", r"sk-[A-Za-z0-9]{32,}"),
+        ("AKIA", r"AKIA[A-Z2-7]{16}"),  # AWS
+        ("ASIA", r"ASIA[A-Z2-7]{16}"),
+        *(
+            (
+                word,
+                r"(?i)(?<=secret)(?:_?access)?_?key[\"']?\s{0,3}[=:]\s{0,3}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+            )
+            for word in ("ecret", "ECRET")
+        ),
+        *((f"gh{letter}_", rf"gh{letter}_[A-Za-z0-9]{{36,}}") for letter in "pousr"),  # GitHub
+        ("github_pat_", r"github_pat_[A-Za-z0-9_]{60,}"),
+        ("glpat-", r"glpat-[A-Za-z0-9_-]{20,}"),  # GitLab
+        ("xox", r"xox[abeoprs]-[0-9A-Za-z-]{20,}"),  # Slack
+        ("hooks.slack.com/", r"(?<=hooks\.slack\.com/)services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{20,}"),
+        ("AIza", r"AIza[0-9A-Za-z_-]{35}"),  # Google
+        ("GOCSPX-", r"GOCSPX-[A-Za-z0-9_-]{28}"),
+        ("k_live_", r"[rs]k_live_[0-9A-Za-z]{20,}"),  # Stripe
+        ("k_test_", r"[rs]k_test_[0-9A-Za-z]{20,}"),
+        ("hf_", r"hf_[A-Za-z]{34}"),  # Hugging Face
+        ("gsk_", r"gsk_[A-Za-z0-9]{48,}"),  # Groq
+        ("npm_", r"npm_[A-Za-z0-9]{36}"),
+        ("pypi-AgE", r"pypi-AgE[A-Za-z0-9_-]{50,}"),
+        ("SG.", r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),  # SendGrid
+        ("dop_v1_", r"dop_v1_[0-9a-f]{64}"),  # DigitalOcean
+        ("shpat_", r"shpat_[0-9a-fA-F]{32}"),  # Shopify
+        (":AA", r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"),  # Telegram
+    )
+)
+# A text's bytes as letters of a key and the rest: a token of this length is then a substring, found at once.
+TOKEN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/+")
+TOKEN_CLASS = bytes(0x30 if byte in TOKEN else 0x20 for byte in range(256))
+MIN_TOKEN = 20
+MIN_DIFFERENT = 10  # characters of a real key; xxxxxxxx and 12345678 have fewer
+
+
+def has_key(text: str) -> bool:
+    """A quick look whether there may be a key."""
+    classes = text.encode("utf-8", "surrogatepass").translate(TOKEN_CLASS)
+    return b"0" * MIN_TOKEN in classes and any(shape.prefix in text for shape in KEY_SHAPES)
+
+
+def find_keys(text: str) -> Iterator[Span]:
+    """Keys of services, by their known shapes; not those that only show where a key goes."""
+    for shape in KEY_SHAPES:
+        if shape.prefix in text:
+            for match in shape.pattern.finditer(text):
+                start, end = match.span(1) if match.re.groups else match.span()
+                key = text[start:end]
+                is_inside = start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_-")
+                if not is_inside and _looks_random(key.removeprefix(shape.prefix)):
+                    yield start, end
+
+
+def _looks_random(key: str) -> bool:
+    lowered = key.lower()
+    return len(set(lowered)) >= MIN_DIFFERENT and not any(
+        word in lowered for word in ("example", "your", "xxxx", "abcdef", "123456", "replace", "secret", "....")
+    )
+
+
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN ((?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?)-----([^-]{0,20000}(?:-[^-]{1,200}){0,10}?)"
+    r"(?:-----END \1-----|\Z)"
+)
+
+
+def find_private_keys(text: str) -> Iterator[Span]:
+    """PEM and PGP blocks with a body as long as a real one has; also one that breaks off."""
+    for match in PRIVATE_KEY.finditer(text):
+        body = re.sub(r"\\n|\s", "", match[2])
+        if len(body) >= 60 and "..." not in body and _looks_random(body[:400]):
+            yield match.span()
+
+
+WEB_TOKEN = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{10,}")
+
+
+def find_web_tokens(text: str) -> Iterator[Span]:
+    """JSON Web Tokens (RFC 7519) whose header can be read and names an algorithm."""
+    for match in WEB_TOKEN.finditer(text):
+        header = match[0].split(".")[0]
+        try:
+            value = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+        except (binascii.Error, ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and "alg" in value:
+            yield match.span()
