@@ -388,3 +388,20 @@ def test_a_message_of_50_mb_is_set_aside(tmp_path: Path) -> None:
     assert run(path, "--output-dir", tmp_path / "out", "--workers", 1) == SET_ASIDE
     (row,) = read_jsonl(tmp_path / "out" / "dropped.jsonl")
     assert row["source"] == "in.json:2" and "larger than 8 MiB" in row["evidence"]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same(
+    tmp_path: Path, inputs: list[Path], expected: dict[str, str], bpe_tokenizer_directory: Path
+) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    arguments = ["--output-dir", out, "--workers", 2, "--engine", "ray", *options(bpe_tokenizer_directory)]
+    assert run(*inputs, *arguments) == SET_ASIDE
+    assert digest(out) == expected
+
+
+def test_ray_is_asked_for_by_name(tmp_path: Path, inputs: list[Path], monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(*inputs, "--output-dir", tmp_path / "out", "--engine", "ray") == 1
+    assert "ray is not installed: pip install 'vicuna[ray]'" in capsys.readouterr().err
