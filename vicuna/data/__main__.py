@@ -11,11 +11,12 @@ from typing import Any
 
 from vicuna import log
 from vicuna.data import engines, merge, sample, show, stats, why
+from vicuna.data.figures import Figures
 from vicuna.data.options import WHERE_ONLY, DataOptions
-from vicuna.data.output import FILES, MANIFEST, REPORT, check_folder, describe_file, manifest_of, row_files
+from vicuna.data.output import FILES, MANIFEST, REPORT, REPORT_DATA, check_folder, describe_file, manifest_of, row_files
 from vicuna.data.pipeline import Plan, make_plan
 from vicuna.data.reduce import Reducer, Row
-from vicuna.data.report import Samples, report_page
+from vicuna.data.report import report_page
 from vicuna.data.shard import SHARD_BYTES, Shard, shards
 from vicuna.data.sources import Source, find_sources
 from vicuna.data.work import Work, work_folder, work_path
@@ -127,7 +128,7 @@ def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
 
 
 def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], reducer: Reducer) -> Row:
-    samples = Samples()
+    figures = Figures()
     names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
     recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
@@ -135,10 +136,12 @@ def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], r
         recorded["tokenizer"] = options.tokenizer.resolve().name
     with atomic_directory(options.output_dir, overwrite=True) as folder:
         with row_files(folder, names) as files, log.Progress(None, description="writing", unit="records") as progress:
-            for _ in reducer.write(files, samples):
+            for _ in reducer.write(files, figures):
                 progress.update(kept=reducer.counts.kept)
         manifest = manifest_of(folder, reducer, sources, recorded)
-        report_page(manifest, samples, plan.rules()).write(folder / REPORT)
+        write_json(folder / REPORT_DATA, figures.to_dict(manifest, plan.rules()))
+        manifest["outputs"][REPORT_DATA] = describe_file(folder / REPORT_DATA)
+        report_page(manifest, figures, plan.rules()).write(folder / REPORT)
         manifest["outputs"][REPORT] = describe_file(folder / REPORT)
         write_json(folder / MANIFEST, manifest)
     return manifest

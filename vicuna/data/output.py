@@ -1,7 +1,8 @@
 """The folder that a cleaning leaves behind: all of its files at once, or none.
 
 `records.jsonl` to train on, `held_out.jsonl` to measure with, `dropped.jsonl` and `repairs.jsonl` (what was left out
-or changed, and why), `manifest.json` (counts, options and hashes) and `report.html`. `why` reads the folder again.
+or changed, and why), `manifest.json` (counts, options and hashes), `report.html` and its figures
+in `report.json`. `why` and `show` read the folder again.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,8 @@ from vicuna.jsonl import read_json
 PROGRAM = "vicuna.data"
 FORMAT = 1  # of the manifest
 FILES: tuple[File, ...] = ("records", "held_out", "dropped", "repairs")
-MANIFEST, REPORT = "manifest.json", "report.html"
-OURS = frozenset({*(f"{name}.jsonl" for name in FILES), MANIFEST, REPORT})
+MANIFEST, REPORT, REPORT_DATA = "manifest.json", "report.html", "report.json"
+OURS = frozenset({*(f"{name}.jsonl" for name in FILES), MANIFEST, REPORT, REPORT_DATA})
 
 
 def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:

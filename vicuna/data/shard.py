@@ -26,6 +26,7 @@ from vicuna.jsonl import format_line
 
 SHARD_BYTES = 4 << 20  # about a second of work
 SHARD_RECORDS = 4096
+FACTS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _story_line(trace: Trace, plan: Plan) -> bytes:
         {
             "is_held_out": is_held_out(piece.original_id, plan.held_out_ratio),
             "num_messages": len(piece.messages),
-            **{key: piece.extra[key] for key in ("num_tokens", "language") if key in piece.extra},
+            **{key: piece.extra[key] for key in FACTS if key in piece.extra},
         }
         for piece in trace.pieces
     ]

@@ -154,7 +154,7 @@ def _clear_leftovers(output: Path) -> None:
     """What a run that was killed while it wrote the result has left beside it, under a temporary name."""
     for path in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
         names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"another's"}
-        if names <= {"records.jsonl", "held_out.jsonl", "dropped.jsonl", "repairs.jsonl", "report.html"}:
+        if names <= {"records.jsonl", "held_out.jsonl", "dropped.jsonl", "repairs.jsonl", "report.json", "report.html"}:
             shutil.rmtree(path, ignore_errors=True)
 
 
