@@ -82,6 +82,7 @@ def test_the_record_is_the_shape_the_trainer_reads(tmp_path: Path, collection: P
             {"role": "assistant", "content": "s"},
         ],
         "source": "in.json:1",
+        "language": "und",
     }
     assert not (tmp_path / "out" / "held_out.jsonl").exists()
 
@@ -133,12 +134,12 @@ def test_plain_records_pass_untouched(tmp_path: Path) -> None:
             {"role": "assistant", "content": "<p>kept</p> as _it_ *is*"},
         ],
         "source": "elsewhere",
-        "language": "en",
+        "topic": "en",
     }
     path = tmp_path / "in.jsonl"
     path.write_text(json.dumps(row) + "\n", "utf-8")
     assert run(path, "--output-dir", tmp_path / "out") == 0
-    assert list(read_jsonl(tmp_path / "out" / "records.jsonl")) == [row]
+    assert list(read_jsonl(tmp_path / "out" / "records.jsonl")) == [row | {"language": "und"}]
 
 
 def test_why_tells_the_story(tmp_path: Path, collection: Path, counting: list[str], capsys: Any) -> None:

@@ -30,6 +30,11 @@ class DataOptions:
         help="a round that alone is longer: leave it out, cut its answer where a block ends, or keep and mark it",
     )
     carry_over: int = option(0, help="earlier rounds that a later piece repeats as context, not trained on again")
+    languages: tuple[str, ...] = option((), help="keep only these, by code (en de ...), and what is too short to tell")
+    skip_languages: tuple[str, ...] = option((), help="drop these, by code; und: what is too short to tell")
+    pii: Literal["replace", "drop", "keep"] = option(
+        "replace", help="mail addresses, phone numbers, keys and the like: put placeholders, drop the record, or keep"
+    )
     decontaminate: tuple[Path, ...] = option(
         (), help="drop conversations that ask a question of these files too, not only the shipped evaluation questions"
     )

@@ -1,12 +1,13 @@
 """The steps in their order, and what they make of one record.
 
-    read -> html -> noise -> roles -> empty -> errors -> refusals -> blocked -> decontaminate -> dedup -> split
-         -> held out or not
+    read -> html -> privacy -> noise -> roles -> empty -> errors -> refusals -> blocked -> language -> decontaminate
+         -> dedup -> split -> held out or not
 
 All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
 takes the keys of each; `reduce` decides, and counts.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,9 @@ from vicuna.data import dedup
 from vicuna.data.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.dedup import Keys
 from vicuna.data.filters import FILTERS
+from vicuna.data.language import language_step
 from vicuna.data.options import DataOptions
+from vicuna.data.privacy import privacy_step
 from vicuna.data.record import Malformed
 from vicuna.data.split import count_rounds, splitting, token_counter
 from vicuna.data.step import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
@@ -90,7 +93,12 @@ class Trace:
 
 def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step] | None]:
     """Every step that these options have, in order; `dedup` has no function of its own."""
-    table: dict[str, Callable[[], Step] | None] = {step.name: _given(step) for step in FILTERS}
+    table: dict[str, Callable[[], Step] | None] = {}
+    for step in FILTERS:
+        table[step.name] = _given(step)
+        if step.name == "html" and (mode := options.pii) != "keep":
+            table["privacy"] = functools.partial(privacy_step, mode)
+    table["language"] = lambda: language_step(options.languages, options.skip_languages)
     table["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
     table[DEDUP] = None
     if options.tokenizer is not None:
@@ -140,6 +148,8 @@ def _check(options: DataOptions) -> None:
                 raise UsageError(f"--{name.replace('_', '-')} needs both --tokenizer and --template, to count tokens")
     if options.max_tokens is not None and options.max_tokens < 1:
         raise UsageError(f"--max-tokens {options.max_tokens}: give a positive number of tokens")
+    if "language" in options.skip and (options.languages or options.skip_languages):
+        raise UsageError("--languages and --skip-languages need the step language; do not skip it")
     if options.carry_over < 0:
         raise UsageError(f"--carry-over {options.carry_over}: give a number of rounds, or 0 for none")
     if not 0 <= options.near_duplicates <= 1:
