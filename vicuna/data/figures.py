@@ -16,7 +16,7 @@ from vicuna.jsonl import Row
 NUM_SAMPLES = 4  # for each rule
 NUM_CLUSTERS = 10  # of duplicates, the largest
 NUM_MEMBERS = 5  # named of each
-DEDUP, PRIVACY = "dedup", "privacy"  # names of steps
+DEDUP, LANGUAGE, PRIVACY = "dedup", "language", "privacy"  # names of steps
 TIMES = re.compile(r"\d+")
 
 
@@ -26,6 +26,7 @@ class Figures:
     def __init__(self) -> None:
         self.num_messages, self.num_tokens = array("q"), array("q")
         self.languages: Counter[str] = Counter()
+        self.languages_dropped: Counter[str] = Counter()
         self.samples: dict[str, list[Row]] = {}
         self.steps: dict[str, str] = {}  # of each rule
         self.num_context = 0  # pieces that begin with rounds of an earlier one
@@ -45,6 +46,8 @@ class Figures:
             members = self._clusters.setdefault(row["evidence"], [])
             if len(members) < NUM_MEMBERS:
                 members.append(row["id"])
+        elif row["step"] == LANGUAGE:
+            self.languages_dropped[row["evidence"].split()[0]] += 1
         elif row["step"] == PRIVACY:
             times = TIMES.match(row["evidence"])
             self._private[rule] += int(times[0]) if times else 1
@@ -70,28 +73,33 @@ class Figures:
             "funnel": manifest["steps"],
             "dropped": self._rules(counts["rules"], rules),
             "repairs": self._rules(counts["repairs"], rules),
-            "languages": dict(sorted(self.languages.items(), key=lambda item: (-item[1], item[0]))),
+            "languages": _by_count(self.languages),
+            "languages_dropped": _by_count(self.languages_dropped),
             "lengths": {
                 name: spread(values)
                 for name, values in (("messages", self.num_messages), ("tokens", self.num_tokens))
                 if values
             },
             "duplicates": self._duplicates(),
-            "private": dict(self._private.most_common()),
+            "private": _by_count(self._private),
             "split": self._split(manifest),
         }
 
     def _rules(self, counts: Mapping[str, int], rules: Mapping[str, str]) -> list[Row]:
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return [
-            {"rule": rule, "step": self.steps[rule], "count": count, "meaning": rules[rule]}
-            | {"samples": self.samples[rule]}
-            for rule, count in ordered
+            {
+                "rule": rule,
+                "step": self.steps[rule],
+                "count": count,
+                "meaning": rules[rule],
+                "samples": self.samples[rule],
+            }
+            for rule, count in _by_count(counts).items()
         ]
 
     def _duplicates(self) -> Row:
         sizes = Counter(size + 1 for size in self._cluster_sizes.values())
-        largest = sorted(self._cluster_sizes.items(), key=lambda item: (-item[1], item[0]))[:NUM_CLUSTERS]
+        largest = list(_by_count(self._cluster_sizes).items())[:NUM_CLUSTERS]
         return {
             "clusters": len(self._cluster_sizes),
             "clusters_by_size": {str(size): number for size, number in sorted(sizes.items())},
@@ -114,6 +122,10 @@ class Figures:
             "answers_cut": counts["repairs"].get("answer_cut", 0),
             "over_budget": 0 if budget is None else sum(number > budget for number in self.num_tokens),
         }
+
+
+def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def without_tail(values: Sequence[int]) -> tuple[list[int], int]:

@@ -39,7 +39,7 @@ def report_page(manifest: Mapping[str, Any], figures: Figures, rules: Mapping[st
     )
     _add_duplicates(page, told["duplicates"])
     _add_private(page, told["private"])
-    _add_languages(page, told["languages"])
+    _add_languages(page, told["languages"], told["languages_dropped"])
     _add_lengths(page, told["lengths"], figures)
     _add_split(page, told["split"])
     _add_provenance(page, manifest)
@@ -124,15 +124,18 @@ def _add_private(page: Page, private: Mapping[str, int]) -> None:
     page.add_table(["kind", "times"], [[kind, times] for kind, times in private.items()])
 
 
-def _add_languages(page: Page, languages: Mapping[str, int]) -> None:
-    if not languages:
+def _add_languages(page: Page, languages: Mapping[str, int], dropped: Mapping[str, int]) -> None:
+    if not languages and not dropped:
         return
     page.add_heading("Languages")
-    page.add_paragraph("The records that came out, by the language of their texts.")
-    shown = {name: float(number) for name, number in list(languages.items())[:NUM_LANGUAGES]}
-    if rest := sum(languages.values()) - int(sum(shown.values())):
-        shown[f"{len(languages) - NUM_LANGUAGES} more"] = float(rest)
-    page.add_html(bar_chart(shown, title="Records by language"))
+    page.add_paragraph("By ISO 639 code; und is undetermined: too little text, or too mixed, to tell.")
+    for title, counts in (("Records that came out", languages), ("Records dropped for their language", dropped)):
+        if not counts:
+            continue
+        shown = {name: float(number) for name, number in list(counts.items())[:NUM_LANGUAGES]}
+        if rest := sum(counts.values()) - int(sum(shown.values())):
+            shown[f"{len(counts) - NUM_LANGUAGES} more"] = float(rest)
+        page.add_html(bar_chart(shown, title=title))
 
 
 def _add_lengths(page: Page, lengths: Mapping[str, Row], figures: Figures) -> None:
