@@ -147,10 +147,10 @@ def _merged(record: Record, repairs: list[Finding]) -> Record:
     return record.select(indices).with_messages(tuple(messages))
 
 
-# empty, error messages, refusals, blocked words: each finds the first bad message, and `_cut` does the rest
+# empty, error messages, refusals, blocked words: each finds the first bad message, and `cut_rounds` does the rest
 
 
-def _cut(find: Callable[[Record], Iterator[tuple[int, Finding]]]) -> Callable[[Record], Outcome]:
+def cut_rounds(find: Callable[[Record], Iterator[tuple[int, Finding]]]) -> Callable[[Record], Outcome]:
     """A step that keeps the rounds before the first thing that `find` finds."""
 
     def run(record: Record) -> Outcome:
@@ -271,19 +271,19 @@ FILTERS = (
             "empty_question": "a question is empty; the conversation ends before it",
             "empty_answer": "an answer is empty; the conversation ends before its round",
         },
-        _cut(_empty_turns),
+        cut_rounds(_empty_turns),
     ),
     Step(
         "errors",
         1,
         {"error_message": "an error message stands in place of an answer; the conversation ends before its round"},
-        _cut(_error_messages),
+        cut_rounds(_error_messages),
     ),
-    Step("refusals", 1, {"refusal": "a bare refusal; the conversation ends before its round"}, _cut(_refusals)),
+    Step("refusals", 1, {"refusal": "a bare refusal; the conversation ends before its round"}, cut_rounds(_refusals)),
     Step(
         "blocked",
         1,
         {"other_identity": "another assistant says who it is; the conversation ends before its round"},
-        _cut(_blocked),
+        cut_rounds(_blocked),
     ),
 )
