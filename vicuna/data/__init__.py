@@ -3,6 +3,9 @@
 The way of a record, in the order of the modules: `record` reads it from a file of any known shape; `step` says what a
 step is and what it may answer; `html` turns a page's answer into Markdown (`markdown` writes the pieces); `filters`
 repairs the order of roles and leaves out what is no answer; `dedup` merges what was there before; `split` cuts what is
-too long between rounds; `pipeline` takes each record through the steps and counts; `output` writes the folder; `report`
-draws its page; `why` tells what became of one record. `__main__` holds the flags.
+too long between rounds (`cut` finds where an answer may end); `pipeline` takes each record through the steps and
+counts; `output` writes the folder; `figures` gathers what `report` draws. `__main__` holds the flags.
+
+Beside cleaning: `why` tells what became of one record, `show` prints records, `stats` describes them in figures,
+`sample` and `merge` make one file of many (`collection` reads them).
 """
