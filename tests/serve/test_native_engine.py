@@ -145,6 +145,14 @@ def test_greedy_text_is_that_of_generate(llama: tuple[Path, Any]) -> None:
     assert run(load(folder), request("a", ids, max_new=30))["a"] == expected.tolist()
 
 
+def test_what_lay_in_the_memory_before_is_never_read(llama: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [request(str(index), prompt(index)) for index in range(4)]
+    expected = run(load(llama[0]), *requests)
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(torch.nan))
+    assert run(load(llama[0]), *requests) == expected
+
+
 @pytest.mark.parametrize("stagger", [0, 1, 3])
 @pytest.mark.parametrize("chunk_size", [8, 256])
 def test_a_request_s_text_does_not_depend_on_its_company(
@@ -255,6 +263,16 @@ def change_config(folder: Path, target: Path, **changes: Any) -> Path:
         ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"num_hidden_layers": 2}, "tensor 'model.layers.2.*' is not part"),
         ({"num_hidden_layers": 4}, "no tensor 'model.layers.3"),
+        ({"hidden_size": 256}, r"embed_tokens.weight is \[\d+, \d+\], its config.json wants \[\d+, 256\]"),
+        ({"vocab_size": 5}, r"embed_tokens.weight is \[\d+, \d+\], its config.json wants \[5, "),
+        ({"intermediate_size": 8}, r"gate_proj.weight is .*, its config.json wants \[8, "),
+        ({"hidden_size": "many"}, "config.json: hidden_size is 'many'; it must be a whole number above 0"),
+        ({"num_attention_heads": None}, "num_attention_heads is None; it must be"),
+        ({"num_key_value_heads": 4}, "over 4 key-value heads cannot be"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'; it must be a number above 0"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "factor is None; it must be a number above 0"),
+        ({"rope_parameters": [1]}, "holds no JSON object where one is needed"),
+        ({"model_type": 3}, "model type '3' cannot be served"),
     ],
 )
 def test_what_it_cannot_compute_it_refuses(
@@ -277,6 +295,13 @@ def test_bad_directories_and_options_are_named(llama: tuple[Path, Any], tmp_path
     for path in folder.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(VicunaError, match="has no tokenizer"):
+        load(folder)
+    for content, message in (("[]", "holds no JSON object"), ('{"eos_token_id": "x"}', "eos_token_id is 'x'")):
+        (folder / "generation_config.json").write_text(content)
+        with pytest.raises(VicunaError, match=f"generation_config.json.*{message}"):
+            load(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(VicunaError, match=r"config\.json holds no JSON object"):
         load(folder)
     min(folder.glob("*.safetensors")).unlink()
     with pytest.raises(VicunaError, match=r"missing"):

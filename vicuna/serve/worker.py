@@ -99,9 +99,11 @@ class WorkerOptions:
         None, help="float32, bfloat16 or float16 (default: bfloat16 where the hardware has it)", metavar="DTYPE"
     )
     device: str | None = option(None, help="cpu or cuda (default: cuda if there is one)")
-    num_threads: int | None = option(None, help="CPU threads of the engine (default: all cores)")
-    max_slots: int = option(16, help="replies generated at the same time")
-    max_context: int | None = option(None, help="tokens of prompt and reply (default: the model's, at most 4096)")
+    num_threads: int | None = option(None, help="CPU threads of the engine (default: all cores)", minimum=1)
+    max_slots: int = option(16, help="replies generated at the same time", minimum=1)
+    max_context: int | None = option(
+        None, help="tokens of prompt and reply (default: the model's, at most 4096)", minimum=2
+    )
 
 
 class Refusal(Exception):
@@ -306,6 +308,9 @@ class Worker:
         size = self.engine.context_size
         if not prompt:
             raise Refusal("invalid_prompt", "the prompt has no tokens")
+        if max(prompt) >= self.engine.vocab_size:  # also if the folder holds another model's tokenizer
+            vocabulary = f"the vocabulary of {self.engine.vocab_size} that model '{self.name}' has"
+            raise Refusal("invalid_prompt", f"token id {max(prompt)} is not in {vocabulary}")
         if len(prompt) >= size:
             message = f"the prompt has {len(prompt)} tokens, the context of model '{self.name}' is {size}; shorten it"
             raise Refusal("context_length_exceeded", message)
@@ -315,8 +320,6 @@ class Worker:
         """The prompt's ids: as given, or of the text as it stands, or of the messages in the model's template."""
         tokenizer = self.encoding_tokenizer
         if submit.prompt_ids is not None:
-            if max(submit.prompt_ids, default=0) >= len(tokenizer):
-                raise ValueError(f"token id {max(submit.prompt_ids)} is not in the vocabulary of {len(tokenizer)}")
             return submit.prompt_ids
         if submit.text is not None:
             ids: list[int] = tokenizer([submit.text])["input_ids"][0]
@@ -391,9 +394,13 @@ def socket_url(url: str) -> str:
     Raises:
         UsageError: it is not an http(s) or ws(s) URL.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if not scheme or not parts.netloc:
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        is_address = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        is_address = False
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme) if is_address else None
+    if scheme is None:
         raise UsageError(f"--controller {url}: give a URL such as http://127.0.0.1:8000")
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{CONNECT_PATH}"
 
@@ -414,13 +421,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; SIGTERM cancels it, as Ctrl-C does."""
+    """Run `work` until it ends or SIGTERM comes, which is how a worker ends; Ctrl-C goes on to the caller."""
     task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    is_terminated = asyncio.Event()
+
+    def terminate() -> None:
+        is_terminated.set()
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
         await task
     except asyncio.CancelledError:
-        if not task.cancelled():
+        if not is_terminated.is_set():
             raise
 
 

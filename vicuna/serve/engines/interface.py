@@ -72,9 +72,11 @@ class EngineStep:
 
 
 class Engine(Protocol):
-    """A loaded model. `fingerprint` names all that decides which token comes next, except the template."""
+    """A loaded model. `fingerprint` names all that decides which token comes next, except the template; `vocab_size`
+    is the number of token ids it can read."""
 
     fingerprint: str
+    vocab_size: int
     max_slots: int
     context_size: int
     tokenizer: Any
@@ -106,15 +108,14 @@ def load_engine(name: str, options: EngineOptions) -> Engine:
     return engine
 
 
-def model_directory(options: EngineOptions) -> Path:
+def model_directory(model: str) -> Path:
     """The model as a directory that exists.
 
     Raises:
         VicunaError: it does not.
     """
-    path = Path(options.model).expanduser()
+    path = Path(model).expanduser()
     if not path.is_dir():
-        raise VicunaError(
-            f"model directory '{options.model}' does not exist; give the path of a Hugging Face model directory"
-        )
+        reason = "is a file" if path.exists() else "does not exist"
+        raise VicunaError(f"model directory '{model}' {reason}; give the path of a Hugging Face model directory")
     return path

@@ -11,98 +11,19 @@ S slots (rows of the cache), C positions in a slot, H query heads, K key-value h
 F hidden size.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 
-from vicuna.errors import VicunaError, nearest
-
-MODEL_TYPES = ("llama", "mistral", "qwen2")
-
-
-@dataclass(frozen=True)
-class LlamaConfig:
-    """What `config.json` says about the shape of the model."""
-
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_key_value_heads: int
-    head_size: int
-    rms_norm_eps: float
-    rope: dict[str, Any]
-    max_positions: int
-    is_tied: bool
-    eos_token_ids: tuple[int, ...]
-
-
-def read_config(directory: Path) -> LlamaConfig:
-    """Read and check `config.json`.
-
-    Raises:
-        VicunaError: the file is missing, or the architecture is not one this engine computes.
-    """
-    try:
-        table = json.loads((directory / "config.json").read_text("utf-8"))
-    except FileNotFoundError:
-        raise VicunaError(f"{directory} has no config.json; give a Hugging Face model directory") from None
-    except ValueError as error:
-        raise VicunaError(f"{directory}/config.json is not JSON ({error})") from None
-    kind = table.get("model_type", "")
-    if kind not in MODEL_TYPES:
-        raise VicunaError(
-            f"{directory}: model type '{kind}' cannot be served by this engine; {nearest(kind, MODEL_TYPES)}"
-        )
-    if table.get("hidden_act", "silu") != "silu":
-        raise VicunaError(f"{directory}: activation '{table['hidden_act']}' is not supported; known: silu")
-    if table.get("quantization_config"):
-        raise VicunaError(f"{directory}: the weights are quantized; give a float32, float16 or bfloat16 model")
-    positions = int(table.get("max_position_embeddings", 2048))
-    if table.get("sliding_window") and table.get("use_sliding_window", True):
-        positions = min(positions, int(table["sliding_window"]))  # inside one window, full attention is the same
-    eos = _end_tokens(directory, table)
-    heads = int(table["num_attention_heads"])
-    return LlamaConfig(
-        vocab_size=int(table["vocab_size"]),
-        hidden_size=int(table["hidden_size"]),
-        num_layers=int(table["num_hidden_layers"]),
-        num_heads=heads,
-        num_key_value_heads=int(table.get("num_key_value_heads") or heads),
-        head_size=int(table.get("head_dim") or table["hidden_size"] // heads),
-        rms_norm_eps=float(table.get("rms_norm_eps", 1e-6)),
-        rope=_rope_table(directory, table),
-        max_positions=positions,
-        is_tied=bool(table.get("tie_word_embeddings", False)),
-        eos_token_ids=eos,
-    )
-
-
-def _end_tokens(directory: Path, table: dict[str, Any]) -> tuple[int, ...]:
-    """The tokens that end a reply: generation_config.json wins over config.json, as it does in transformers."""
-    path = directory / "generation_config.json"
-    eos = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.exists() else None
-    eos = table.get("eos_token_id") if eos is None else eos
-    return () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-
-
-def _rope_table(directory: Path, table: dict[str, Any]) -> dict[str, Any]:
-    """The rotary settings under one name: transformers 5 writes `rope_parameters`, earlier ones two keys."""
-    rope = dict(table.get("rope_parameters") or table.get("rope_scaling") or {})
-    rope.setdefault("rope_theta", table.get("rope_theta", 10000.0))
-    rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
-    if rope["rope_type"] not in ("default", "linear", "llama3"):
-        raise VicunaError(
-            f"{directory}: rope type '{rope['rope_type']}' is not supported; known: default, linear, llama3"
-        )
-    return rope
+from vicuna.errors import VicunaError
+from vicuna.serve.engines.llama_config import LlamaConfig, read_config
+from vicuna.weights.checkpoint import CheckpointReader
 
 
 def rotary_table(config: LlamaConfig, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,14 +33,14 @@ def rotary_table(config: LlamaConfig, num_positions: int) -> tuple[torch.Tensor,
     transformers `modeling_rope_utils.py`.
     """
     rope, size = config.rope, config.head_size
-    frequencies = 1.0 / (float(rope["rope_theta"]) ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
+    frequencies = 1.0 / (rope["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     if rope["rope_type"] == "linear":
-        frequencies = frequencies / float(rope["factor"])
+        frequencies = frequencies / rope["factor"]
     elif rope["rope_type"] == "llama3":
-        low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-        turns = float(rope["original_max_position_embeddings"]) * frequencies / (2 * math.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
         keep = ((turns - low) / (high - low)).clamp(0, 1)
-        frequencies = keep * frequencies + (1 - keep) * frequencies / float(rope["factor"])
+        frequencies = keep * frequencies + (1 - keep) * frequencies / rope["factor"]
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
     angles = torch.cat([angles, angles], dim=-1)  # (C, E)
     return angles.cos(), angles.sin()
@@ -141,6 +62,10 @@ def can_prepack() -> bool:
 
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
+PROJECTIONS = {
+    **{name: f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")},
+    **{name: f"mlp.{name}_proj" for name in ("gate", "up", "down")},
+}
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, prepack: bool) -> Linear:
@@ -199,32 +124,40 @@ class Llama:
         self.device, self.dtype, self.context_size = device, dtype, context_size
         self.is_prepacked = device.type == "cpu" and dtype == torch.bfloat16 and can_prepack()
         weights = _Weights(directory, dtype, device)
-        self.embedding = weights.take("model.embed_tokens.weight")
+        words = (config.vocab_size, config.hidden_size)
+        self.embedding = weights.take("model.embed_tokens.weight", words)
         self.layers = [self._layer(weights, f"model.layers.{index}.") for index in range(config.num_layers)]
-        self.norm = weights.take("model.norm.weight")
+        self.norm = weights.take("model.norm.weight", (config.hidden_size,))
         tied = config.is_tied or not weights.has("lm_head.weight")
-        head = self.embedding if tied else weights.take("lm_head.weight")
+        head = self.embedding if tied else weights.take("lm_head.weight", words)
         self.head = make_linear(head, None, self.is_prepacked)
         weights.finish()
         cos, sin = rotary_table(config, context_size)
         self.cos, self.sin = cos.to(device, dtype), sin.to(device, dtype)  # (C, E)
         shape = (config.num_layers, num_slots, context_size, config.num_key_value_heads, config.head_size)
-        # Pages of the cache that no token has touched cost no memory on a CPU: `empty` does not write them.
-        self.keys, self.values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        self.keys, self.values = (_zeros(shape, dtype, device) for _ in range(2))
 
     def _layer(self, weights: "_Weights", prefix: str) -> Layer:
-        def linear(*names: str) -> Linear:
-            matrices = [weights.take(f"{prefix}{name}.weight") for name in names]
-            biases = [weights.take(f"{prefix}{name}.bias") for name in names if weights.has(f"{prefix}{name}.bias")]
+        config = self.config
+        hidden, query = config.hidden_size, config.num_heads * config.head_size
+        key_value, inner = config.num_key_value_heads * config.head_size, config.intermediate_size
+
+        def linear(inputs: int, **outputs: int) -> Linear:
+            """Projections of a block, by their names and sizes, fused into one product."""
+            names = {prefix + PROJECTIONS[name]: size for name, size in outputs.items()}
+            matrices = [weights.take(f"{name}.weight", (size, inputs)) for name, size in names.items()]
+            biases = [
+                weights.take(f"{name}.bias", (size,)) for name, size in names.items() if weights.has(f"{name}.bias")
+            ]
             return make_linear(torch.cat(matrices), torch.cat(biases) if biases else None, self.is_prepacked)
 
         return Layer(
-            input_norm=weights.take(prefix + "input_layernorm.weight"),
-            qkv=linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            output=linear("self_attn.o_proj"),
-            post_norm=weights.take(prefix + "post_attention_layernorm.weight"),
-            gate_up=linear("mlp.gate_proj", "mlp.up_proj"),
-            down=linear("mlp.down_proj"),
+            input_norm=weights.take(prefix + "input_layernorm.weight", (hidden,)),
+            qkv=linear(hidden, q=query, k=key_value, v=key_value),
+            output=linear(query, o=hidden),
+            post_norm=weights.take(prefix + "post_attention_layernorm.weight", (hidden,)),
+            gate_up=linear(hidden, gate=inner, up=inner),
+            down=linear(inner, down=hidden),
         )
 
     @torch.inference_mode()
@@ -307,6 +240,19 @@ class Llama:
         return torch.tensor(numbers, dtype=torch.long, device=self.device)
 
 
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An empty cache. It must hold numbers: a place that is masked out has weight 0, and 0 times NaN is NaN.
+
+    On a CPU, pages that no token has touched cost no memory: numpy asks the system for zeros, torch would write them.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    size, alignment = math.prod(shape) * dtype.itemsize, 64
+    memory = torch.from_numpy(np.zeros(size + alignment, np.uint8))
+    start = -memory.data_ptr() % alignment
+    return memory[start : start + size].view(dtype).view(shape)
+
+
 def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     first, second = heads.chunk(2, dim=-1)
     return heads * cos + torch.cat([-second, first], dim=-1) * sin
@@ -328,11 +274,15 @@ class _Weights:
     def has(self, name: str) -> bool:
         return name in self.tensors
 
-    def take(self, name: str) -> torch.Tensor:
-        try:
-            return self.tensors.pop(name).to(self.device, self.dtype)
-        except KeyError:
-            raise VicunaError(f"{self.directory}: the checkpoint has no tensor '{name}'") from None
+    def take(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        tensor = self.tensors.pop(name, None)
+        if tensor is None:
+            raise VicunaError(f"{self.directory}: the checkpoint has no tensor '{name}'; fetch it again")
+        if tensor.shape != shape:
+            raise VicunaError(
+                f"{self.directory}: {name} is {list(tensor.shape)}, its config.json wants {list(shape)}; fetch it again"
+            )
+        return tensor.to(self.device, self.dtype)
 
     def finish(self) -> None:
         left = [name for name in self.tensors if not name.endswith("rotary_emb.inv_freq") and name != "lm_head.weight"]
@@ -343,18 +293,10 @@ class _Weights:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory, as its index names them.
+    """The safetensors files of a model directory.
 
     Raises:
-        VicunaError: there are none, or one that the index names is missing.
+        VicunaError: there are none, or they are not what their headers and the index say.
     """
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        paths = [directory / Path(name).name for name in names]
-    else:
-        paths = [directory / "model.safetensors"]
-    for path in paths:
-        if not path.exists():
-            raise VicunaError(f"{path} is missing; the engine reads safetensors (convert .bin files first)")
-    return paths
+    with CheckpointReader(directory) as reader:
+        return [reader.folder / shard.file_name for shard in reader.shards]

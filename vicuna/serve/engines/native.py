@@ -22,7 +22,8 @@ from vicuna.conversation import check_tokenizer, load_tokenizer
 from vicuna.errors import VicunaError
 from vicuna.files import sha256_file
 from vicuna.serve.engines.interface import EngineOptions, EngineRequest, EngineStep, FinishReason, model_directory
-from vicuna.serve.engines.llama import Batch, Chunk, Llama, read_config, weight_files
+from vicuna.serve.engines.llama import Batch, Chunk, Llama, weight_files
+from vicuna.serve.engines.llama_config import read_config
 from vicuna.serve.engines.sampling import sample
 from vicuna.weights.detect import refuse_delta
 
@@ -54,7 +55,7 @@ class NativeEngine:
 
     def __init__(self, model: Llama, tokenizer: Any, fingerprint: str, max_slots: int) -> None:
         self.model, self.tokenizer, self.fingerprint, self.max_slots = model, tokenizer, fingerprint, max_slots
-        self.context_size = model.context_size
+        self.context_size, self.vocab_size = model.context_size, model.config.vocab_size
         self.end_token_ids = frozenset(model.config.eos_token_ids)
         self.waiting: deque[Running] = deque()
         self.slots: list[Running] = []
@@ -154,7 +155,7 @@ def load(options: EngineOptions) -> NativeEngine:
     Raises:
         VicunaError: no tokenizer, an architecture or option this engine does not have, no such device.
     """
-    directory = model_directory(options)
+    directory = model_directory(options.model)
     refuse_delta(directory)
     if options.num_threads:
         torch.set_num_threads(options.num_threads)

@@ -87,6 +87,7 @@ class SimEngine:
         self.context_size = options.max_context or 4096
         self.fingerprint = f"sim {settings.length} {settings.variant}"
         self.tokenizer = ByteTokenizer()
+        self.vocab_size = len(self.tokenizer)
         self.end_token_ids = frozenset({EOS})
         self.running: dict[str, _Running] = {}
         self.num_written = 0
@@ -164,5 +165,7 @@ def load(options: EngineOptions) -> SimEngine:
         try:
             values[name] = kinds[name](value)
         except ValueError:
-            raise UsageError(f"sim engine: {name} is '{value}'; it takes a number") from None
+            values[name] = -1
+        if not values[name] >= 0:
+            raise UsageError(f"sim engine: {name} is '{value}'; it takes a number, 0 or more")
     return SimEngine(SimSettings(**values), options)

@@ -7,6 +7,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from vicuna.serve.engines.interface import Engine, EngineStep
 
@@ -36,14 +37,14 @@ class EngineThread:
         try:
             engine = self._load()
         except BaseException as error:
-            return self._tell(self.loaded.set_exception, error)
-        self._tell(self.loaded.set_result, engine)
+            return self._tell(_fail, self.loaded, error)
+        self._tell(_succeed, self.loaded, engine)
         try:
             while self._obey(engine):
                 steps = engine.step()
                 self._tell(self._on_steps, steps)
         except BaseException as error:
-            self._tell(self.failed.set_exception, error)
+            self._tell(_fail, self.failed, error)
 
     def _obey(self, engine: Engine) -> bool:
         """Carry out what was posted, waiting for it if the engine has nothing else to do. False: stop."""
@@ -61,3 +62,13 @@ class EngineThread:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: nobody cares any more
             pass
+
+
+def _succeed(future: asyncio.Future[Engine], engine: Engine) -> None:
+    if not future.done():  # the worker may have been told to end while the model was loading
+        future.set_result(engine)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
