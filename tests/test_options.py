@@ -16,7 +16,7 @@ from vicuna.options import command, option, parse, save, to_dict
 class Options:
     inputs: tuple[Path, ...] = option(help="input files", positional=True)
     learning_rate: float = option(2e-5, help="peak learning rate", aliases=("--lr",))
-    steps: int | None = option(None, help="steps; 100% of the data if not given")
+    steps: int | None = option(None, help="steps; 100% of the data if not given", minimum=1)
     dtype: Literal["fp16", "bf16"] = option("bf16", help="number type")
     resume: bool = option(True, help="go on where it stopped")
     stop: tuple[str, ...] = option((), help="stop strings")
@@ -44,6 +44,7 @@ def test_dashes_underscores_aliases_and_negation() -> None:
         ((), "prog: the following arguments are required: INPUTS"),
         (("a", "--steps", "ten"), "invalid int value: 'ten'"),
         (("a", "--dtype", "fp8"), "invalid choice: 'fp8'"),
+        (("a", "--steps", "0"), "--steps 0: give 1 or more"),
         (("a", "--learning", "1"), "unrecognized arguments: --learning 1"),
         (("a", "--config", "."), r"--config \.: it is a folder"),
     ],
@@ -83,6 +84,7 @@ def test_saved_options_are_a_config_file(tmp_path: Path) -> None:
     [
         ('{"learning_rat": 1}', "unknown option 'learning_rat'; .* did you mean 'learning_rate'"),
         ('{"steps": "3"}', "steps is '3'; it takes a value of type int"),
+        ('{"steps": 0}', "--steps 0: give 1 or more"),
         ('{"dtype": "fp8"}', "dtype is 'fp8'; choose one of fp16, bf16"),
         ('{"stop": "a"}', "stop is 'a'; it takes a list"),
         ("{", "not TOML or JSON"),

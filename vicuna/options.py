@@ -37,6 +37,7 @@ def option(
     aliases: tuple[str, ...] = (),
     positional: bool = False,
     metavar: str | None = None,
+    minimum: float | None = None,
 ) -> Any:
     """A dataclass field that is also a flag. Without a default the flag must be given.
 
@@ -44,9 +45,10 @@ def option(
         help: what it does, with its unit.
         aliases: other flag names accepted, with their dashes: `--delta-path`.
         positional: a bare argument instead of a flag.
+        minimum: the smallest number that is taken.
     """
     metadata = {"help": help, "choices": choices, "aliases": aliases, "positional": positional, "metavar": metavar}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={**metadata, "minimum": minimum})
 
 
 def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, description: str, epilog: str = "") -> T:
@@ -79,6 +81,7 @@ def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, desc
         if name not in values and field.default is dataclasses.MISSING:
             names = "/".join((_flag(field), *field.metadata["aliases"]))
             raise UsageError(f"{prog}: {names} is required (see {prog} --help)")
+        _check_minimum(field, values.get(name))
     return options_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
@@ -129,11 +132,19 @@ def command(main: Callable[..., int]) -> Main:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the block by way of its `finally`: nothing unfinished is left behind."""
+    """Let SIGTERM and a closed terminal end the block by way of its `finally`: nothing unfinished is left behind.
+
+    The second time the signal ends the program at once.
+    """
+
+    def end(number: int, _: types.FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        sys.exit(128 + number)
+
     earlier: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         numbers = [number for number in END_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-        earlier = {number: signal.signal(number, lambda given, _: sys.exit(128 + given)) for number in numbers}
+        earlier = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
@@ -186,6 +197,12 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]
         parser.add_argument(field.name, **keywords)
     else:
         parser.add_argument(_flag(field), *metadata["aliases"], dest=field.name, **keywords)
+
+
+def _check_minimum(field: dataclasses.Field[Any], value: Any) -> None:
+    minimum = field.metadata["minimum"]
+    if minimum is not None and value is not None and not value >= minimum:  # not a number is not above it either
+        raise UsageError(f"{_flag(field)} {value}: give {minimum:g} or more")
 
 
 def _unwrap(hint: Any) -> tuple[type, bool, Sequence[Any] | None]:

@@ -199,7 +199,13 @@ def test_a_hung_worker_is_cut_off_and_ends(start: Callable[..., Program]) -> Non
         (["--model", "a b=/a"], 2, "name 'a b' has characters"),
         (["--engine", "sim", "--model", "a", "--host", "0.0.0.0"], 2, "set VICUNA_API_KEY"),
         (["--engine", "sim", "--model", "a=sped=3"], 2, "unknown setting 'sped'"),
+        (["--engine", "sim", "--model", "a=length=-3"], 2, "length is '-3'"),
         (["--engine", "sim", "--model", "a", "--template", "vicunna"], 1, "vicunna"),
+        (["--engine", "sim", "--model", "a", "--max-slots", "0"], 2, "--max-slots 0: give 1 or more"),
+        (["--engine", "sim", "--model", "a", "--replacement-seconds", "nan"], 2, "give 0 or more"),
+        (["--engine", "sim", "--model", "a", "--port", "70000"], 2, "--port 70000: choose a port"),
+        (["--engine", "sim", "--model", "a", "--host", "no.such.invalid"], 2, "set VICUNA_API_KEY"),
+        (["--engine", "sim", "--model", "a", "--web", "--port", "7001", "--web-port", "7001"], 2, "is the API's"),
         ([], 2, "--model is required"),
     ],
 )
@@ -209,7 +215,7 @@ def test_mistakes_are_one_line_and_a_status(
     program = start("vicuna", "serve", "--port", "0", "--no-web", *arguments)
     assert program.process.wait(20) == status
     lines = [line for line in program.log.read_text().splitlines() if line.startswith("error: ")]
-    assert message in lines[0] and "Traceback" not in program.log.read_text()
+    assert len(lines) == 1 and message in lines[0] and "Traceback" not in program.log.read_text()
     assert program.output.read_text() == ""
 
 
@@ -220,7 +226,7 @@ def test_a_busy_port_is_named_with_its_flag(start: Callable[..., Program]) -> No
         port = str(taken.getsockname()[1])
         program = start("vicuna", "serve", "--engine", "sim", "--model", "a", "--no-web", "--port", port)
         assert program.process.wait(20) == 1
-        assert f"port {port}" in program.log.read_text() and "--port" in program.log.read_text()
+        assert f":{port} " in program.log.read_text() and "--port" in program.log.read_text()
         assert len(program.log.read_text().splitlines()) == 1
 
 
@@ -228,8 +234,53 @@ def test_a_model_directory_without_tokenizer_ends_the_command(start: Callable[..
     folder = tmp_path / "model"
     folder.mkdir()
     config: dict[str, Any] = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1}
-    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 1}))
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 1, "intermediate_size": 8}))
     program = start("vicuna", "serve", "--model", str(folder), "--port", "0", "--no-web")
     assert program.process.wait(30) == 1
     log = program.log.read_text()
     assert "has no tokenizer" in log and "worker model could not start" in log and "Traceback" not in log
+
+
+def test_a_worker_ends_well_on_sigterm_and_with_130_on_ctrl_c(start: Callable[..., Program]) -> None:
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        flags = ["--engine", "sim", "--model", "a", "--controller", "http://127.0.0.1:1"]
+        worker = start("vicuna.serve.worker", *flags, VICUNA_JOIN_TOKEN="x")
+        worker.until(lambda worker=worker: "dialling again" in worker.log.read_text())
+        os.kill(worker.process.pid, number)
+        assert worker.process.wait(10) == status
+        assert "Traceback" not in worker.log.read_text()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "ftp://x", "http://"])
+def test_a_controller_address_that_is_none(start: Callable[..., Program], url: str) -> None:
+    flags = ["--engine", "sim", "--model", "a", "--controller", url]
+    worker = start("vicuna.serve.worker", *flags, VICUNA_JOIN_TOKEN="x")
+    assert worker.process.wait(10) == 2
+    assert worker.log.read_text() == f"error: --controller {url}: give a URL such as http://127.0.0.1:8000\n"
+
+
+def test_a_controller_ends_well_on_sigterm_and_with_130_on_ctrl_c(start: Callable[..., Program]) -> None:
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
+        controller = start("vicuna.serve.controller", "--port", "0", VICUNA_JOIN_TOKEN="x")
+        controller.until(lambda controller=controller: "listening" in controller.log.read_text())
+        os.kill(controller.process.pid, number)
+        assert controller.process.wait(10) == status
+        assert "Traceback" not in controller.log.read_text()
+
+
+def test_a_token_file_that_cannot_be_read(start: Callable[..., Program], tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for path, words in ((tmp_path / "binary", "is not a text file"), (tmp_path, "it is a folder")):
+        controller = start("vicuna.serve.controller", "--port", "0", VICUNA_JOIN_TOKEN_FILE=str(path))
+        assert controller.process.wait(10) == 2
+        assert controller.log.read_text().startswith(f"error: VICUNA_JOIN_TOKEN_FILE: {path}")
+        assert words in controller.log.read_text()
+
+
+def test_the_page_is_announced_when_it_can_be_opened(start: Callable[..., Program]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = start("vicuna", "serve", "--engine", "sim", "--model", "a", "--port", "0", "--web-port", str(port))
+    program.wait_until_ready()
+    assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=20).status_code == 200

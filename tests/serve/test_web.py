@@ -21,6 +21,7 @@ from vicuna.serve.api_client import ApiClient
 pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
 
 from vicuna.serve import web
+from vicuna.serve.http_server import listen
 from vicuna.serve.web_events import ChatPage, Settings, store
 from vicuna.serve.web_guard import MAX_BODY_BYTES
 from vicuna.serve.web_page import build_app
@@ -129,15 +130,15 @@ async def test_a_body_without_end_is_refused(guarded: httpx.AsyncClient) -> None
 
 
 def test_bad_flags_and_a_busy_port_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    busy = web.listen("127.0.0.1", 0)
+    busy = listen("127.0.0.1", 0)
     port = str(busy.getsockname()[1])
     with busy:
         cases = [
             (("--port", port), 1, f"cannot listen on 127.0.0.1:{port}"),
-            (("--port", "70000"), 2, "--port is 70000"),
+            (("--port", "70000"), 2, "--port 70000"),
             (("--host", "no.such.host.invalid"), 2, "--host 'no.such.host.invalid'"),
             (("--api-url", "nonsense"), 2, "--api-url 'nonsense' is not an address"),
-            (("--concurrency", "0"), 2, "--concurrency is 0"),
+            (("--concurrency", "0"), 2, "--concurrency 0"),
         ]
         for flags, code, words in cases:
             assert web.main(list(flags)) == code

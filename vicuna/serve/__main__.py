@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,12 +21,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from vicuna.errors import UsageError, VicunaError, require
+from vicuna.errors import UsageError, require
 from vicuna.log import human_seconds, info, style, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth, processes
-from vicuna.serve.controller import listen
-from vicuna.serve.engines.interface import ENGINES
+from vicuna.serve.engines.interface import ENGINES, model_directory
+from vicuna.serve.http_server import address, listen
 from vicuna.serve.protocol import MODEL_NAME_PATTERN
 from vicuna.serve.worker import default_name
 
@@ -42,17 +43,25 @@ class ServeOptions:
     host: str = option("127.0.0.1", help="address of the API; any but a loopback address needs VICUNA_API_KEY")
     port: int = option(8000, help="port of the API; 0 takes a free one")
     web: bool = option(True, help="start the chat page too")
-    web_port: int = option(7860, help="port of the chat page")
-    num_workers_per_model: int = option(1, help="worker processes of each model")
+    web_port: int = option(7860, help="port of the chat page", minimum=1)
+    num_workers_per_model: int = option(1, help="worker processes of each model", minimum=1)
     engine: str = option("native", help="what computes the tokens", choices=tuple(ENGINES))
     template: str | None = option(None, help="conversation template of models whose directory names none")
     dtype: str | None = option(None, help="float32, bfloat16 or float16 (default: bfloat16 where the hardware has it)")
     device: str | None = option(None, help="cpu or cuda (default: cuda if there is one)")
-    num_threads: int | None = option(None, help="CPU threads of each worker (default: the cores, shared out)")
-    max_slots: int = option(16, help="replies that a worker generates at the same time")
-    max_context: int | None = option(None, help="tokens of prompt and reply (default: the model's, at most 4096)")
-    max_queue: int = option(256, help="requests per model that may wait for a slot; more get 503 with Retry-After")
-    replacement_seconds: float = option(60.0, help="how long a request or a cut stream waits for a new worker")
+    num_threads: int | None = option(
+        None, help="CPU threads of each worker (default: the cores, shared out)", minimum=1
+    )
+    max_slots: int = option(16, help="replies that a worker generates at the same time", minimum=1)
+    max_context: int | None = option(
+        None, help="tokens of prompt and reply (default: the model's, at most 4096)", minimum=2
+    )
+    max_queue: int = option(
+        256, help="requests per model that may wait for a slot; more get 503 with Retry-After", minimum=0
+    )
+    replacement_seconds: float = option(
+        60.0, help="how long a request or a cut stream waits for a new worker", minimum=0
+    )
 
 
 @dataclass
@@ -112,11 +121,11 @@ class Supervisor:
         processes.stop([child.process for child in self.children if child.process])
 
 
-class ChildFailed(VicunaError):
+class ChildFailed(Exception):
     """A part that cannot run; it has said why itself."""
 
     def __init__(self, name: str, status: int) -> None:
-        super().__init__(f"{name} could not start (its own message is above)")
+        super().__init__(f"{name} could not start")
         self.exit_code = status if status in (1, 2, 3) else 1
 
 
@@ -213,25 +222,41 @@ def announce(options: ServeOptions, url: str, workers: list[dict[str, Any]], sec
 
 
 def watch(supervisor: Supervisor, options: ServeOptions, url: str) -> None:
-    """Look after the children until told to stop; announce them once they are all ready."""
+    """Look after the children until told to stop; announce them once they are all ready.
+
+    Raises:
+        ChildFailed: one cannot run.
+    """
     began = time.monotonic()
-    num_workers = sum(child.name.startswith("worker") for child in supervisor.children)
     is_announced = False
     while not supervisor.is_stopping:
         supervisor.check()
         time.sleep(WATCH_SECONDS)
         if is_announced or any(child.process is None for child in supervisor.children):
             continue
-        workers = workers_at(url)
-        joined = {row["pid"] for row in workers or ()}
-        for child in supervisor.children:
-            is_worker = child.name.startswith("worker")
-            child.was_ready |= (
-                child.process is not None and child.process.pid in joined if is_worker else workers is not None
-            )
-        if len(joined) == num_workers:
-            announce(options, url, sorted(workers or (), key=lambda row: str(row["model"])), time.monotonic() - began)
+        if (workers := workers_at(url)) is None:
+            continue
+        joined = {row["pid"] for row in workers}
+        ready = [child for child in supervisor.children if is_ready(child, joined, options)]
+        for child in ready:
+            child.was_ready = True
+        if ready == supervisor.children:
+            announce(options, url, sorted(workers, key=lambda row: str(row["model"])), time.monotonic() - began)
             is_announced = True
+
+
+def is_ready(child: Child, joined: set[int], options: ServeOptions) -> bool:
+    """Whether a child does what it is there for, while the controller answers.
+
+    Args:
+        joined: the process ids of the workers that the controller has.
+    """
+    if child.name.startswith("worker"):
+        return child.process is not None and child.process.pid in joined
+    if child.name == "web page":
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", options.web_port)) == 0
+    return True
 
 
 @command
@@ -240,15 +265,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(ServeOptions, argv, prog="vicuna serve", description=str(__doc__))
     models = read_models(options.model)
     auth.check_exposure(options.host, auth.read_api_keys())
-    if options.num_workers_per_model < 1:
-        raise UsageError(f"--num-workers-per-model {options.num_workers_per_model}: give 1 or more")
     if options.engine != "sim":
         for path in models.values():
-            if not os.path.isdir(path):
-                raise VicunaError(
-                    f"model directory '{path}' does not exist; give the path of a Hugging Face model directory"
-                )
+            model_directory(path)
     if options.web:
+        if options.web_port == options.port:
+            raise UsageError(f"--web-port {options.web_port} is the API's --port too; choose another")
         require("gradio", "web") if importlib.util.find_spec("gradio") is None else None
         with listen("127.0.0.1", options.web_port, "--web-port"):
             pass
@@ -260,13 +282,14 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     # The socket is opened here and handed on, so that a controller that starts again keeps the port and those who wait.
     with listen(options.host, options.port) as listener:
-        host, port = options.host, listener.getsockname()[1]
-        near = host if auth.is_loopback(host) else "127.0.0.1"  # how the workers on this machine reach it
-        url = f"http://{f'[{near}]' if ':' in near else near}:{port}"
+        url = address(listener, options.host)
         supervisor.children = plan_children(options, models, listener.fileno(), url)
         info(f"starting {', '.join(child.name for child in supervisor.children)}")
         try:
             watch(supervisor, options, url)
+        except ChildFailed as failure:
+            info(str(failure))
+            return failure.exit_code
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave children behind
             info("stopping")

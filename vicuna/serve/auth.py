@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import UsageError
+from vicuna.errors import UsageError, describe
 
 JOIN_TOKEN = "VICUNA_JOIN_TOKEN"
 API_KEY = "VICUNA_API_KEY"
@@ -32,8 +32,14 @@ def read_join_token() -> str:
     Raises:
         UsageError: neither is set, or the token is empty.
     """
-    path = os.environ.get(f"{JOIN_TOKEN}_FILE")
-    token = (Path(path).read_text("utf-8") if path else os.environ.get(JOIN_TOKEN, "")).strip()
+    token = os.environ.get(JOIN_TOKEN, "").strip()
+    if path := os.environ.get(f"{JOIN_TOKEN}_FILE"):
+        try:
+            token = Path(path).read_text("utf-8").strip()
+        except OSError as error:
+            raise UsageError(f"{JOIN_TOKEN}_FILE: {describe(error)}") from None
+        except UnicodeDecodeError:
+            raise UsageError(f"{JOIN_TOKEN}_FILE: {path} is not a text file; write the token into it") from None
     if not token:
         raise UsageError(f"set {JOIN_TOKEN} (or {JOIN_TOKEN}_FILE) to one secret on the controller and its workers")
     return token

@@ -21,12 +21,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from vicuna.errors import VicunaError
 from vicuna.log import info, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.dispatch import Fleet
 from vicuna.serve.gateway import Gateway
+from vicuna.serve.http_server import Server, address, listen
 from vicuna.serve.link import WorkerLink
 from vicuna.serve.openai_api import EXCEPTION_HANDLERS, OpenAIAPI
 from vicuna.serve.processes import follow_parent
@@ -54,10 +54,14 @@ class ControllerOptions:
     expect: tuple[str, ...] = option(
         (), help="models whose workers will join: requests for them wait instead of failing as unknown", metavar="MODEL"
     )
-    max_queue: int = option(256, help="requests per model that may wait for a slot; more get 503 with Retry-After")
-    queue_seconds: float = option(300.0, help="how long a request waits for a slot while all are taken")
-    replacement_seconds: float = option(60.0, help="how long a request or a cut stream waits for a new worker")
-    token_gap_seconds: float = option(30.0, help="a worker silent on a stream for so long counts as hung")
+    max_queue: int = option(
+        256, help="requests per model that may wait for a slot; more get 503 with Retry-After", minimum=0
+    )
+    queue_seconds: float = option(300.0, help="how long a request waits for a slot while all are taken", minimum=0)
+    replacement_seconds: float = option(
+        60.0, help="how long a request or a cut stream waits for a new worker", minimum=0
+    )
+    token_gap_seconds: float = option(30.0, help="a worker silent on a stream for so long counts as hung", minimum=0.1)
     listen_fd: int | None = option(None, help="take over this listening socket instead of host and port")
 
 
@@ -179,41 +183,19 @@ async def _ping(link: WorkerLink) -> None:
         await asyncio.sleep(PING_SECONDS)
 
 
-def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
-    """A listening socket, for uvicorn here or in a child.
-
-    Raises:
-        VicunaError: the port is taken, or the address is not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VicunaError(f"cannot listen on {host} port {port} ({reason}); choose another with {flag}") from None
-    listener.listen(1024)
-    return listener
-
-
-class Server(uvicorn.Server):
+def server_config(app: auth.App) -> uvicorn.Config:
     """uvicorn with our settings."""
-
-    def __init__(self, app: auth.App) -> None:
-        config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            ws="websockets-sansio",
-            ws_max_size=MAX_FRAME_BYTES,
-            ws_ping_interval=None,  # we have our own, which tells more
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-        )
-        super().__init__(config)
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_ping_interval=None,  # we have our own, which tells more
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
 
 
 @command
@@ -235,9 +217,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     gateway = Gateway(fleet, token_gap_seconds=options.token_gap_seconds)
     app = create_app(gateway, join_token=join_token, api_keys=api_keys, host=options.host)
-    host, port = listener.getsockname()[:2]
-    info(f"controller: listening on http://{f'[{host}]' if ':' in host else host}:{port}")
-    Server(app).run([listener])
+    url = address(listener, options.host)
+    Server(server_config(app), lambda: info(f"controller: listening on {url}")).run_until_told(listener)
     return 0
 
 

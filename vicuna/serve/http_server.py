@@ -1,0 +1,87 @@
+"""A listening socket, and uvicorn on it until it is told to end: what the controller and the chat page share."""
+
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from vicuna.errors import UsageError, VicunaError
+
+
+def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A listening socket, for a server here or in a child.
+
+    Args:
+        flag: the flag that `port` came from.
+
+    Raises:
+        UsageError: the port is no port, or the host no address of this machine.
+        VicunaError: the port is taken, or not for everyone.
+    """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"{flag} {port}: choose a port from 0 to 65535; 0 takes a free one")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    except (OSError, UnicodeError):
+        raise UsageError(f"--host '{host}' is not an address of this machine; use 127.0.0.1") from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"--host '{host}' is not an address of this machine; use 127.0.0.1") from None
+        raise VicunaError(f"cannot listen on {host}:{port} ({error.strerror}); choose another {flag}") from None
+    return listener
+
+
+def address(listener: socket.socket, host: str) -> str:
+    """The URL of a server on this machine that was told to listen on `host`."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with the two things about it that a user of a command notices.
+
+    Args:
+        announce: called when requests are answered.
+    """
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets=sockets)
+        self._announce()
+
+    def run_until_told(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM, which is how a server ends, or Ctrl-C.
+
+        A signal is noted from the first moment on: raised as an exception while uvicorn still imports its parts, it
+        could get lost in one of Python's own callbacks.
+
+        Raises:
+            KeyboardInterrupt: it was Ctrl-C, and everything has been shut down.
+        """
+        received: set[int] = set()
+
+        def stop(number: int, _: FrameType | None) -> None:
+            received.add(number)
+            self.should_exit = True
+
+        earlier = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.run(sockets=[listener])  # it takes the signals over for a while, then hands on to `stop` what it got
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+        if signal.SIGINT in received:
+            raise KeyboardInterrupt
