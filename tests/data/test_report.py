@@ -87,7 +87,7 @@ def test_the_page_says_it_in_words(result: Path) -> None:
         "4 of 8:",
         "Records dropped for their language",
         "begin with earlier rounds as context",
-        "0 records that came out are longer than the budget",
+        "Records that came out longer than the budget: 0.",
         "&lt;script&gt;",
     ):
         assert words in page

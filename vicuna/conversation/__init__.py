@@ -2,9 +2,9 @@
 
 Trainer, splitter, worker, API, page, terminal chat and judge all call this package, so that the prompt trained on is
 byte for byte, and token for token, the prompt served. `templates` is the data, `render` the loop that makes text of it,
-`tokens` makes ids and labels, `counting` only counts them (`words` knows which counts add up), `reply` makes text of the
-ids a model answers with, `jinja` exports a template for other servers (and reads a tokenizer's own), `tokenizer` loads
-one from a folder, `records` reads and writes the formats in which people keep conversations.
+`tokens` makes ids and labels, `counting` only counts them (`words` knows which counts add up), `reply` makes text of
+the ids a model answers with, `jinja` exports a template for other servers (and reads a tokenizer's own), `tokenizer`
+loads one from a folder, `records` reads and writes the formats in which people keep conversations.
 """
 
 from vicuna.conversation.counting import CountTokens, TokenCounter

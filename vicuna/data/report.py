@@ -99,10 +99,10 @@ def _add_duplicates(page: Page, duplicates: Row) -> None:
         return
     page.add_heading("Records that say the same")
     page.add_paragraph(
-        f"{duplicates['clusters']:,} records stay in place of all that say the same. How many each stands for:"
+        f"Groups of records that say the same: {duplicates['clusters']:,}. One of each stays. How large they are:"
     )
     page.add_table(
-        ["records that say the same", "how often"],
+        ["records in a group", "groups"],
         [[int(size), number] for size, number in duplicates["clusters_by_size"].items()],
     )
     rows = [
@@ -166,8 +166,8 @@ def _add_split(page: Page, split: Row) -> None:
         page.add_paragraph(f"Tokens were counted under the template {split['template']}; nothing was split.")
         return
     page.add_paragraph(
-        f"At most {split['max_tokens']:,} tokens under the template {split['template']}. {split['records_split']:,} "
-        f"records were cut between rounds into {split['pieces']:,} pieces; {split['pieces_with_context']:,} of them "
+        f"At most {split['max_tokens']:,} tokens under the template {split['template']}. Records cut between rounds: "
+        f"{split['records_split']:,}, into {split['pieces']:,} pieces; {split['pieces_with_context']:,} of them "
         "begin with earlier rounds as context."
     )
     page.add_table(
@@ -180,7 +180,7 @@ def _add_split(page: Page, split: Row) -> None:
         ],
         numeric=[1],
     )
-    page.add_paragraph(f"{split['over_budget']:,} records that came out are longer than the budget.")
+    page.add_paragraph(f"Records that came out longer than the budget: {split['over_budget']:,}.")
 
 
 def _add_provenance(page: Page, manifest: Mapping[str, Any]) -> None:
