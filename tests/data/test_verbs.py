@@ -115,6 +115,13 @@ def test_merging_lets_nothing_in_that_another_cleaning_holds_out(tmp_path: Path,
     assert set(ids(tmp_path / "o.jsonl")) == set(ids(many / "records.jsonl")) - kept_out
 
 
+def test_a_cleaning_that_held_nothing_out_can_be_merged(tmp_path: Path) -> None:
+    folder = clean(tmp_path, "one", [row("a", "one", "1")], "--held-out-ratio", "0.000001")
+    assert (folder / "held_out.jsonl").read_bytes() == b""
+    assert main(["merge", str(folder), "--output", str(tmp_path / "o.jsonl")]) == 0
+    assert ids(tmp_path / "o.jsonl") == ["a"]
+
+
 def test_merging_nothing_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

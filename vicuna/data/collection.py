@@ -55,7 +55,7 @@ def files_of(inputs: Sequence[Path], *, name: str = "records") -> list[Path]:
     for given in inputs:
         if (given / MANIFEST).is_file():
             path = given / f"{name}.jsonl"
-            if path.name in read_manifest(given)["outputs"]:
+            if read_manifest(given)["outputs"].get(path.name, {}).get("rows"):  # an empty one has nothing to read
                 paths.append(path)
         else:
             paths += [source.path for source in find_sources((given,))]
