@@ -136,6 +136,17 @@ def test_the_words_of_a_text_are_the_text(tokenizers: Any, kind: str, text: str)
     assert "".join(words.pattern.findall(text)) == text
 
 
+def test_words_are_cut_before_spaces(tokenizers: Any) -> None:
+    text = "one  two.\n\n three "
+    for kind, expected in (
+        ("sentencepiece", ["one", "  two.", "\n", "\n", " three", " "]),
+        ("bpe", ["one", "  two.\n\n three", " "]),
+    ):
+        words = words_of(tokenizers[kind])
+        assert words is not None
+        assert words.pattern.findall(text) == expected
+
+
 def test_nothing_is_tokenized_twice(sentencepiece_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template = get_template("vicuna_v1.1")
     counter = TokenCounter(template, sentencepiece_tokenizer)
