@@ -2,9 +2,12 @@
 
 The way of a record, in the order of the modules: `record` reads it from a file of any known shape; `step` says what a
 step is and what it may answer; `html` turns a page's answer into Markdown (`markdown` writes the pieces); `filters`
-repairs the order of roles and leaves out what is no answer; `dedup` merges what was there before; `split` cuts what is
-too long between rounds (`cut` finds where an answer may end); `pipeline` takes each record through the steps and
-counts; `output` writes the folder; `figures` gathers what `report` draws. `__main__` holds the flags.
+repairs the order of roles and leaves out what is no answer; `privacy` takes out what is private (`private_keys`,
+`private_addresses` and `private_numbers` know it); `quality` looks for answers caught in a loop; `language` names the
+language; `decontaminate` keeps evaluation questions out; `dedup` merges what was there before (`words` makes the
+numbers that three of them compare); `split` cuts what is too long between rounds (`cut` finds where an answer may
+end); `pipeline` takes each record through the steps and counts; `output` writes the folder; `figures` gathers what
+`report` draws. `__main__` holds the flags.
 
 Beside cleaning: `why` tells what became of one record, `show` prints records, `stats` describes them in figures,
 `sample` and `merge` make one file of many (`collection` reads them).

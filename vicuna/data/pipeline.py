@@ -1,7 +1,7 @@
 """The steps in their order, and what they make of one record.
 
-    read -> html -> privacy -> noise -> roles -> empty -> errors -> refusals -> blocked -> language -> decontaminate
-         -> dedup -> split -> held out or not
+    read -> html -> privacy -> noise -> roles -> empty -> errors -> refusals -> blocked -> quality -> language
+         -> decontaminate -> dedup -> split -> held out or not
 
 All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
 takes the keys of each; `reduce` decides, and counts.
@@ -22,6 +22,7 @@ from vicuna.data.filters import FILTERS
 from vicuna.data.language import language_step
 from vicuna.data.options import DataOptions
 from vicuna.data.privacy import privacy_step
+from vicuna.data.quality import quality_step
 from vicuna.data.record import Malformed
 from vicuna.data.split import count_rounds, splitting, token_counter
 from vicuna.data.step import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
@@ -98,6 +99,7 @@ def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step]
         table[step.name] = _given(step)
         if step.name == "html" and (mode := options.pii) != "keep":
             table["privacy"] = functools.partial(privacy_step, mode)
+    table["quality"] = quality_step
     table["language"] = lambda: language_step(options.languages, options.skip_languages)
     table["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
     table[DEDUP] = None
