@@ -3,7 +3,6 @@
 import pytest
 
 from tests.data.builders import record, turns
-from vicuna.data.dedup import deduplication
 from vicuna.data.filters import FILTERS
 from vicuna.data.step import Drop, Keep, Merge, Outcome, Record
 
@@ -137,13 +136,3 @@ def test_evidence_names_the_turn_of_the_file_after_earlier_repairs() -> None:
     first = run("roles", "a: hi", "u: one", "a: fine", "u: two", "a: Network error")
     assert isinstance(first, Keep)
     assert rules(STEPS["errors"].run(first.record)) == [("error_message", 4)]
-
-
-def test_the_first_of_equal_conversations_stays() -> None:
-    step = deduplication()
-    assert isinstance(step.run(record("u: q", "a: r", id="x")), Keep)
-    again = step.run(record("u: q", "a: r ", id="y"))
-    assert isinstance(again, Merge)
-    assert again.finding.evidence == "x"
-    assert isinstance(step.run(record("u: q", "a: r", "u: more", "a: s", id="z")), Keep)
-    assert isinstance(step.run(record("u: qa", "a: r", id="w")), Keep)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vicuna.data.step import Finding, Keep, Merge, Outcome, Record, Step
+from vicuna.data.step import Finding, Record
 from vicuna.data.words import phrase_hashes, word_hashes
 
 RULES = {
@@ -228,14 +228,3 @@ def _prefixes(record: Record) -> bytes:
         digest.update(f"{message.role} {len(text)} ".encode() + text)  # lengths keep one from running into the next
     found.append(digest.digest())
     return b"".join(found)
-
-
-def deduplication() -> Step:
-    """The step for equal conversations alone, with a memory of its own: a hash and an id for each seen."""
-    first_id: dict[bytes, str] = {}
-
-    def run(record: Record) -> Outcome:
-        kept = first_id.setdefault(_prefixes(record)[-HASH_BYTES:], record.id)
-        return Keep(record) if kept == record.id else Merge(Finding("duplicate", kept))
-
-    return Step("dedup", 1, {"duplicate": RULES["duplicate"]}, run)
