@@ -24,8 +24,9 @@ def run(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_reader_that_leaves_is_no_failure() -> None:
-    done = run("$V template list | true; echo ${PIPESTATUS[0]}")
+@pytest.mark.parametrize("settings", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_reader_that_leaves_is_no_failure(settings: dict[str, str]) -> None:
+    done = run("(sleep 0.5; exec $V template list) | true; echo ${PIPESTATUS[0]}", **settings)
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 

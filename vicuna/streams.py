@@ -1,10 +1,11 @@
-"""stdin, stdout and stderr as they really come: closed, full, without a reader, or unable to spell a letter.
+"""stdin, stdout and stderr as they really come: closed, full, without a reader, or of letters that cannot be.
 
 Stands below `log`, which writes to stderr, and below `options.command`, the frame round every program.
 """
 
 import io
 import os
+import select
 import sys
 from typing import TextIO
 
@@ -18,7 +19,9 @@ def prepare() -> None:
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
-    stdout = sys.stdout
+    stdin, stdout = sys.stdin, sys.stdout
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="replace")
     if isinstance(stdout, io.TextIOWrapper) and (stdout.errors == "strict" or stdout.encoding.lower() != "utf-8"):
         stdout.reconfigure(errors="backslashreplace")
 
@@ -43,7 +46,12 @@ def finish_stdout() -> bool:
     except OSError:
         mute(sys.stdout)
         return False
-    return True
+    try:  # unbuffered, nothing is left to fail
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no descriptor behind it, as in a test
+        return True
 
 
 def mute(stream: TextIO) -> None:

@@ -114,6 +114,36 @@ def test_a_reply_that_breaks_off_is_kept(api: StubApi) -> None:
     assert api.requests[1]["messages"][1] == {"role": "assistant", "content": "half an "}
 
 
+def test_letters_that_are_none(api: StubApi) -> None:
+    command = [*COMMAND, "--api-url", api.url]
+    for flags, line, content in (([], b"h\xffi\n", "h\ufffdi"), (["--style", "programmatic"], b'"\\ud800"\n', "?")):
+        done = subprocess.run([*command, *flags], input=line, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert api.requests[-1]["messages"][-1]["content"] == content
+
+
+def test_streams_that_are_gone(api: StubApi) -> None:
+    """A reader that has left ends the chat without a word; one of stderr is not missed; a full disk is told once."""
+    chat = " ".join([*COMMAND, "--api-url", api.url, "--model", "first"])
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for line, expected in (
+        (f"printf 'a\\nb\\n' | {chat} | true; echo ${{PIPESTATUS[1]}}", ("0\n", "")),
+        (f"echo a | {chat} 2>/dev/full; echo $?", ("reply 2 in turn 1 to a ü\u2028✓\n0\n", "")),
+        (f"echo a | {chat} >/dev/full", ("", "error: stdout: no space left on its disk; free some or choose")),
+    ):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, env=environment)
+        assert done.stdout == expected[0]
+        assert done.stderr.startswith(expected[1]) and done.stderr.count("\n") <= 1
+
+
+def test_a_key_that_no_header_takes(api: StubApi) -> None:
+    environment = {**os.environ, "VICUNA_API_KEY": "schlüssel"}
+    command = [*COMMAND, "--api-url", api.url]
+    done = subprocess.run(command, input="a", capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == "error: VICUNA_API_KEY holds characters that no HTTP header takes; set it again\n"
+
+
 def test_no_server() -> None:
     with StubApi() as api:
         pass

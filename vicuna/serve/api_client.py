@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from vicuna.conversation import Message
-from vicuna.errors import VicunaError
+from vicuna.errors import UsageError, VicunaError
 from vicuna.serve.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url, is_loopback
 
 # A model that still reads a long prompt, or a full queue, may stay silent for minutes; a dead host may not.
@@ -65,8 +65,8 @@ class ChatRequest:
     def body(self) -> dict[str, Any]:
         """The JSON body of `/v1/chat/completions`."""
         return {
-            "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "model": _utf8(self.model),
+            "messages": [{"role": message.role, "content": _utf8(message.content)} for message in self.messages],
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_tokens,
@@ -79,12 +79,14 @@ class ApiClient:
     """Talks to the server at `api_url`; the key, if it wants one, comes from `VICUNA_API_KEY` only.
 
     Raises:
-        UsageError: `api_url` is not an http(s) address, or carries a password.
+        UsageError: `api_url` is not an http(s) address, or carries a password; the key is no key.
     """
 
     def __init__(self, api_url: str = DEFAULT_API_URL) -> None:
         self.api_url = checked_api_url(api_url)
-        key = os.environ.get(API_KEY_VARIABLE)
+        key = os.environ.get(API_KEY_VARIABLE, "")
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(f"{API_KEY_VARIABLE} holds characters that no HTTP header takes; set it again")
         self._settings: dict[str, Any] = {
             "headers": {"Authorization": f"Bearer {key}"} if key else {},
             "timeout": TIMEOUT,
@@ -245,3 +247,8 @@ def _message(body: Any) -> str:
 
 def _excerpt(data: bytes) -> str:
     return " ".join(data[:200].decode("utf-8", "replace").split())
+
+
+def _utf8(text: str) -> str:
+    """Without half surrogate pairs, which a JSON string or a file name can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -40,6 +40,8 @@ def read_join_token() -> str:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {describe(error)}") from None
         except UnicodeDecodeError:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {path} is not a text file; write the token into it") from None
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"{JOIN_TOKEN} holds characters that no HTTP header takes; use letters and digits")
     if not token:
         raise UsageError(f"set {JOIN_TOKEN} (or {JOIN_TOKEN}_FILE) to one secret on the controller and its workers")
     return token

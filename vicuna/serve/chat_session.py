@@ -144,6 +144,8 @@ class Session:
         try:
             action()
         except (VicunaError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise  # no file's trouble, so stdout's: nothing more can be said
             self._fail(error)
         except KeyboardInterrupt:
             if not self._terminal.is_interactive:
@@ -160,7 +162,7 @@ class Session:
         elif name in self._commands:
             self._commands[name](argument)
         else:
-            known = nearest(name, self._commands)
+            known = nearest(name, [*self._commands, "exit"])
             raise UsageError(f"no command /{name}; {known}; begin with a space to send it as text")
 
     def _help(self, _: str) -> None:

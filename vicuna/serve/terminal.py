@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 
+from vicuna import streams
 from vicuna.errors import UsageError, describe
 from vicuna.files import vicuna_home
 from vicuna.log import style
@@ -110,20 +111,20 @@ class Terminal:
     def info(self, text: str) -> None:
         """A remark, beside the conversation."""
         if text:
-            print(style(text, "dim", stream=sys.stderr), file=sys.stderr, flush=True)
+            streams.say(style(text, "dim", stream=sys.stderr) + "\n")
 
     def error(self, error: Exception) -> None:
         """A failure that does not end the session; a program that waits for a line gets it as one."""
         if self._is_json:
             print(json.dumps({"error": describe(error)}, ensure_ascii=False), flush=True)
         else:
-            print(style(f"error: {describe(error)}", "red", stream=sys.stderr), file=sys.stderr, flush=True)
+            streams.say(style(f"error: {describe(error)}", "red", stream=sys.stderr) + "\n")
 
     def confirm(self, question: str) -> bool:
         """Ask before something is lost; without anyone to ask, no."""
         if not self.is_interactive:
             return False
-        print(style(f"{question} [y/N] ", "yellow", stream=sys.stderr), end="", file=sys.stderr, flush=True)
+        streams.say(style(f"{question} [y/N] ", "yellow", stream=sys.stderr))
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -37,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         f"An API key, if the server wants one, is read from {API_KEY_VARIABLE}.",
     )
     api_url = checked_api_url(options.api_url)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before Gradio is imported
+    listener = listen(options.host, options.port)  # before Gradio, which takes seconds to import
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     for module in ("gradio", "httpx"):
         require(module, "web")
-    listener = listen(options.host, options.port)
     from vicuna.serve.api_client import ApiClient
     from vicuna.serve.web_page import build_app
 
