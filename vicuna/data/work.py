@@ -10,6 +10,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from vicuna.options import to_dict
 
 RUN, LOCK = "run.json", "lock"
 PROGRAM = "vicuna.data work"
+OUR_NAME = re.compile(r"lock|run\.json|\d{6,}\.part|\.(run\.json|\d{6,}\.part)\..*\.tmp")
+RESULT_NAME = re.compile(r"\.?(records|held_out|dropped|repairs|manifest|report)\.(jsonl|json|html)(\..*\.tmp)?")
 LARGEST_FILE = 64 << 20  # of a tokenizer's folder; weights are larger
 
 
@@ -44,8 +47,14 @@ class Work:
     def clear(self) -> None:
         """Throw everything away."""
         for path in self.folder.iterdir():
-            if path.name != LOCK:
+            if path.name not in (RUN, LOCK):
                 path.unlink()
+        (self.folder / RUN).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Throw everything away, and the folder too."""
+        self.clear()
+        shutil.rmtree(self.folder)
 
     def write(self, index: int, part: Part) -> dict[str, Any]:
         """Keep a part, on the disk when this returns; what `head` would say of it."""
@@ -130,31 +139,29 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
             yield work
         except BaseException:
             if not any(folder.glob("*.part")):
-                shutil.rmtree(folder)
+                work.remove()
             raise
-        shutil.rmtree(folder)
+        work.remove()
 
 
 def _check(folder: Path) -> None:
-    if folder.is_dir():
-        names = {path.name for path in folder.iterdir()} - {LOCK}
-        if not names:
-            return
-        try:
-            if read_json(folder / RUN)["program"] == PROGRAM:
-                return
-        except (VicunaError, KeyError, TypeError):
-            pass
-    elif not folder.exists():
+    """(A kill may come between any two files, so the folder is told by the names in it.)"""
+    if not folder.exists():
         return
-    raise VicunaError(f"{folder} is needed for unfinished work, but is something else; move it away")
+    is_ours = folder.is_dir() and all(OUR_NAME.fullmatch(path.name) for path in folder.iterdir())
+    if is_ours and (folder / RUN).is_file():
+        run = read_json(folder / RUN)
+        is_ours = isinstance(run, dict) and run.get("program") == PROGRAM
+    if not is_ours:
+        raise VicunaError(f"{folder} is needed for unfinished work, but is something else; move it away")
 
 
 def _clear_leftovers(output: Path) -> None:
     """What a run that was killed while it wrote the result has left beside it, under a temporary name."""
-    for path in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
-        names = {entry.name for entry in path.iterdir()} if path.is_dir() else {"another's"}
-        if names <= {"records.jsonl", "held_out.jsonl", "dropped.jsonl", "repairs.jsonl", "report.json", "report.html"}:
+    for path in output.parent.glob(f".{glob.escape(output.name)}.*"):
+        # `.old` holds the earlier result while the new one takes its place: the only one, until that is done
+        is_left = path.suffix == ".tmp" or (path.suffix == ".old" and output.exists())
+        if is_left and path.is_dir() and all(RESULT_NAME.fullmatch(entry.name) for entry in path.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
 
 
