@@ -20,7 +20,7 @@ from typing import Any, Self
 from vicuna.errors import VicunaError
 
 START_SECONDS = 180.0
-FLAGS = ("--no-web", "--dtype", "float32")
+FLAGS = ("--no-web", "--dtype", "float32", "--max-slots", "8", "--max-context", "1024")
 
 
 class Server:
