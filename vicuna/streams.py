@@ -22,7 +22,7 @@ def prepare() -> None:
     stdin, stdout = sys.stdin, sys.stdout
     if isinstance(stdin, io.TextIOWrapper):
         stdin.reconfigure(errors="replace")
-    if isinstance(stdout, io.TextIOWrapper) and (stdout.errors == "strict" or stdout.encoding.lower() != "utf-8"):
+    if isinstance(stdout, io.TextIOWrapper):
         stdout.reconfigure(errors="backslashreplace")
 
 

@@ -11,8 +11,6 @@ from vicuna.conversation import Message
 from vicuna.errors import UsageError
 from vicuna.eval.endpoint import Endpoint, EndpointError, Reply, SchemaRefused
 
-HELLO = [Message(role="user", content="hello")]
-
 
 class Waits(list[float]):
     """A clock that does not run: it only writes down what it was asked to wait."""
@@ -21,14 +19,18 @@ class Waits(list[float]):
         self.append(seconds)
 
 
-def ask(stub_or_url: Stub | str, waits: Waits, *, max_retries: int = 3, schema: bool = False) -> Reply:
+def ask(
+    stub_or_url: Stub | str, waits: Waits, *, max_retries: int = 3, schema: bool = False, text: str = "hello"
+) -> Reply:
     url = stub_or_url if isinstance(stub_or_url, str) else stub_or_url.base_url
 
     async def run() -> Reply:
         endpoint = Endpoint("m", url, timeout_seconds=10, max_retries=max_retries, sleep=waits)
         async with endpoint:
             given = {"type": "object"} if schema else None
-            return await endpoint.chat(HELLO, max_tokens=9, temperature=0.5, schema=given)
+            return await endpoint.chat(
+                [Message(role="user", content=text)], max_tokens=9, temperature=0.5, schema=given
+            )
 
     return asyncio.run(run())
 
@@ -108,6 +110,11 @@ def test_unreachable_is_tried_twice(stub: Stub) -> None:
     with pytest.raises(EndpointError, match=r"cannot reach http://127\.0\.0\.1:9/v1") as caught:
         ask("http://127.0.0.1:9/v1", waits)
     assert caught.value.ends_run and len(waits) == 1 and not stub.requests
+
+
+def test_half_a_surrogate_pair_is_not_sent(stub: Stub) -> None:
+    ask(stub, Waits(), text="x\ud800y")
+    assert stub.requests[0]["messages"][0]["content"] == "x?y"
 
 
 def test_schema_refused(stub: Stub) -> None:

@@ -1,5 +1,6 @@
 """A judging run: nothing paid twice, no unread verdict scored, no place preferred."""
 
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.eval.conftest import Answered, Request, Stub
+from vicuna.eval import ledger
 from vicuna.eval.__main__ import main
 from vicuna.eval.prompts import parse_sections
-from vicuna.jsonl import read_jsonl
+from vicuna.jsonl import read_jsonl, write_jsonl
 
 
 def arguments(stub: Stub, questions: Path, answers: Path, output: Path, *more: str, mode: str = "pair") -> list[str]:
@@ -35,6 +37,60 @@ def test_both_orders_and_resume(stub: Stub, questions: Path, answers: Path, tmp_
         sections = parse_sections(row[f"g{row['order']}_user_prompt"])
         winner = row[row[f"g{row['order']}_winner"]]
         assert sections["answer A"].startswith(winner)
+
+
+def test_pairs_and_single_answers_are_not_kept_in_one_file(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "judgments.jsonl"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    before = output.read_bytes()
+    assert main(arguments(stub, questions, answers, output, mode="single")) == 1
+    assert "holds judgments of --mode pair; name another --output" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"usage": 3}, {"usage": {}}, {"judge": []}, {"model_1": None, "usage": "x"}])
+def test_a_row_changed_by_hand_is_one_line(
+    change: dict[str, object],
+    stub: Stub,
+    questions: Path,
+    answers: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "judgments.jsonl"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    write_jsonl(output, [{**row, **change} for row in list(read_jsonl(output))])
+    assert main(arguments(stub, questions, answers, output)) == 1
+    assert "a row was changed by hand" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
+    stub: Stub,
+    questions: Path,
+    answers: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "judgments.jsonl"
+    append, calls = ledger.append_jsonl, []
+
+    def full_after_three(path: Path, row: dict[str, object]) -> None:
+        calls.append(row)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "full", str(path))
+        append(path, row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "append_jsonl", full_after_three)
+        assert main(arguments(stub, questions, answers, output, "--concurrency", "2")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: 17 of 20 judgments missing") and "no space left on its disk" in error
+    assert len(calls) <= 5, "the run goes on paying"
+    assert main(arguments(stub, questions, answers, output)) == 0
+    assert len(list(read_jsonl(output))) == 20
 
 
 def test_changed_answer_is_never_mixed_in(

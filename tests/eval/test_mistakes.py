@@ -1,5 +1,6 @@
 """Mistakes of a user: one line that names the thing and the way out, the right exit code, nothing left behind."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ NOWHERE = ["--base-url", "http://127.0.0.1:9/v1"]
         ([*ANSWER, *NOWHERE, "--num-questions", "0"], 2, "--num-questions 0: choose between 1 and 80"),
         ([*ANSWER, *NOWHERE, "--temperature", "-1"], 2, "--temperature -1.0: must be 0 or more"),
         ([*ANSWER, "--base-url", "ftp://x/v1"], 2, "--base-url ftp://x/v1"),
+        ([*ANSWER, "--base-url", "http://127.0.0.1:99999/v1"], 2, "--base-url http://127.0.0.1:99999/v1: give"),
+        ([*ANSWER, "--base-url", "http://[::1/v1"], 2, "--base-url http://[::1/v1: give"),
+        ([*ANSWER[:-1], "PIPE", *NOWHERE], 1, "PIPE is not a plain file"),
+        ([*ANSWER[:-1], ".", *NOWHERE], 1, ". is a folder"),
         ([*ANSWER, *NOWHERE, "--questions", "missing.jsonl"], 1, "missing.jsonl: no such file"),
         ([*JUDGE, *NOWHERE, "--answers", "missing.jsonl"], 1, "missing.jsonl: no such file"),
         ([*JUDGE, *NOWHERE, "--answers", "ANSWERS"], 1, "needs answers of two models"),
@@ -47,12 +52,27 @@ def test_one_line(
     one = '{"key": "k", "question_id": 1, "model_id": "m1", "text": "x"}\n'
     Path("ANSWERS").write_text(one)
     Path("TWO").write_text(one + one.replace("m1", "m2"))
+    os.mkfifo("PIPE")
     assert main(arguments) == code
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[-1] and lines[-1].startswith("error: ")
     assert sum(line.startswith("error") for line in lines) == 1
     assert not Path("OUT").exists()
     assert Path("ANSWERS").read_text() == one
+    assert Path("PIPE").is_fifo()
+
+
+def test_an_empty_file_of_the_users_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("OUT").touch()
+    assert main([*ANSWER, *NOWHERE, "--num-questions", "1"]) == 1
+    assert Path("OUT").exists()
+
+
+def test_a_key_that_no_header_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+    assert main([*ANSWER, *NOWHERE]) == 2
+    assert capsys.readouterr().err == "error: OPENAI_API_KEY holds characters that no HTTP header takes; set it again\n"
 
 
 @pytest.mark.parametrize("verb", [[], ["answer"], ["judge"], ["report"], ["rule-judge"]])

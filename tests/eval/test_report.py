@@ -132,6 +132,14 @@ def test_mt_bench_judgments_are_read(tmp_path: Path) -> None:
         ([row(1, 1, "model_1"), row(1, 1, "tie")], "the second by j of question 1"),
         ([row(1, 1, "model_3")], "g1_winner is 'model_3'"),
         ([row(1, 1, "tie", turn=2)], "turn 2"),
+        ([row(1, 1, "tie", model_1=3)], "model_1 is '3', which no judgment has"),
+        ([row(1, 1, "tie", category=None)], "category is 'None'"),
+        ([row(1, 1, "tie", g1_judgment=None)], "g1_judgment is 'None'"),
+        ([row(1, 1, "tie", usage="x")], "usage is 'x'"),
+        ([row(1, 1, "tie", usage={"usd": "x"})], "usage is "),
+        ([row(1, 1, "tie", judge="x")], "judge is 'x'"),
+        ([row(1, 1, "tie", judge=[3, 4])], "judge is '[3, 4]'"),
+        ([row(1, 1, "tie", cut_answers=3)], "cut_answers is '3'"),
     ],
 )
 def test_bad_judgments(tmp_path: Path, rows: list[Row], message: str, capsys: pytest.CaptureFixture[str]) -> None:

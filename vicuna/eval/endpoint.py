@@ -128,7 +128,7 @@ class Endpoint:
     async def _ask(self, messages: Sequence[Message], settings: dict[str, Any], schema: dict[str, Any] | None) -> Reply:
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [{"role": message.role, "content": _utf8(message.content)} for message in messages],
             **settings,
         }
         if schema is not None:
@@ -204,8 +204,12 @@ def _check_url(base_url: str) -> bool:
     Raises:
         UsageError: it is no http(s) address.
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        is_address = False
+    if not is_address or parts.hostname is None:
         raise UsageError(f"--base-url {base_url}: give an address such as http://127.0.0.1:8000/v1")
     if parts.hostname == "localhost":
         return True
@@ -217,12 +221,19 @@ def _check_url(base_url: str) -> bool:
 
 def _api_key(base_url: str, is_local: bool) -> str:
     key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("OPENAI_API_KEY holds characters that no HTTP header takes; set it again")
     if urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname and not key:
         raise UsageError(f"{base_url} needs a key: set OPENAI_API_KEY, or give the --base-url of another server")
     if key and urlsplit(base_url).scheme == "http" and not is_local:
         warning(f"OPENAI_API_KEY is not sent to {base_url}: that connection is not encrypted")
         return "none"
     return key or "none"  # servers without keys ignore it; the client insists on one
+
+
+def _utf8(text: str) -> str:
+    """Without half surrogate pairs, which a JSON string can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -86,9 +86,14 @@ def judge_answers(options: JudgeOptions) -> None:
         options.judge, options.base_url, timeout_seconds=options.timeout_seconds, max_retries=options.max_retries
     )
     with Ledger(options.output, fields=("status", "mode", "judge", "order", "repeat", "usage")) as ledger:
-        _refuse_mixture(calls, ledger)
+        try:
+            _refuse_mixture(calls, ledger)
+            budget.spent_usd = sum(_row_cost(row, budget) for row in ledger.rows.values())
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise VicunaError(
+                f"{options.output}: a row was changed by hand ({type(error).__name__}: {error}); name another --output"
+            ) from None
         missing = [call for call in calls if call.key not in ledger.rows]
-        budget.spent_usd = sum(_row_cost(row, budget) for row in ledger.rows.values())
         _announce(calls, missing, budget, options)
         if missing:
             outcome = asyncio.run(_judge_all(options, endpoint, ledger, missing, budget))
@@ -110,7 +115,11 @@ def _budget(options: JudgeOptions) -> Budget:
 
 
 def _refuse_mixture(calls: Sequence[Call], ledger: Ledger) -> None:
-    """Old judgments of other answers, questions or prompts under the same names would be averaged with the new ones."""
+    """Old judgments of other answers, questions or prompts under the same names would be averaged with the new ones,
+    and of pairs and single answers in one file no report is made."""
+    for row in ledger.rows.values():
+        if calls and row["mode"] != calls[0].mode:
+            raise VicunaError(f"{ledger.path}: holds judgments of --mode {row['mode']}; name another --output")
     held = {_row_slot(row): key for key, row in ledger.rows.items()}
     for call in calls:
         if held.get(call.slot, call.key) != call.key:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vicuna.errors import VicunaError
+from vicuna.files import check_is_file
 from vicuna.jsonl import append_jsonl, read_jsonl
 from vicuna.log import warning
 
@@ -28,7 +29,8 @@ class Ledger:
         fields: what every row must have besides its key.
 
     Raises:
-        VicunaError: another run holds the file, or it has rows of another kind (another program's file).
+        VicunaError: another run holds the file, or it has rows of another kind (another program's file), or it is a
+            folder or a device.
     """
 
     def __init__(self, path: Path, *, fields: Sequence[str]) -> None:
@@ -37,7 +39,9 @@ class Ledger:
         self._writing = threading.Lock()
 
     def __enter__(self) -> Self:
+        check_is_file(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._is_new = not self.path.exists()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
@@ -60,7 +64,7 @@ class Ledger:
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        if os.fstat(self._descriptor).st_size == 0:
+        if self._is_new and os.fstat(self._descriptor).st_size == 0:
             self.path.unlink(missing_ok=True)  # nothing was done: leave nothing behind
         os.close(self._descriptor)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from vicuna.errors import VicunaError
+from vicuna.errors import VicunaError, describe
 from vicuna.eval.endpoint import EndpointError
 
 Item = TypeVar("Item")
@@ -50,6 +50,9 @@ async def run_calls(items: Sequence[Item], call: Callable[[Item], Awaitable[None
         for item in remaining:
             try:
                 await call(item)
+            except OSError as error:  # the disk: what is paid for could not be kept
+                outcome.failures.append(describe(error))
+                outcome.stopped_by = outcome.stopped_by or describe(error)
             except (EndpointError, OutOfBudget) as error:
                 outcome.failures.append(str(error))
                 failures_in_a_row += 1

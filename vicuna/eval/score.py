@@ -27,6 +27,16 @@ from vicuna.jsonl import read_jsonl
 
 POINTS = {"model_1": 1.0, "tie": 0.5, "model_2": 0.0}
 Pair = tuple[str, str]
+NONE = type(None)
+# What a judgment's fields hold, where it has them; others are of no concern here.
+KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
+    (int, str): ("question_id",),
+    (str,): ("model", "model_1", "model_2", "category", "judgment", "g1_judgment", "g2_judgment"),
+    (str, NONE): ("user_prompt", "g1_user_prompt", "g2_user_prompt", "prompt_hash", "question_hash", "answers_hash"),
+    (int,): ("repeat",),
+    (list,): ("judge", "cut_answers"),
+    (dict, NONE): ("usage",),
+}
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,7 @@ def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
     """The judgments in a row: one in ours, up to two in MT-bench's."""
     if row.get("turn", 1) != 1:
         raise VicunaError(f"{place}: is of turn {row['turn']}; only answers of one turn can be reported")
+    _check_kinds(row, place)
     try:
         if "model" in row:
             score = row["score"]
@@ -235,6 +246,20 @@ def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
         return found
     except (KeyError, TypeError, IndexError) as error:
         raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({error} is missing or wrong)") from None
+
+
+def _check_kinds(row: Mapping[str, Any], place: str) -> None:
+    wrong = [
+        name for kinds, names in KINDS.items() for name in names if name in row and not isinstance(row[name], kinds)
+    ]
+    if not wrong and not all(isinstance(count, int | float | NONE) for count in (row.get("usage") or {}).values()):
+        wrong.append("usage")
+    if not wrong and not all(isinstance(name, str) for name in row.get("judge", ())):
+        wrong.append("judge")
+    if wrong:
+        raise VicunaError(
+            f"{place}: {wrong[0]} is {str(row[wrong[0]])[:60]!r}, which no judgment has; correct the file"
+        )
 
 
 def _judgment(
