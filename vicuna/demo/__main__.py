@@ -1,5 +1,6 @@
 """`vicuna demo`: run the chain, print its table, write its page, and say how to chat with the result."""
 
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     description = "Clean, train, delta, serve, chat, judge: the whole chain on SmolLM2-135M, without key and GPU."
     options = parse(DemoOptions, argv, prog="vicuna demo", description=description, epilog=EPILOG)
     for module, extra in NEEDED.items():
-        require(module, extra)
+        if importlib.util.find_spec(module) is None:  # loading them here would cost seconds and memory for nothing
+            require(module, extra)
     folder = options.output_dir.absolute()
     claim(folder)
     chain = Chain(Workspace(folder), options.judge if os.environ.get("OPENAI_API_KEY") else None)
@@ -68,15 +70,25 @@ def claim(folder: Path) -> None:
         raise VicunaError(f"--output-dir {folder} is a file; choose another folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).exists():
         raise VicunaError(f"--output-dir {folder} holds files that no demo made; choose an empty or a new folder")
-    if not (folder / MARKER).exists():
+    if (folder / MARKER).exists():
+        _noted_peak(folder)
+    else:
         write_json(folder / MARKER, {"peak_bytes": 0})
 
 
 def note_peak(folder: Path, peak_bytes: int) -> int:
     """The largest memory of any run in this folder; a run that skips its steps needs little."""
-    largest = max(peak_bytes, int(read_json(folder / MARKER)["peak_bytes"]))
+    largest = max(peak_bytes, _noted_peak(folder))
     write_json(folder / MARKER, {"peak_bytes": largest})
     return largest
+
+
+def _noted_peak(folder: Path) -> int:
+    note = read_json(folder / MARKER)
+    if not isinstance(note, dict) or type(note.get("peak_bytes")) is not int:
+        raise VicunaError(f"{folder / MARKER} was not written by a demo; choose another --output-dir")
+    peak: int = note["peak_bytes"]
+    return peak
 
 
 def command_line() -> str:

@@ -6,6 +6,7 @@ into its figures, which `report.py` shows.
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from vicuna.files import sha256_file
 from vicuna.jsonl import read_json, read_jsonl, write_json
 from vicuna.log import human_bytes
 from vicuna.material import material
+from vicuna.serve import processes
 from vicuna.weights.small_model import find_small_model
 
 BASE, TUNED = "smollm2", "vicuna"
@@ -224,10 +226,8 @@ class Chain:
         log.info(log.style(f"      $ vicuna {shlex.join(words)}", "dim", stream=sys.stderr))
         # Threads that spin while they wait for each other make a busy machine many times slower.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "HF_HUB_OFFLINE": "1"}
-        status = subprocess.run(
-            [sys.executable, "-m", "vicuna", *words], stdout=sys.stderr, env=environment, check=False
-        ).returncode
-        if status:
+        child = processes.spawn([sys.executable, "-m", "vicuna", *words], environment, stdout=sys.stderr)
+        if status := wait_for(child):
             raise StepFailed(words[0], status)
 
     def close(self) -> None:
@@ -235,3 +235,17 @@ class Chain:
         if self.server is not None:
             self.server.__exit__(None, None, None)
             self.server = None
+
+
+def wait_for(child: subprocess.Popen[bytes]) -> int:
+    """The exit code of a command. What ends the demo is handed on and waited for: training saves a checkpoint then."""
+    try:
+        return child.wait()
+    except (KeyboardInterrupt, SystemExit) as end:
+        try:
+            child.send_signal(signal.SIGINT if isinstance(end, KeyboardInterrupt) else signal.SIGTERM)
+            child.wait()
+        finally:
+            if child.poll() is None:  # the second time ends it at once
+                processes.stop([child], grace_seconds=0)
+        raise

@@ -3,12 +3,10 @@
 Everything goes through the doors a user has: the command line, the HTTP API and signals.
 """
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -18,8 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from vicuna.errors import VicunaError
+from vicuna.serve import processes
 
 START_SECONDS = 180.0
+# In float32 a continued reply is word for word the one that was cut; in bfloat16 it may differ.
 FLAGS = ("--no-web", "--dtype", "float32", "--max-slots", "8", "--max-context", "1024")
 
 
@@ -40,13 +40,11 @@ class Server:
         arguments = [argument for model in served for argument in ("--model", model)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log_file:
-            self._process = subprocess.Popen(
-                # In float32 a continued reply is word for word the one that was cut; in bfloat16 it may differ.
+            self._process = processes.spawn(
                 [sys.executable, "-m", "vicuna", "serve", *arguments, *FLAGS, "--port", str(self.port)],
-                stdin=subprocess.DEVNULL,
+                {name: value for name, value in os.environ.items() if name != "VICUNA_API_KEY"},
                 stdout=log_file,
-                stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if name != "VICUNA_API_KEY"},
+                stderr=log_file,
             )
         try:
             self._wait_until_ready()
@@ -57,12 +55,7 @@ class Server:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         if self._process.poll() is None:
-            self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=20)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            processes.stop([self._process], grace_seconds=20)
 
     def workers(self, model: str) -> list[dict[str, Any]]:
         """The live workers of a model, as the controller lists them."""

@@ -1,4 +1,4 @@
-"""Child processes that cannot outlive their parent, for `vicuna serve` and its parts.
+"""Child processes that cannot outlive their parent, for `vicuna serve` and its parts, and for the demo.
 
 On Linux the kernel kills a child when its parent dies, however that happens (PR_SET_PDEATHSIG, prctl(2)). Elsewhere the
 child looks now and then whether its parent is still there.
@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 PARENT_VARIABLE = "VICUNA_PARENT_PID"
 PR_SET_PDEATHSIG = 1
@@ -20,7 +21,12 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], keep_fds: Sequence[int] = ()
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    keep_fds: Sequence[int] = (),
+    *,
+    stdout: IO[Any] | None = None,
+    stderr: IO[Any] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a child in a process group of its own (so Ctrl-C reaches only us), which dies when we do."""
     parent = os.getpid()
@@ -35,6 +41,8 @@ def spawn(
         command,
         env={**environment, PARENT_VARIABLE: str(parent)},
         stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
         pass_fds=keep_fds,
         start_new_session=True,
         preexec_fn=die_with_parent if _libc else None,
