@@ -24,7 +24,7 @@ from vicuna.data.sources import Raw, Source, raw_records
 from vicuna.data.step import Finding
 from vicuna.jsonl import format_line
 
-SHARD_BYTES = 4 << 20  # about a second of work
+SHARD_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
 SHARD_RECORDS = 4096
 FACTS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
 
