@@ -21,6 +21,27 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
+def test_help_with_a_verb_is_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "template"]) == 0
+    assert capsys.readouterr().out.startswith("usage: vicuna template")
+    assert main(["help", "trian"]) == 2
+
+
+def test_ctrl_c_while_the_first_modules_load(capsys: pytest.CaptureFixture[str]) -> None:
+    class Interrupted:
+        def find_spec(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    loaded = sys.modules.pop("vicuna.options")
+    sys.meta_path.insert(0, Interrupted())  # type: ignore[arg-type]
+    try:
+        assert main(["--help"]) == 130
+    finally:
+        sys.meta_path.pop(0)
+        sys.modules["vicuna.options"] = loaded
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "did you mean 'train'?" in capsys.readouterr().err

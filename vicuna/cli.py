@@ -2,10 +2,9 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 
 from vicuna import __version__
-from vicuna.errors import UsageError, nearest
-from vicuna.options import Main, command
 
 # verb: (module, what it does)
 VERBS = {
@@ -39,10 +38,22 @@ def usage() -> str:
     )
 
 
-@command
 def main(argv: list[str] | None = None) -> int:
     """Run the verb named first, with the rest of the arguments."""
+    try:
+        from vicuna.options import command  # here, so that a Ctrl-C this early is answered as well
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return command(_run)(argv)
+
+
+def _run(argv: list[str] | None) -> int:
+    from vicuna.errors import UsageError, nearest
+
     arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) > 1 and arguments[0] == "help":
+        arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
@@ -52,5 +63,5 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if verb not in VERBS:
         raise UsageError(f"vicuna: unknown verb '{verb}'; {nearest(verb, VERBS)}")
-    program: Main = importlib.import_module(VERBS[verb][0]).main
+    program: Callable[[list[str]], int] = importlib.import_module(VERBS[verb][0]).main
     return program(rest)
