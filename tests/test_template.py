@@ -62,3 +62,14 @@ def test_mistakes(arguments: list[str], code: int, message: str, capsys: pytest.
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "is empty"), ('{"conversations": []}\n', "its first record has no messages")]
+)
+def test_a_file_without_a_conversation(
+    tmp_path: Path, content: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.jsonl").write_text(content)
+    assert main(["show", "plain", "--record", str(tmp_path / "r.jsonl")]) == 1
+    assert message in capsys.readouterr().err

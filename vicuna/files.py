@@ -56,9 +56,9 @@ def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) ->
         VicunaError: the file exists and `overwrite` is false, or it is a folder or a device.
     """
     check_is_file(path)
-    path = Path(path).resolve()
-    if path.exists() and not overwrite:
+    if Path(path).exists() and not overwrite:
         raise VicunaError(f"{path} already exists; choose another name or delete it first")
+    path = Path(path).resolve()
     encoding = None if "b" in mode else "utf-8"
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)

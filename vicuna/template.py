@@ -83,7 +83,10 @@ def _messages(record: Path | None) -> list[Message]:
     row = next(read_jsonl(record), None)
     if row is None:
         raise VicunaError(f"{record} is empty; give a file with at least one record")
-    return list(from_record(row).messages)
+    messages = list(from_record(row).messages)
+    if not messages:
+        raise VicunaError(f"{record}: its first record has no messages; put one with messages first")
+    return messages
 
 
 def _show_tokens(messages: list[Message], template: Template, folder: Path) -> None:
