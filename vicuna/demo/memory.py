@@ -1,4 +1,4 @@
-"""How much memory the demo and all its processes take at once, sampled while they run."""
+"""How much memory the demo, or another process, and all its descendants take at once, sampled while they run."""
 
 import os
 import threading
@@ -10,14 +10,19 @@ PROC = Path("/proc")
 
 
 class MemoryWatch:
-    """Samples the proportional set size of this process and its descendants; a context manager.
+    """Samples the proportional set size of a process and its descendants; a context manager.
+
+    Args:
+        interval_seconds: between two samples.
+        pid: the process; by default this one.
 
     Attributes:
         peak_bytes: the largest sum seen; 0 where there is no `/proc` (then nothing is known).
     """
 
-    def __init__(self, interval_seconds: float = 1.0) -> None:
+    def __init__(self, interval_seconds: float = 1.0, pid: int | None = None) -> None:
         self.interval_seconds = interval_seconds
+        self.pid = os.getpid() if pid is None else pid
         self.peak_bytes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -32,7 +37,7 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(self.interval_seconds):
-            self.peak_bytes = max(self.peak_bytes, sum(map(_memory, _tree(os.getpid()))))
+            self.peak_bytes = max(self.peak_bytes, sum(map(_memory, _tree(self.pid))))
 
 
 def _tree(root: int) -> list[int]:
