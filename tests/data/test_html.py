@@ -179,3 +179,15 @@ def test_human_turns_that_are_a_page_element() -> None:
     assert page_text(html) == "a < b\n    c"
     assert not is_page("<div>why is this red?</div>")
     assert not is_page("vector<int> __init__")
+
+
+def test_an_address_as_its_own_link() -> None:
+    address = "https://example.org/a_b"
+    assert to_markdown(f'<p>See <a href="{address}">{address}</a>.</p>') == f"See <{address}>."
+    linked_by_the_page = f'<p>See <a href="{address}" target="_new">{address}</a>.</p>'
+    assert to_markdown(linked_by_the_page) == f"See {address}."
+
+
+def test_a_cell_keeps_its_breaks_and_begins_no_list() -> None:
+    html = "<table><tr><th>a</th></tr><tr><td>- one <br> - two</td></tr></table>"
+    assert to_markdown(html) == "| a |\n| --- |\n| - one <br> - two |"

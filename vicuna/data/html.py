@@ -259,8 +259,11 @@ def _alignment(cell: LexborNode) -> str:
 
 def _cell(cell: LexborNode, depth: int) -> str:
     """A cell's content in one line: `|` escaped, in code too (GFM 0.29, section 4.10), line breaks as `<br>`."""
-    text = "\n".join(block.text.removeprefix("\\") if block.tag == "" else block.text for block in _blocks(cell, depth))
-    return re.sub(r" *\n+", "<br>", re.sub(r"(?<!\\)\|", r"\\|", text))
+    if all(map(_is_inline, _children(cell))):  # nothing begins a block here, so nothing is escaped against it
+        text = re.sub(r"[ \t]*\n[ \t]*", " ", "".join(_inline(list(_children(cell)), depth)).replace("  \n", "<br>"))
+    else:
+        text = re.sub(r" *\n+", "<br>", "\n".join(block.text for block in _blocks(cell, depth)))
+    return re.sub(r"(?<!\\)\|", r"\\|", text.strip())
 
 
 # Code and formulas
@@ -384,7 +387,8 @@ def _inline(nodes: list[LexborNode], depth: int) -> Iterator[str]:
         else:
             content = "".join(_inline(list(_children(node)), depth + 1))
             if tag == "a":
-                content = markdown.link(content, node.attributes.get("href") or "", node.attributes.get("title"))
+                href, is_marked = node.attributes.get("href") or "", "target" in node.attributes
+                content = markdown.link(content, href, node.attributes.get("title"), links_itself=is_marked)
             elif tag in ("sup", "sub") and content.strip():
                 content = f"<{tag}>{content}</{tag}>"
             elif tag in BLOCKS:

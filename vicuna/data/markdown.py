@@ -98,13 +98,15 @@ def emphasis(content: str, mark: str) -> str:
     return f"{start}{mark}{inner}{mark}{end}"
 
 
-def link(text: str, target: str, title: str | None) -> str:
-    """A link; a bare address if the text is the address."""
+def link(text: str, target: str, title: str | None, *, links_itself: bool) -> str:
+    """A link. If the text is the address, the address in angle brackets, or bare where the page links bare ones."""
     if not target or not text.strip():
         return text
     plain = text.replace("\\", "")
     if not title and (target == plain or target == f"mailto:{plain}"):
-        return plain if re.match(r"https?://|www\.|mailto:|[\w.+-]+@", plain) else f"[{text}]({target})"
+        if not re.match(r"https?://|mailto:|[\w.+-]+@", plain):
+            return f"[{text}]({target})"
+        return plain if links_itself or re.search(r"[\s<>]", plain) else f"<{plain}>"
     if re.search(r"[\s()<>]", target):
         target = "<" + target.replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A") + ">"
     shown = f' "{title}"'.replace("\n", " ") if title else ""
