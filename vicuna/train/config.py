@@ -76,6 +76,13 @@ class TrainOptions:
     overwrite_output_dir: bool = option(
         False, help="delete what an earlier run left in --output-dir and start afresh", aliases=("--overwrite",)
     )
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = option(
+        "auto",
+        help="what a layer computes again in the backward pass instead of keeping it: nothing; all but matrix products "
+        "and attention; everything. The losses are the same; auto takes the first of them that fits",
+        aliases=("--gradient-checkpointing",),
+    )
+    compile: bool = option(False, help="compile each decoder layer: a slow first step, faster ones after it")
 
     def __post_init__(self) -> None:
         for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):
@@ -92,6 +99,8 @@ class TrainOptions:
         self._require("weight_decay", self.weight_decay >= 0, "0 or more")
         for name in ("warmup_ratio", "adam_beta1", "adam_beta2"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and less than 1")
+        is_compilable = not (self.compile and self.activation_checkpointing == "selective")
+        self._require("activation_checkpointing", is_compilable, "none or full together with --compile")
         longest = self.row_length is None or self.row_length >= self.max_length
         self._require("row_length", longest, f"at least --max-length, which is {self.max_length}")
 
@@ -113,6 +122,7 @@ class TrainOptions:
 WITHOUT_INFLUENCE = {
     *("model", "data", "template", "row_length", "bf16", "output_dir", "eval_data", "device"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
+    *("activation_checkpointing", "compile"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

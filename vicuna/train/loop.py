@@ -19,6 +19,7 @@ import torch
 
 from vicuna import log, options
 from vicuna.errors import VicunaError
+from vicuna.train.activation import checkpoint_layers, compile_layers
 from vicuna.train.checkpoint import (
     SaveError,
     check_output_directory,
@@ -71,6 +72,9 @@ def _train(run: Run, target: Path) -> TrainResult:
     torch.manual_seed(config.seed)
     model = load_model(config.model, run.device)
     check_export(model, config.model, target)
+    if config.compile:
+        compile_layers(model)
+    checkpoint_layers(model, "none" if config.activation_checkpointing == "auto" else config.activation_checkpointing)
     optimizer = make_optimizer(model, config)
     with StopSignal() as stop:
         trainer = Trainer(run, model, optimizer, stop)
