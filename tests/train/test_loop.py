@@ -176,7 +176,7 @@ def test_a_model_states_its_template(make_options: MakeOptions, tmp_path: Path) 
 
 
 def test_weight_decay_is_for_matrices_only(make_options: MakeOptions, model: Any) -> None:
-    from vicuna.train.loop import make_optimizer
+    from vicuna.train.optimizer import make_optimizer
 
     groups = make_optimizer(model, make_options(weight_decay=0.1)).param_groups
     assert {weight.ndim >= 2: group["weight_decay"] for group in groups for weight in group["params"]} == {

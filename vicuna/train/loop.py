@@ -35,6 +35,7 @@ from vicuna.train.evaluate import evaluate
 from vicuna.train.export import check_export, export_model
 from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
+from vicuna.train.optimizer import make_optimizer
 from vicuna.train.prepare import Run, prepare
 from vicuna.train.signals import StopSignal
 
@@ -200,17 +201,6 @@ class Trainer:
             self.run.device.type, torch.bfloat16, enabled=self.run.bf16
         )
         return context
-
-
-def make_optimizer(model: ConversationModel, config: TrainOptions) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101); weight decay on matrices, not on norms and biases."""
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    betas = (config.adam_beta1, config.adam_beta2)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon, fused=True)
 
 
 def check_finite(losses: Sequence[torch.Tensor], grad_norm: torch.Tensor, batches: Sequence[Batch], step: int) -> None:

@@ -1,0 +1,20 @@
+"""The optimizer: which weights it updates, and how.
+
+Before: `model`. After: `loop` steps it, `checkpoint` saves its state, `estimate` counts what that takes.
+"""
+
+import torch
+
+from vicuna.train.config import TrainOptions
+from vicuna.train.model import ConversationModel
+
+
+def make_optimizer(model: ConversationModel, config: TrainOptions) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101); weight decay on matrices, not on norms and biases."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.adam_beta1, config.adam_beta2)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon, fused=True)
