@@ -97,14 +97,8 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         CheckpointReader(model)
 
 
-def test_pickles_are_not_read(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    with pytest.raises(VicunaError, match="pickle checkpoint, which is not read"):
-        CheckpointReader(tmp_path)
-
-
 def test_no_model_at_all(tmp_path: Path) -> None:
-    with pytest.raises(VicunaError, match="has neither"):
+    with pytest.raises(VicunaError, match=r"has none of model\.safetensors\.index\.json"):
         CheckpointReader(tmp_path)
     with pytest.raises(VicunaError, match="does not exist"):
         CheckpointReader(tmp_path / "nowhere")

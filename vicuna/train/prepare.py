@@ -20,7 +20,7 @@ from vicuna.train.model import model_fingerprint, read_config
 from vicuna.train.packing import Row, TrainingPlan, pack
 from vicuna.train.schedule import CosineSchedule, make_schedule
 from vicuna.train.tokenize import TokenizedConversations, tokenize_files
-from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.checkpoint import require_safetensors
 from vicuna.weights.detect import refuse_delta
 
 
@@ -63,8 +63,7 @@ def prepare(options: TrainOptions) -> Run:
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
     config = read_config(options.model)
     refuse_delta(options.model)
-    with CheckpointReader(options.model):
-        pass  # the weights are there, and are what their headers say
+    require_safetensors(options.model)  # the weights are there, and are what their headers say
     read_generation_config(options.model)  # the result will hold it too
     tokenizer = load_tokenizer(options.model)
     template = choose_template(options)

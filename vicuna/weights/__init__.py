@@ -1,6 +1,7 @@
 """Model weights as files: reading and writing checkpoints, deltas between two models, the small model.
 
-    checkpoint   Hugging Face safetensors, streamed: a few MiB in memory whatever the model's size
+    checkpoint   Hugging Face checkpoints, streamed: a few MiB in memory whatever the model's size
+    pickled      PyTorch's `.bin` files, without running anything in them
     codec        one frame of a delta: the difference of two runs of bit patterns, compressed
     delta        make and apply: base + delta = target, bit for bit, with every hash checked
     detect       is this folder a model or only a delta?

@@ -1,9 +1,10 @@
-"""Hugging Face checkpoints (safetensors, single or sharded) read and written as streams, without torch.
+"""Hugging Face checkpoints (safetensors or `.bin`, single or sharded) read and written as streams, without torch.
 
-Stands on `shard`; the delta tools, the delta detector and the small model's converter stand on it. Memory stays at one
-chunk whatever the model's size, and nothing is believed before it is checked: an index may name a file outside its
-folder, a header may lie about sizes. A sharded model has `model.safetensors.index.json`, which holds
-`{"weight_map": {tensor: file}}`, beside its shards.
+Stands on `shard` and `pickled`; everything else here, training and serving stand on it. Memory stays at one chunk
+whatever the model's size, and nothing is believed before it is checked: an index may name a file outside its folder, a
+header may lie about sizes, a pickle may call functions. A sharded model has `model.safetensors.index.json` (or
+`pytorch_model.bin.index.json`), which holds `{"weight_map": {tensor: file}}`, beside its shards. What is written is
+always safetensors.
 """
 
 import hashlib
@@ -14,20 +15,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vicuna.errors import VicunaError
+from vicuna.errors import VicunaError, require
 from vicuna.files import atomic_file
-from vicuna.weights.shard import SINGLE_NAME, Shard, Tensor, check_shard_name, read_shard
+from vicuna.weights.pickled import Place, read_pickled
+from vicuna.weights.shard import (
+    ELEMENT_BYTES,
+    SINGLE_NAME,
+    Shard,
+    Tensor,
+    build_index,
+    check_shard_name,
+    plan_shard,
+    read_shard,
+)
 
 CHUNK_BYTES = 4 << 20
-INDEX_NAME = "model.safetensors.index.json"
-PICKLE_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+INDEX_NAME, PICKLED_INDEX_NAME = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+WEIGHT_NAMES = (INDEX_NAME, SINGLE_NAME, PICKLED_INDEX_NAME, "pytorch_model.bin")  # the first that is there is read
 
 
 class CheckpointReader:
-    """A model's tensors by name, whichever shard they lie in. Use as a context manager.
+    """A model's tensors by name, whichever file they lie in. Use as a context manager.
 
     Args:
-        path: a Hugging Face model folder, or one safetensors file.
+        path: a Hugging Face model folder, or one file of weights (safetensors or `.bin`).
+
+    Attributes:
+        tensors: what the files hold, by name.
+        files: the files, in the order of their names.
+        shards, index: the files' own headers and index (safetensors), or those of the same model as safetensors (a
+            `.bin` checkpoint), tensor by tensor in the same order.
+        is_pickled: do the tensors lie in `.bin` files?
+        aliases: second names of a tensor, each with its first name: tied weights, which a `.bin` file holds once.
 
     Raises:
         VicunaError: there is no checkpoint, it is damaged, or it is of a kind that is not read.
@@ -37,22 +56,20 @@ class CheckpointReader:
         path = Path(path)
         self.path = path
         self.folder = path.parent if path.is_file() else path
-        self.index: bytes | None = None
-        self.shards = [read_shard(path)] if path.is_file() else self._read_folder()
+        index_name, names = (None, [path.name]) if path.is_file() else _find_files(path)
+        self.is_pickled = (index_name or names[0]).endswith((".bin", PICKLED_INDEX_NAME))
+        self.files = [self.folder / name for name in names]
         self.tensors: dict[str, Tensor] = {}
-        self._places: dict[str, tuple[str, int]] = {}  # tensor -> file, byte in it
-        for shard in self.shards:
-            for tensor in shard.tensors:
-                if tensor.name in self.tensors:
-                    both = f"{self._places[tensor.name][0]} and {shard.file_name}"
-                    raise VicunaError(f"{self.folder}: tensor {tensor.name!r} is in {both}; fetch the checkpoint again")
-                self.tensors[tensor.name] = tensor
-                self._places[tensor.name] = (shard.file_name, 8 + len(shard.header) + tensor.offset)
-        if self.index is not None:
-            self._check_index(self.index)
+        self.aliases: dict[str, str] = {}
+        self._places: dict[str, tuple[Path, Place]] = {}
+        self._descriptors: dict[Path, int] = {}
+        self.index: bytes | None = None
+        self.shards = [self._add_pickled(file) if self.is_pickled else self._add(file) for file in self.files]
+        if index_name is not None:
+            self._check_index(_read_index(self.folder / index_name), index_name)
+            self.index = build_index(self.shards) if self.is_pickled else (self.folder / index_name).read_bytes()
         if not self.tensors:
             raise VicunaError(f"{path} holds no tensors; fetch the checkpoint again")
-        self._descriptors: dict[str, int] = {}
 
     @property
     def total_bytes(self) -> int:
@@ -63,16 +80,16 @@ class CheckpointReader:
         """Bytes `start` to `start + size` of a tensor (to its end by default)."""
         tensor = self.tensors[name]
         size = tensor.size_bytes - start if size is None else min(size, tensor.size_bytes - start)
-        file_name, offset = self._places[name]
-        if file_name not in self._descriptors:
-            self._descriptors[file_name] = os.open(self.folder / file_name, os.O_RDONLY)
-        parts, position = [], offset + start
+        file, place = self._places[name]
+        if place.strides is not None:
+            return self._gather(tensor, file, place, start, size)
+        if file not in self._descriptors:
+            self._descriptors[file] = os.open(file, os.O_RDONLY)
+        parts, position = [], place.offset + start
         while size > 0:
-            part = os.pread(self._descriptors[file_name], size, position)
+            part = os.pread(self._descriptors[file], size, position)
             if not part:
-                raise VicunaError(
-                    f"{self.folder / file_name} became shorter while it was read; leave it alone meanwhile"
-                )
+                raise VicunaError(f"{file} became shorter while it was read; leave it alone meanwhile")
             parts.append(part)
             position, size = position + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -89,42 +106,101 @@ class CheckpointReader:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
-    def _read_folder(self) -> list[Shard]:
-        if (self.folder / INDEX_NAME).is_file():
-            self.index = (self.folder / INDEX_NAME).read_bytes()
-            return [read_shard(self.folder / name) for name in sorted(set(self._weight_map(self.index).values()))]
-        if (self.folder / SINGLE_NAME).is_file():
-            return [read_shard(self.folder / SINGLE_NAME)]
-        for name in PICKLE_NAMES:
-            if (self.folder / name).is_file():
-                raise VicunaError(
-                    f"{self.folder / name} is a pickle checkpoint, which is not read; "
-                    "load it once with transformers and save_pretrained() it as safetensors"
-                )
-        if not self.folder.is_dir():
-            raise VicunaError(f"{self.folder} does not exist; give a Hugging Face model folder")
-        raise VicunaError(f"{self.folder} has neither {SINGLE_NAME} nor {INDEX_NAME}; give a Hugging Face model folder")
+    def _add(self, file: Path) -> Shard:
+        shard = read_shard(file)
+        for tensor in shard.tensors:
+            self._add_tensor(tensor, file, Place(len(shard.preamble) + tensor.offset))
+        return shard
 
-    def _weight_map(self, index: bytes) -> dict[str, str]:
-        path = self.folder / INDEX_NAME
-        try:
-            weight_map = json.loads(index.decode("utf-8"))["weight_map"]
-            names = set(weight_map.values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise VicunaError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None
-        for name in names:
-            check_shard_name(name, str(path))
-        return dict(weight_map)
+    def _add_pickled(self, file: Path) -> Shard:
+        pickled = read_pickled(file)
+        first: dict[tuple[str, tuple[int, ...], Place], str] = {}
+        for tensor in pickled.tensors:
+            place = pickled.places[tensor.name]
+            self._add_tensor(tensor, file, place)
+            other = first.setdefault((tensor.dtype, tensor.shape, place), tensor.name)
+            if other != tensor.name and tensor.size_bytes:
+                self.aliases[tensor.name] = other
+        name = file.name.removesuffix(".bin").replace("pytorch_model", "model") + ".safetensors"
+        return plan_shard(name, pickled.tensors)
 
-    def _check_index(self, index: bytes) -> None:
-        weight_map = self._weight_map(index)
-        there = {name: place[0] for name, place in self._places.items()}
+    def _add_tensor(self, tensor: Tensor, file: Path, place: Place) -> None:
+        if tensor.name in self.tensors:
+            both = f"{self._places[tensor.name][0].name} and {file.name}"
+            raise VicunaError(f"{self.folder}: tensor {tensor.name!r} is in {both}; fetch the checkpoint again")
+        self.tensors[tensor.name] = tensor
+        self._places[tensor.name] = (file, place)
+
+    def _gather(self, tensor: Tensor, file: Path, place: Place, start: int, size: int) -> bytes:
+        """The same for a tensor whose rows do not follow each other, such as a transposed one."""
+        numpy = require("numpy", "export")
+        width = ELEMENT_BYTES[tensor.dtype]
+        extent = sum((n - 1) * stride for n, stride in zip(tensor.shape, place.strides or (), strict=True)) + 1
+        numbers = numpy.memmap(file, f"V{width}", "r", place.offset, (extent,))
+        strides = [stride * width for stride in place.strides or ()]
+        view = numpy.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
+        first, last = start // width, -(-(start + size) // width)
+        data: bytes = view.flat[first:last].tobytes()
+        return data[start - first * width :][:size]
+
+    def _check_index(self, weight_map: dict[str, str], index_name: str) -> None:
+        there = {name: file.name for name, (file, _) in self._places.items()}
         if weight_map != there:
             name = min(set(weight_map.items()) ^ set(there.items()))[0]
             raise VicunaError(
-                f"{self.folder / INDEX_NAME} and the shards disagree about tensor {name!r}: the index says "
+                f"{self.folder / index_name} and the shards disagree about tensor {name!r}: the index says "
                 f"{weight_map.get(name, 'nothing')}, it is in {there.get(name, 'no shard')}; fetch the checkpoint again"
             )
+
+
+def has_weights(folder: Path) -> bool:
+    """Is a checkpoint of a kind that is read in this folder? Nothing is opened."""
+    return any((folder / name).is_file() for name in WEIGHT_NAMES)
+
+
+def require_safetensors(path: Path | str) -> None:
+    """Let safetensors pass.
+
+    Raises:
+        VicunaError: `path` is a checkpoint in `.bin` files, or none; the message says how to convert it.
+    """
+    with CheckpointReader(path) as reader:
+        if reader.is_pickled:
+            raise VicunaError(
+                f"{path} holds {reader.files[0].name} and no safetensors; "
+                f"convert it first: vicuna weights cast {path} --target NEW_FOLDER"
+            )
+
+
+def _find_files(folder: Path) -> tuple[str | None, list[str]]:
+    """The index's name, if the weights have one, and the names of their files."""
+    for name in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            if name.endswith(".json"):
+                return name, sorted(set(_read_index(folder / name).values()))
+            return None, [name]
+    if not folder.is_dir():
+        raise VicunaError(f"{folder} does not exist; give a Hugging Face model folder")
+    if (folder / "adapter_config.json").is_file():
+        raise VicunaError(f"{folder} is a LoRA adapter, not a model; merge it first: vicuna weights merge-lora")
+    if any(folder.glob("consolidated.*.pth")):
+        raise VicunaError(
+            f"{folder} is in the original LLaMA layout (consolidated.00.pth); "
+            "make a Hugging Face model of it with transformers' convert_llama_weights_to_hf.py"
+        )
+    raise VicunaError(f"{folder} has none of {', '.join(WEIGHT_NAMES)}; give a Hugging Face model folder")
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    suffix = ".bin" if path.name == PICKLED_INDEX_NAME else ".safetensors"
+    try:
+        weight_map = json.loads(path.read_bytes().decode("utf-8"))["weight_map"]
+        names = set(weight_map.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise VicunaError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None
+    for name in names:
+        check_shard_name(name, str(path), suffix)
+    return dict(weight_map)
 
 
 def write_checkpoint(

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from vicuna.errors import VicunaError
-from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.checkpoint import CheckpointReader, has_weights
 from vicuna.weights.manifest import DELTA_MANIFEST, WEIGHTS_NAME
-from vicuna.weights.shard import SINGLE_NAME, Tensor
+from vicuna.weights.shard import Tensor
 
 Kind = Literal["exact delta", "additive delta", "model"]
 LARGEST_DELTA_NORM = 0.1  # single layers of a model can lie lower, so the largest of all layers decides
@@ -40,10 +40,10 @@ def kind_of(path: Path | str) -> Kind:
 
 
 def is_delta(path: Path | str) -> bool:
-    """Is this a delta? A folder without safetensors (another kind of model, a hub name) is not."""
+    """Is this a delta? A folder without a checkpoint (another kind of model, a hub name) is not."""
     path = Path(path)
-    names = (DELTA_MANIFEST, WEIGHTS_NAME, SINGLE_NAME, INDEX_NAME)
-    return any((path / name).exists() for name in names) and kind_of(path) != "model"
+    has_delta = any((path / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME))
+    return (has_delta or has_weights(path)) and kind_of(path) != "model"
 
 
 def refuse_delta(path: Path | str) -> None:

@@ -5,6 +5,7 @@ The format (https://github.com/huggingface/safetensors#format): 8 bytes little-e
 Comes before `checkpoint`, which reads and writes whole models of such files.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -138,21 +139,14 @@ def read_shard(path: Path) -> Shard:
     return Shard(path.name, header, parse_header(header, size - 8 - length, str(path)))
 
 
-def check_shard_name(name: object, where: str) -> str:
+def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> str:
     """A shard's file name that stays in its own folder.
 
     Raises:
-        VicunaError: it is not a plain `.safetensors` file name.
+        VicunaError: it is not a plain file name that ends so.
     """
-    if (
-        not isinstance(name, str)
-        or not name.endswith(".safetensors")
-        or name.startswith(".")
-        or set(name) & set("/\\\0:")
-    ):
-        raise VicunaError(
-            f"{where} names the shard {name!r}, which is no plain .safetensors file name; do not trust it"
-        )
+    if not isinstance(name, str) or not name.endswith(suffix) or name.startswith(".") or set(name) & set("/\\\0:"):
+        raise VicunaError(f"{where} names the shard {name!r}, which is no plain {suffix} file name; do not trust it")
     return name
 
 
@@ -170,15 +164,21 @@ def plan_shards(
         if groups[-1] and filled + tensor.size_bytes > max_shard_bytes:
             groups.append([])
             filled = 0
-        groups[-1].append(Tensor(tensor.name, tensor.dtype, tensor.shape, filled))
+        groups[-1].append(tensor)
         filled += tensor.size_bytes
     count = len(groups)
     names = [SINGLE_NAME] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    shards = [
-        Shard(name, _build_header(group, {"format": "pt"} if metadata is None else metadata), tuple(group))
-        for name, group in zip(names, groups, strict=True)
-    ]
+    shards = [plan_shard(name, group, metadata) for name, group in zip(names, groups, strict=True)]
     return shards, build_index(shards) if count > 1 else None
+
+
+def plan_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> Shard:
+    """One file that holds these tensors in this order. `metadata` is what transformers writes by default."""
+    placed, filled = [], 0
+    for tensor in tensors:
+        placed.append(dataclasses.replace(tensor, offset=filled))
+        filled += tensor.size_bytes
+    return Shard(name, _build_header(placed, {"format": "pt"} if metadata is None else metadata), tuple(placed))
 
 
 def _build_header(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from vicuna.errors import VicunaError
 from vicuna.serve.engines.llama_config import LlamaConfig, read_config
-from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.checkpoint import CheckpointReader, require_safetensors
 
 
 def rotary_table(config: LlamaConfig, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -298,5 +298,6 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         VicunaError: there are none, or they are not what their headers and the index say.
     """
+    require_safetensors(directory)
     with CheckpointReader(directory) as reader:
-        return [reader.folder / shard.file_name for shard in reader.shards]
+        return reader.files
