@@ -16,15 +16,28 @@ COLORS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34,
 BAR_INTERVAL_SECONDS = 0.1
 LINE_INTERVAL_SECONDS = 10.0
 
+_is_silent = False
+
+
+def be_silent() -> None:
+    """Say nothing any more: of many processes that do the same, one tells. Errors are still told."""
+    global _is_silent
+    _is_silent = True
+
+
+def _say(text: str) -> None:
+    if not _is_silent:
+        streams.say(text)
+
 
 def info(message: str) -> None:
     """Say something the user may want to know."""
-    streams.say(f"{message}\n")
+    _say(f"{message}\n")
 
 
 def warning(message: str) -> None:
     """Say something the user should look at."""
-    streams.say(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}\n")
+    _say(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}\n")
 
 
 def style(text: str, *names: str, stream: object = None) -> str:
@@ -83,7 +96,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if self.is_terminal:
             self._draw()
-            streams.say("\n")
+            _say("\n")
         elif kind is None and self._shown_count != self.count:
             info(self.line())
 
@@ -115,7 +128,7 @@ class Progress:
         if self.total and (room := width - len(line) - 4) >= 8:
             filled = round(min(room, 30) * min(1.0, self.count / self.total))
             line = f"{line} [{'█' * filled}{' ' * (min(room, 30) - filled)}]"
-        streams.say(f"\r\033[K{line[: width - 1]}")
+        _say(f"\r\033[K{line[: width - 1]}")
 
 
 def _format_field(value: object) -> str:

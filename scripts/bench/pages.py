@@ -142,7 +142,9 @@ class Writer:
         num_blocks = min(16, 1 + int(self.draw.expovariate(0.18)))
         blocks = [self.prose(self.draw.randint(1, 3)), *(self.block() for _ in range(num_blocks - 1))]
         kept = [  # two lists side by side would be one
-            block for before, block in zip(["", *blocks], blocks, strict=False) if not (_is_list(before) and _is_list(block))
+            block
+            for before, block in zip(["", *blocks], blocks, strict=False)
+            if not (_is_list(before) and _is_list(block))
         ]
         return Answer("\n\n".join(kept), self.draw.choice(PAGES))
 

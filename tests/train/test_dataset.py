@@ -4,6 +4,7 @@ import torch
 
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.train.dataset import ConversationDataset
+from vicuna.train.model import ConversationModel
 
 ROWS = [(3, 1), (0,), (2, 4)]
 ITEMS = (3, 1, 0, 2, 4)
@@ -36,7 +37,16 @@ def test_targets_are_the_learned_next_tokens_of_the_same_document(dataset: Conve
     assert batch.num_supervised == int((batch.targets != IGNORE_INDEX).sum())
 
 
-def test_micro_batches_hold_all_rows_once(dataset: ConversationDataset) -> None:
-    batches = dataset.micro_batches(ROWS, 2)
-    assert [len(batch.ids) for batch in batches] == [3, 2]
-    assert sum(batch.num_supervised for batch in batches) == dataset.batch(ROWS).num_supervised
+def test_what_rows_hold_is_known_without_looking_at_their_tokens(dataset: ConversationDataset) -> None:
+    batch = dataset.batch(ROWS)
+    assert dataset.num_tokens(ROWS) == batch.input_ids.numel()
+    assert dataset.num_supervised(ROWS) == batch.num_supervised
+
+
+def test_without_rows_a_batch_teaches_nothing(dataset: ConversationDataset, model: ConversationModel) -> None:
+    batch = dataset.batch([])
+    assert batch.num_supervised == 0
+    loss = model(batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())

@@ -70,7 +70,7 @@ def test_the_export_is_the_trained_model(make_options: MakeOptions, model: Any) 
     train(options)
     exported = weights(options)
     assert any(not torch.equal(weight, exported[name]) for name, weight in model.named_weights().items())
-    checkpoint = options.output_dir / "checkpoints/step-00000004/model.safetensors"
+    checkpoint = options.output_dir / "checkpoints/step-00000004/model-0-of-1.safetensors"
     assert checkpoint.is_file()
 
     folder = options.output_dir / "model"

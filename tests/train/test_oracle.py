@@ -14,6 +14,7 @@ from vicuna.conversation import IGNORE_INDEX
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
 from vicuna.train.prepare import prepare
+from vicuna.train.ranks import Ranks
 
 STEPS = 6
 DOCUMENTS_PER_ROW = 2
@@ -40,7 +41,7 @@ def test_losses_and_weights_equal_those_of_the_hugging_face_trainer(
     # Two documents fit into a row, three do not: so every row has two, like the Trainer's batches.
     records = [record for record in make_records(80, seed=4) if len(record["messages"]) == 2][: STEPS * 4]
     data = write_records(tmp_path / "records.jsonl", records)
-    probe = prepare(make_options(data=(data,)))
+    probe = prepare(make_options(data=(data,)), Ranks())
     lengths = probe.conversations.conversations.lengths
     row_length = 2 * max(lengths)
     assert 3 * min(lengths) > row_length
@@ -57,7 +58,7 @@ def test_losses_and_weights_equal_those_of_the_hugging_face_trainer(
     )
     train(options)
 
-    run = prepare(options)
+    run = prepare(options, Ranks())
     documents = [_document(run, item) for step in range(STEPS) for row in run.plan.rows(step) for item in row]
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     arguments = TrainingArguments(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicuna.train.packing import TrainingPlan, pack, plan_epoch
+from vicuna.train.packing import TrainingPlan, deal, pack, plan_epoch
 
 ROW = 64
 lengths_lists = st.lists(st.integers(1, ROW), min_size=1, max_size=200)
@@ -62,3 +62,23 @@ def test_rows_are_full(count: int) -> None:
     lengths = [1 + (index * 7919) % 2038 for index in range(count)]
     plan = TrainingPlan(lengths, 4096, 32, seed=0)
     assert plan.fill > 0.99
+
+
+@given(lengths_lists, st.integers(1, 4), st.integers(1, 5))
+def test_every_row_of_a_step_is_dealt_to_one_rank(lengths: list[int], rows_per_batch: int, num_ranks: int) -> None:
+    rows = pack(lengths, ROW)
+    hands = deal(rows, lengths, rows_per_batch, num_ranks)
+    assert Counter(row for hand in hands for batch in hand for row in batch) == Counter(rows)
+    assert {len(hand) for hand in hands} == {-(-len(rows) // (rows_per_batch * num_ranks))}
+    assert all(len(batch) <= rows_per_batch for hand in hands for batch in hand)
+
+
+def test_rows_that_are_computed_together_cost_alike() -> None:
+    lengths = [8] * 8 + [4] * 16 + [1] * 64
+    rows = (
+        [(i,) for i in range(8)]
+        + [(i, i + 1) for i in range(8, 24, 2)]
+        + [tuple(range(i, i + 8)) for i in range(24, 88, 8)]
+    )
+    first, second = deal(rows, lengths, 2, 2)
+    assert [sorted(len(row) for row in batch) for batch in first] == [sorted(len(row) for row in b) for b in second]

@@ -19,11 +19,13 @@ import torch
 
 from tests.train.conftest import make_records, save_llama, write_records
 from vicuna.errors import VicunaError
-from vicuna.train import checkpoint as checkpoint_module
+from vicuna.train import saver
 from vicuna.train.checkpoint import whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.output import claim_output_directory
 from vicuna.train.prepare import prepare
+from vicuna.train.ranks import Ranks
 
 MakeOptions = Callable[..., TrainOptions]
 
@@ -165,10 +167,10 @@ def test_a_stop_during_the_last_evaluation_loses_nothing(
     options = make_options(eval_data=(records_file,), save_steps=0)
     evaluate = loop.evaluate
 
-    def evaluate_and_signal(model: Any, dataset: Any, rows: Any, stop: Any) -> Any:
+    def evaluate_and_signal(*arguments: Any) -> Any:
         if (options.output_dir / "train_log.jsonl").read_text().count('"loss"') == 6:
             os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(model, dataset, rows, stop)
+        return evaluate(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate", evaluate_and_signal)
@@ -205,9 +207,13 @@ def test_old_checkpoints_are_deleted(make_options: MakeOptions) -> None:
     assert [path.name[-1] for path in whole_checkpoints(options.output_dir)] == ["4", "6", "8"]
 
 
-@pytest.mark.parametrize("damage", ["no mark", "cut file", "missing file", "garbled mark"])
+@pytest.mark.parametrize("damage", ["no mark", "cut file", "missing file", "garbled mark", "another bit"])
 def test_a_broken_checkpoint_is_passed_over(
-    make_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    make_options: MakeOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
 ) -> None:
     clean = make_options(output_dir=tmp_path / "clean")
     train(clean)
@@ -219,28 +225,35 @@ def test_a_broken_checkpoint_is_passed_over(
     elif damage == "garbled mark":
         (newest / "COMPLETE").write_text("[")
     elif damage == "missing file":
-        (newest / "optimizer.safetensors").unlink()
+        (newest / "optimizer-0-of-1.safetensors").unlink()
+    elif damage == "cut file":
+        os.truncate(newest / "model-0-of-1.safetensors", 1000)
     else:
-        os.truncate(newest / "model.safetensors", 1000)
-    assert newest not in whole_checkpoints(options.output_dir)
+        flip_a_bit(newest / "model-0-of-1.safetensors")
+    assert (newest in whole_checkpoints(options.output_dir)) == (damage == "another bit")
     train(options)
+    assert f"{newest} is passed over" in capsys.readouterr().err
     assert digest(options) == digest(clean)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_and_the_run_goes_on(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_file = checkpoint_module.save_file
-    saves = 0
+    write_state = saver.write_state
 
-    def full_after_the_first(tensors: Any, path: Path) -> None:
-        nonlocal saves
-        saves += 1
-        save_file(tensors, path)
-        if saves > 4:  # in the middle of the second checkpoint
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def full_after_the_first(folder: Path, *arguments: Any) -> Any:
+        marks = write_state(folder, *arguments)
+        if "step-00000004" in folder.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+        return marks
 
-    monkeypatch.setattr(checkpoint_module, "save_file", full_after_the_first)
+    monkeypatch.setattr(saver, "write_state", full_after_the_first)
     options = make_options()
     assert train(options).model is not None
     error = capsys.readouterr().err
@@ -256,7 +269,7 @@ def test_too_little_room_is_seen_before_writing(
     def refuse(_: Path, size_bytes: int, what: str) -> None:
         raise VicunaError(f"{what} needs {size_bytes} bytes")
 
-    monkeypatch.setattr(checkpoint_module, "ensure_free_space", refuse)
+    monkeypatch.setattr(saver, "ensure_free_space", refuse)
     options = make_options()
     train(options)
     assert "there is none before it" in capsys.readouterr().err
@@ -316,9 +329,9 @@ def test_the_base_is_never_overwritten_by_its_own_result(make_options: MakeOptio
 
 def test_two_runs_cannot_share_a_directory(make_options: MakeOptions) -> None:
     options = make_options()
-    run = prepare(options)
+    run = prepare(options, Ranks())
     with (
-        checkpoint_module.claim_output_directory(options, run.identity),
+        claim_output_directory(options, run.identity),
         pytest.raises(VicunaError, match="is in use by another run"),
     ):
         train(options)

@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     if result.stopped_by:
         log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
         return 128 + result.stopped_by
-    print(summary(result))
+    if result.train_log.writes:  # one of the ranks tells
+        print(summary(result))
     return 0
 
 

@@ -1,140 +1,131 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to go on as if it had never stopped, on as many ranks as it then has.
 
-    DIR/run.json                       what run this is: model, data, template and options that decide the weights
-    DIR/checkpoints/step-00000500/     model.safetensors (fp32), optimizer.safetensors, rng.safetensors, state.json,
-                                       COMPLETE
+    DIR/checkpoints/step-00000500/
+        model-0-of-2.safetensors, optimizer-0-of-2.safetensors, rng-0-of-2.safetensors    from rank 0
+        model-1-of-2.safetensors, optimizer-1-of-2.safetensors, rng-1-of-2.safetensors    from rank 1
+        state.json    the steps done, which are also the place in the data (see `packing`)
+        COMPLETE      the size and SHA-256 of every file; written last
 
-A checkpoint is filled under a temporary name, synced to the disk and then renamed; COMPLETE, written last, lists the
-size of every file, and a directory without it, or that it does not describe, is never resumed from. Nothing is pickled.
-The place in the data is the step number (see `packing`).
+Each rank writes the rows it holds, in fp32, and its files say which rows of which tensors these are; so any number of
+ranks finds its own rows again by reading slices, and nothing is ever gathered. (torch.distributed.checkpoint writes as
+fast but keeps this very list in a pickle.) A checkpoint is filled under a temporary name, synced to the disk and
+renamed; COMPLETE comes after that, because in a mounted bucket a rename is a copy that may break off. A folder without
+it, or that it does not describe, is never resumed from.
 
-Before: `model`. After: `loop` saves and restores.
+Before: `model`. After: `saver` writes them while training goes on, `loop` restores.
 """
 
-import fcntl
+import dataclasses
 import json
-import os
-import shutil
+import math
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
+from vicuna import log
 from vicuna.errors import VicunaError
-from vicuna.files import atomic_directory, atomic_file, ensure_free_space
-from vicuna.jsonl import read_json, write_json
-from vicuna.train.config import TrainOptions, influential_options
-from vicuna.train.metrics import LOG
+from vicuna.files import sha256_file
+from vicuna.jsonl import read_json
 from vicuna.train.model import ConversationModel
+from vicuna.train.output import CHECKPOINTS
+from vicuna.train.parallel import first_row, local
+from vicuna.train.ranks import Ranks
+from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.shard import Shard, Tensor, plan_shards
 
-CHECKPOINTS = "checkpoints"
-RUN = "run.json"
 COMPLETE = "COMPLETE"
-OUTPUTS = (CHECKPOINTS, "model", LOG, "train_config.json", "loss.svg", RUN)
-"""All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
+STATE = "state.json"
+MODEL, OPTIMIZER, RNG = "model", "optimizer", "rng"
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.int8: "I8", torch.bool: "BOOL",
+}  # fmt: skip
+TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
+CHUNK_ELEMENTS = 1 << 22
 
 
-class SaveError(Exception):
-    """A checkpoint could not be written; the ones before it are untouched."""
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows of one tensor that a rank holds: `first` is their place in the whole, which has `total` rows.
+
+    A tensor without rows, a single number, counts as one row.
+    """
+
+    tensor: torch.Tensor
+    first: int
+    total: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> "Part":
+        """This rank's part of a tensor."""
+        return cls(local(tensor.detach()), first_row(tensor), tensor.shape[0] if tensor.ndim else 1)
 
 
-def check_output_directory(options: TrainOptions) -> None:
-    """See, before anything that takes long, that the output directory is new or holds a run.
+State = dict[str, dict[str, Part]]
+"""What one rank saves: per kind of file (model, optimizer, rng) the parts by name."""
+
+
+def state_of(model: ConversationModel, optimizer: torch.optim.Optimizer, *, is_first: bool) -> State:
+    """This rank's part of a run's state, not copied.
+
+    Args:
+        is_first: this rank also saves what every rank has whole.
+    """
+    weights = {name: weight for name, weight in model.named_weights().items() if weight.requires_grad}
+    moments = {
+        f"{kind}/{name}": value
+        for name, weight in weights.items()
+        for kind, value in optimizer.state.get(weight, {}).items()
+    }
+    return {
+        MODEL: _parts(weights, is_first),
+        OPTIMIZER: _parts(moments, is_first),
+        RNG: {name: Part.of(state) for name, state in _rng_states().items()},
+    }
+
+
+def _parts(tensors: dict[str, torch.Tensor], is_first: bool) -> dict[str, Part]:
+    return {name: Part.of(tensor) for name, tensor in tensors.items() if is_first or isinstance(tensor, DTensor)}
+
+
+def write_state(folder: Path, state: State, rank: int, num_ranks: int) -> dict[str, dict[str, Any]]:
+    """Write one rank's files.
+
+    Returns:
+        Size and SHA-256 of each, by name.
 
     Raises:
-        VicunaError: it is a file, it holds other files, or a run that must be neither resumed nor deleted.
+        OSError: the disk refused.
     """
-    directory = options.output_dir
-    if directory.exists() and not directory.is_dir():
-        raise VicunaError(f"--output-dir {directory} is a file; choose another name")
-    if not directory.is_dir() or not set(directory.iterdir()) - set(_leftovers(directory, OUTPUTS)):
-        return
-    if not (directory / RUN).is_file() or not _is_identity(read_json(directory / RUN)):
-        raise VicunaError(f"--output-dir {directory} is not empty and not a training run; choose another directory")
-    if options.overwrite_output_dir:
-        if options.model.resolve().is_relative_to(directory.resolve()):
-            raise VicunaError(f"--model {options.model} lies in --output-dir, which would be overwritten; move it")
-    elif options.resume == "never" and _has_outcome(directory):
-        raise VicunaError(
-            f"--output-dir {directory} already holds a run; choose another directory, --resume auto, or "
-            "--overwrite-output-dir"
-        )
+    marks = {}
+    for kind, parts in state.items():
+        if not parts:
+            continue
+        shard = _plan(f"{kind}-{rank}-of-{num_ranks}.safetensors", parts)
+
+        def data_of(tensor: Tensor, parts: dict[str, Part] = parts) -> Iterable[memoryview]:
+            return _chunks(parts[tensor.name].tensor)
+
+        digests = write_checkpoint(folder, [shard], None, data_of)
+        marks[shard.file_name] = {"size": shard.size_bytes, "sha256": digests[shard.file_name]}
+    return marks
 
 
-@contextmanager
-def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> Iterator[None]:
-    """Hold the output directory, which is new or holds this very run, against any other process.
-
-    Raises:
-        VicunaError: as `check_output_directory`; it is in use; it holds another run (the message says what differs).
-    """
-    directory = options.output_dir
-    check_output_directory(options)
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        check_output_directory(options)  # another process may just have left it
-        _begin_or_go_on(options, identity)
-        yield
-    except BlockingIOError:
-        raise VicunaError(f"--output-dir {directory} is in use by another run; wait for it or choose another") from None
-    finally:
-        os.close(descriptor)
+def _plan(file_name: str, parts: dict[str, Part]) -> Shard:
+    rows = json.dumps({name: [part.first, part.total] for name, part in parts.items()})
+    tensors = [Tensor(name, DTYPES[part.tensor.dtype], tuple(part.tensor.shape)) for name, part in parts.items()]
+    (shard,), _ = plan_shards(tensors, max_shard_bytes=sys.maxsize, metadata={"format": "pt", "rows": rows})
+    return dataclasses.replace(shard, file_name=file_name)
 
 
-def _begin_or_go_on(options: TrainOptions, identity: dict[str, Any]) -> None:
-    directory = options.output_dir
-    for path in _leftovers(directory, OUTPUTS):
-        _delete(path)
-    if options.overwrite_output_dir:
-        for name in OUTPUTS:
-            _delete(directory / name)
-    if not _has_outcome(directory):
-        _delete(directory / RUN)  # a run that never took a step: nothing is lost
-    elif differences := _differences(read_json(directory / RUN), identity):
-        raise VicunaError(
-            f"--output-dir {directory} holds a run that differs: {'; '.join(differences)}; choose another "
-            "directory or --overwrite-output-dir"
-        )
-    if not (directory / RUN).is_file():
-        write_json(directory / RUN, identity)
-
-
-def _is_identity(value: Any) -> bool:
-    return isinstance(value, dict) and {"model", "data", "template"} <= value.keys()
-
-
-def _has_outcome(directory: Path) -> bool:
-    there = [path for path in (directory / CHECKPOINTS, directory / "model", directory / LOG) if path.exists()]
-    return any(path.is_dir() or path.stat().st_size for path in there)
-
-
-def run_identity(options: TrainOptions, *, model: str, data: str, template: str, bf16: bool) -> dict[str, Any]:
-    """What makes two runs the same run. `model` and `data` are fingerprints."""
-    return {"model": model, "data": data, "template": template, "bf16": bf16, **influential_options(options)}
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What is different, in words; the data's hash is named only where nothing else explains it."""
-    names = [name for name in here if there.get(name) != here[name]]
-    if "data" in names and {"model", "template", "max_length"} & set(names):
-        names.remove("data")
-    return [
-        f"{name} is another" if name in ("model", "data") else f"{name} was {there.get(name)}, is {here[name]}"
-        for name in names
-    ]
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _chunks(tensor: torch.Tensor) -> Iterator[memoryview]:
+    for part in tensor.flatten().split(CHUNK_ELEMENTS):
+        yield memoryview(part.to("cpu").view(torch.uint8).numpy())
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
@@ -143,66 +134,50 @@ def checkpoint_path(output_dir: Path, step: int) -> Path:
 
 
 def whole_checkpoints(output_dir: Path) -> list[Path]:
-    """The checkpoints that can be resumed from, oldest first."""
-    return [path for path in sorted((output_dir / CHECKPOINTS).glob("step-*")) if _is_whole(path)]
+    """The checkpoints that look whole by their files' sizes, oldest first."""
+    return [path for path in sorted((output_dir / CHECKPOINTS).glob("step-*")) if is_whole(path)]
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether COMPLETE is there and every file in it has its size."""
     try:
-        sizes: dict[str, int] = json.loads((path / COMPLETE).read_text("utf-8"))
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
+        return all((path / name).stat().st_size == mark["size"] for name, mark in read_marks(path).items())
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return False
 
 
-def save_checkpoint(
-    path: Path, step: int, model: ConversationModel, optimizer: torch.optim.Optimizer, *, keep: int
-) -> None:
-    """Write the state after `step` steps, then delete all but the newest `keep` checkpoints beside it.
-
-    Raises:
-        SaveError: no room, or the disk refused; the earlier checkpoints are all still there.
-    """
-    weights = {name: weight.detach() for name, weight in model.named_weights().items()}
-    moments = _optimizer_tensors(model, optimizer)
-    size = sum(tensor.nbytes for tensor in (*weights.values(), *moments.values()))
-    try:
-        _delete_broken(path.parent)
-        ensure_free_space(path, size, f"checkpoint {path.name}")
-        with atomic_directory(path, overwrite=True) as temporary:
-            save_file(weights, temporary / "model.safetensors")
-            save_file(moments, temporary / "optimizer.safetensors")
-            save_file(_rng_tensors(), temporary / "rng.safetensors")
-            write_json(temporary / "state.json", {"step": step})
-            _write_complete(temporary)
-    except (OSError, SafetensorError, VicunaError) as error:
-        raise SaveError(f"checkpoint {path} could not be saved: {' '.join(str(error).split())}") from error
-    for old in whole_checkpoints(path.parent.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+def read_marks(path: Path) -> dict[str, dict[str, Any]]:
+    """What COMPLETE says of every file: its size and SHA-256."""
+    marks: dict[str, dict[str, Any]] = json.loads((path / COMPLETE).read_text("utf-8"))
+    return marks
 
 
-def _write_complete(directory: Path) -> None:
-    sizes = {file.name: file.stat().st_size for file in sorted(directory.iterdir())}
-    with atomic_file(directory / COMPLETE) as file:
-        json.dump(sizes, file)
+def damaged_files(path: Path, rank: int = 0, num_ranks: int = 1) -> list[str]:
+    """The files of a checkpoint whose bytes are not those that were written; each rank looks at its share of them."""
+    marks = sorted(read_marks(path).items())
+    return [name for name, mark in marks[rank::num_ranks] if sha256_file(path / name) != mark["sha256"]]
 
 
-def _delete_broken(directory: Path) -> None:
-    """What a kill in the middle of a save, or of deleting an old checkpoint, left behind."""
-    for path in _leftovers(directory, ["step-*"]):
-        _delete(path)
-    for path in directory.glob("step-*"):
-        if not _is_whole(path):
-            shutil.rmtree(path, ignore_errors=True)
+def newest_intact(output_dir: Path, ranks: Ranks) -> Path | None:
+    """The newest checkpoint whose every byte is what was written; those that are not are named and passed over."""
+    names: list[str] = [path.name for path in (output_dir / CHECKPOINTS).glob("step-*")]
+    names = json.loads(ranks.exchange(json.dumps(names))[0])
+    for name in sorted(names, reverse=True):
+        path = output_dir / CHECKPOINTS / name
+        damage = ""
+        if not is_whole(path):
+            damage = "it is not whole"
+        elif files := damaged_files(path, ranks.rank, ranks.size):
+            damage = f"{files[0]} has not the bytes that were written"
+        damage = next((said for said in ranks.exchange(damage) if said), "")
+        if not damage:
+            return path
+        log.warning(f"{path} is passed over: {damage}")
+    return None
 
 
-def _leftovers(directory: Path, names: Iterable[str]) -> list[Path]:
-    """Temporary files and folders (see `vicuna.files`) of a process that was killed before it could rename them."""
-    return [path for name in names for end in ("tmp", "old") for path in directory.glob(f".{name}.*.{end}")]
-
-
-def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer) -> int:
-    """Restore model, optimizer and random state.
+def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer, rank: int = 0) -> int:
+    """Restore this rank's rows of model and optimizer, and its random state.
 
     Returns:
         The number of steps done, which is also the place in the data.
@@ -211,51 +186,106 @@ def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim
         VicunaError: the checkpoint is damaged or of another model.
     """
     try:
-        _load_weights(path, model)
-        _load_moments(path, model, optimizer)
-        _restore_rng(load_file(path / "rng.safetensors"))
-        return int(read_json(path / "state.json")["step"])
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        weights = {name: weight for name, weight in model.named_weights().items() if weight.requires_grad}
+        with _SavedParts(path, MODEL) as saved:
+            if weights.keys() != saved.totals.keys():
+                name = min(weights.keys() ^ saved.totals.keys())
+                raise VicunaError(
+                    f"{path} is of another model: {name} is in one of them only; choose another directory"
+                )
+            for name, weight in weights.items():
+                saved.read_into(name, weight)
+        with _SavedParts(path, OPTIMIZER) as saved:
+            for key in saved.totals:
+                kind, _, name = key.partition("/")
+                weight = weights[name]
+                optimizer.state[weight][kind] = saved.read_like(key, weight)
+        _restore_rng(path, rank)
+        return int(read_json(path / STATE)["step"])
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise VicunaError(f"{path} is damaged ({error}); delete it to go on from the one before it") from None
 
 
-@torch.no_grad()
-def _load_weights(path: Path, model: ConversationModel) -> None:
-    with safe_open(path / "model.safetensors", "pt") as file:
-        for name, weight in model.named_weights().items():
-            weight.copy_(file.get_tensor(name))
+class _SavedParts:
+    """The tensors of one kind in a checkpoint, whichever ranks wrote them. Use as a context manager."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path = path
+        self.totals: dict[str, int] = {}
+        self._parts: dict[str, list[tuple[int, CheckpointReader]]] = {}
+        self._open = ExitStack()
+        for file in sorted(path.glob(f"{kind}-*-of-*.safetensors")):
+            reader = self._open.enter_context(CheckpointReader(file))
+            rows = json.loads(json.loads(reader.shards[0].header)["__metadata__"]["rows"])
+            for name, (first, total) in rows.items():
+                self.totals[name] = total
+                self._parts.setdefault(name, []).append((first, reader))
+
+    def __enter__(self) -> "_SavedParts":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def read_like(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """A tensor that is cut like `weight` if it has as many rows, else whole."""
+        saved = self._parts[name][0][1].tensors[name]
+        dtype = TORCH_DTYPES[saved.dtype]
+        if saved.shape[1:] == weight.shape[1:] and saved.shape and self.totals[name] == weight.shape[0]:
+            value = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+        else:
+            value = torch.empty(saved.shape, dtype=dtype, device=weight.device)
+        self.read_into(name, value)
+        return value
+
+    @torch.no_grad()
+    def read_into(self, name: str, target: torch.Tensor) -> None:
+        """Fill this rank's rows of `target`.
+
+        Raises:
+            ValueError: the saved tensor has another shape.
+        """
+        part = Part.of(target)
+        rows = part.tensor if part.tensor.ndim else part.tensor.view(1)
+        if self.totals[name] != part.total:
+            raise ValueError(f"{name} has {self.totals[name]} rows, not {part.total}")
+        missing = len(rows)
+        for first, reader in self._parts[name]:
+            saved = reader.tensors[name]
+            if saved.shape[1:] != rows.shape[1:]:
+                raise ValueError(f"{name} is saved as {saved}, not as {list(target.shape)}")
+            num_saved = saved.shape[0] if saved.shape else 1
+            start, end = max(first, part.first), min(first + num_saved, part.first + len(rows))
+            if start < end:
+                _read_rows(reader, saved, start - first, rows[start - part.first : end - part.first])
+                missing -= end - start
+        if missing:
+            raise ValueError(f"{name} lacks {missing} rows")
 
 
-def _optimizer_tensors(model: ConversationModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state as `exp_avg/model.norm.weight` and the like."""
-    return {
-        f"{kind}/{name}": value
-        for name, weight in model.named_weights().items()
-        for kind, value in optimizer.state.get(weight, {}).items()
-    }
+def _read_rows(reader: CheckpointReader, saved: Tensor, first: int, rows: torch.Tensor) -> None:
+    dtype = TORCH_DTYPES[saved.dtype]
+    start = first * math.prod(saved.shape[1:]) * dtype.itemsize
+    for part in rows.view(-1).split(CHUNK_ELEMENTS):
+        data = bytearray(reader.read(saved.name, start, part.numel() * dtype.itemsize))
+        part.copy_(torch.frombuffer(data, dtype=dtype))
+        start += len(data)
 
 
-def _load_moments(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer) -> None:
-    weights = model.named_weights()
-    with safe_open(path / "optimizer.safetensors", "pt") as file:
-        for key in file.keys():  # noqa: SIM118 (not a dict)
-            kind, _, name = key.partition("/")
-            value = file.get_tensor(key)
-            optimizer.state[weights[name]][kind] = value.to(weights[name].device)
-
-
-def _rng_tensors() -> dict[str, torch.Tensor]:
+def _rng_states() -> dict[str, torch.Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    return states | {f"cuda{number}": state for number, state in enumerate(_cuda_states())}
-
-
-def _cuda_states() -> Iterable[torch.Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()
-
-
-def _restore_rng(states: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
     if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            if (state := states.get(f"cuda{number}")) is not None:
-                torch.cuda.set_rng_state(state, number)
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_rng(path: Path, rank: int) -> None:
+    """The random state that this rank had; a rank that was not there goes on with its own."""
+    for file in path.glob(f"{RNG}-{rank}-of-*.safetensors"):
+        with CheckpointReader(file) as reader:
+            states = {
+                name: torch.frombuffer(bytearray(reader.read(name)), dtype=torch.uint8) for name in reader.tensors
+            }
+        torch.set_rng_state(states["cpu"])
+        if torch.cuda.is_available() and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"])

@@ -51,7 +51,12 @@ class TrainOptions:
     num_train_epochs: float = option(3.0, help="passes over the data")
     max_steps: int | None = option(None, help="optimizer steps; replaces --num-train-epochs")
     per_device_train_batch_size: int = option(1, help="packed rows in one forward pass")
-    gradient_accumulation_steps: int = option(1, help="forward passes in one optimizer step")
+    gradient_accumulation_steps: int = option(1, help="forward passes of each rank in one optimizer step")
+    rows_per_step: int | None = option(
+        None,
+        help="packed rows in one optimizer step, whatever the number of ranks; replaces --gradient-accumulation-steps",
+        aliases=("--global-batch-size",),
+    )
     learning_rate: float = option(2e-5, help="peak learning rate; falls to zero along a cosine")
     warmup_ratio: float = option(0.03, help="share of the steps over which the learning rate rises")
     weight_decay: float = option(0.0, help="AdamW's weight decay, on matrices only")
@@ -65,11 +70,24 @@ class TrainOptions:
         "on CUDA, and on a CPU with AMX",
     )
     device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
+    fsdp: Literal["auto", "on", "off"] = option(
+        "auto",
+        help="shard weights, gradients and optimizer over the ranks (FSDP2); auto does it where there are several",
+    )
+    reshard_after_forward: bool = option(
+        True,
+        help="sharded: drop each layer between its forward and backward pass, which saves memory and costs traffic",
+    )
     seed: int = option(42, help="decides the order of the data")
     logging_steps: int = option(1, help="steps between two lines of the log")
     eval_steps: int | None = option(None, help="steps between two evaluations; by default only before and after")
     save_steps: int = option(500, help="steps between two checkpoints; 0 saves only when stopped by a signal")
     save_total_limit: int = option(2, help="checkpoints kept; older ones are deleted")
+    save_in_background: bool = option(
+        True,
+        help="write checkpoints while training goes on, where the host has memory for a copy",
+        aliases=("--async-save",),
+    )
     resume: Literal["auto", "never"] = option(
         "auto", help="auto goes on from the newest checkpoint in --output-dir; never refuses a directory that has one"
     )
@@ -89,6 +107,7 @@ class TrainOptions:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("save_total_limit", self.save_total_limit >= 1, "at least 1")
         self._require("save_steps", self.save_steps >= 0, "0 or more")
+        self._require("rows_per_step", self.rows_per_step is None or self.rows_per_step >= 1, "at least 1")
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
         self._require("eval_steps", self.eval_steps is None or self.eval_steps >= 1, "at least 1")
         self._require("eval_steps", self.eval_steps is None or bool(self.eval_data), "used together with --eval-data")
@@ -114,15 +133,16 @@ class TrainOptions:
         return self.row_length or self.max_length
 
     @property
-    def rows_per_step(self) -> int:
-        """Rows in one optimizer step."""
+    def rows_per_rank(self) -> int:
+        """Rows of each rank in one optimizer step, where `rows_per_step` does not say how many there are in all."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
 WITHOUT_INFLUENCE = {
     *("model", "data", "template", "row_length", "bf16", "output_dir", "eval_data", "device"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "rows_per_step", "fsdp", "reshard_after_forward"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
-    *("activation_checkpointing", "compile"),
+    *("activation_checkpointing", "compile", "save_in_background"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

@@ -12,6 +12,7 @@ Shapes: T tokens of all documents in the batch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from vicuna.conversation import IGNORE_INDEX
@@ -52,10 +53,23 @@ class ConversationDataset:
     def __init__(self, conversations: TokenizedConversations, device: torch.device) -> None:
         self.conversations, self.device = conversations, device
         self._ends = torch.tensor(conversations.lengths).cumsum(0).tolist()
+        starts = [end - length for end, length in zip(self._ends, conversations.lengths, strict=True)]
+        is_learned = conversations.is_learned.numpy().view(np.uint8)
+        self._supervised = np.add.reduceat(is_learned, starts, dtype=np.int64).tolist()
+
+    def num_tokens(self, rows: Sequence[Row]) -> int:
+        """Tokens in these rows."""
+        return sum(self.conversations.lengths[item] for row in rows for item in row)
+
+    def num_supervised(self, rows: Sequence[Row]) -> int:
+        """Targets to be learned in these rows."""
+        return sum(self._supervised[item] for row in rows for item in row)
 
     def batch(self, rows: Sequence[Row]) -> Batch:
-        """The conversations of these rows, end to end."""
+        """The conversations of these rows, end to end; without rows, one token that nothing is learned from."""
         items = [item for row in rows for item in row]
+        if not items:
+            return self._idle_batch()
         lengths = tuple(self.conversations.lengths[item] for item in items)
         ends = [self._ends[item] for item in items]
         spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -73,6 +87,8 @@ class ConversationDataset:
             tuple(self.conversations.ids[item] for item in items),
         )
 
-    def micro_batches(self, rows: Sequence[Row], rows_per_batch: int) -> list[Batch]:
-        """The rows of a step, `rows_per_batch` at a time."""
-        return [self.batch(rows[start : start + rows_per_batch]) for start in range(0, len(rows), rows_per_batch)]
+    def _idle_batch(self) -> Batch:
+        """What a rank computes while the others have rows left: every rank must gather every layer equally often."""
+        token = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
+        target = torch.full((1,), IGNORE_INDEX, device=self.device)
+        return Batch(token, token, target, Documents.of((1,), self.device), 0, ())

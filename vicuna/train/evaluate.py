@@ -12,6 +12,8 @@ import torch
 from vicuna.train.dataset import ConversationDataset
 from vicuna.train.model import ConversationModel
 from vicuna.train.packing import Row
+from vicuna.train.parallel import reshard
+from vicuna.train.ranks import Ranks
 from vicuna.train.signals import StopSignal
 
 
@@ -30,15 +32,16 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: ConversationModel, dataset: ConversationDataset, rows: Sequence[Row], stop: StopSignal
+    model: ConversationModel, dataset: ConversationDataset, rows: Sequence[Row], stop: StopSignal, ranks: Ranks
 ) -> Evaluation | None:
-    """The loss over all rows, one at a time; None if a stop signal came before the last of them."""
+    """The loss over all rows, one at a time on every rank; None if a stop signal came before the last of them."""
     model.eval()
-    loss_sum, num_supervised = 0.0, 0
-    for row in rows:
-        if stop.received:
+    loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    for start in range(0, len(rows), ranks.size):
+        if stop.agree(ranks.add(torch.tensor(stop.flags(), device=ranks.device)).tolist()):
+            reshard(model)
             return None
-        batch = dataset.batch([row])
-        loss_sum += model(batch).item()
-        num_supervised += batch.num_supervised
-    return Evaluation(loss_sum / num_supervised, num_supervised)
+        loss_sum += model(dataset.batch(rows[start : start + ranks.size][ranks.rank : ranks.rank + 1]))
+    reshard(model)
+    num_supervised = dataset.num_supervised(rows)
+    return Evaluation(ranks.add(loss_sum).item() / num_supervised, num_supervised)

@@ -8,21 +8,28 @@ and `vicuna_template.json`, how it was trained, and its log.
 Before: the last step of `loop`. After: `vicuna.make_delta`, serving, any program that reads Hugging Face models.
 """
 
+import hashlib
+import json
+import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import PreTrainedTokenizerBase
 
 from vicuna.conversation import Template, save_template, stop_token_ids
-from vicuna.errors import VicunaError
+from vicuna.errors import VerificationError, VicunaError
 from vicuna.files import atomic_directory, ensure_free_space
 from vicuna.jsonl import read_json, write_json
-from vicuna.train.model import ConversationModel
-from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.shard import Tensor
+from vicuna.train.model import CHUNK_ELEMENTS, DTYPES, ConversationModel
+from vicuna.train.parallel import local, rows_of_ranks
+from vicuna.train.ranks import Ranks
+from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader, write_checkpoint
+from vicuna.weights.shard import Shard, Tensor
 
 COPIED_FILES = (
     "config.json",
@@ -38,24 +45,15 @@ COPIED_FILES = (
     "LICENSE",
     "LICENSE.txt",
 )
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-CHUNK_ELEMENTS = 1 << 22
 
 
-def check_export(model: ConversationModel, base: Path, target: Path) -> None:
-    """See before the first step that the result can be written in the form of the base, and will find room.
+def check_room(base: Path, target: Path) -> None:
+    """See before the first step that the result will find room.
 
     Raises:
-        VicunaError: not enough disk; weights of a name or a dtype that the base's files do not share.
+        VicunaError: not enough disk.
     """
     with CheckpointReader(base) as reader:
-        for name in model.named_weights():
-            if name not in reader.tensors:
-                raise VicunaError(
-                    f"{base} stores {name} under another name; load it once with transformers and save it"
-                )
-            if (dtype := reader.tensors[name].dtype) not in DTYPES:
-                raise VicunaError(f"{base} stores {name} as {dtype}; cast it to one of {', '.join(DTYPES)} first")
         ensure_free_space(target, reader.total_bytes, f"the trained model {target}")
 
 
@@ -67,8 +65,13 @@ def export_model(
     base: Path,
     target: Path,
     extra_files: Iterable[Path],
+    ranks: Ranks,
 ) -> None:
-    """Write the model.
+    """Write the model; every rank calls it.
+
+    Each file is written by one rank, the next file by the next. The writer takes the rows of one tensor after the other
+    from the ranks that hold them, so that no rank ever holds more than its own rows and a few MiB. Then another rank
+    reads the file again and compares the hash of every tensor.
 
     Args:
         base: the model that training started from; names, dtypes, shards and tokenizer come from it.
@@ -76,31 +79,144 @@ def export_model(
         extra_files: copied into it: the options and the log of the run.
 
     Raises:
-        VicunaError: `target` is there already.
+        VicunaError: `target` is there already; what was written cannot be read back.
         OSError: the disk refused.
     """
+    with ExitStack() as stack:
+        with ranks.agreed():
+            folder = stack.enter_context(atomic_directory(target)) if ranks.is_first else target
+        folder = Path(ranks.exchange(str(folder))[0])
+        with CheckpointReader(base) as reader:
+            with ranks.agreed():
+                digests = _write_weights(model, reader, folder, ranks)
+            with ranks.agreed():
+                _check_weights(folder, reader.shards, digests, ranks)
+                if ranks.is_first:
+                    _write_other_files(folder, reader.index, base, extra_files)
+                    _write_stop_tokens(folder, template, tokenizer)
+                    save_template(template, folder)
+                    stack.close()
+
+
+def _write_weights(model: ConversationModel, reader: CheckpointReader, folder: Path, ranks: Ranks) -> dict[str, str]:
+    """Write every file of weights, each on one rank, with what the others send. Returns the SHA-256 of every tensor."""
     # Some checkpoints store a tied head as well: it is a name of the same weight.
     weights = dict(model.causal_lm.named_parameters(remove_duplicate=False))
-    with CheckpointReader(base) as reader:
+    digests: dict[str, str] = {}
+    error: OSError | None = None
+    for number, shard in enumerate(reader.shards):
+        writer = number % ranks.size
+        if ranks.rank != writer:
+            for tensor in shard.tensors:
+                if tensor.name in weights:
+                    _send(weights[tensor.name], tensor, writer, ranks)
+            continue
+        pieces = _Pieces(weights, reader, shard.tensors, ranks)
+        try:
+            write_checkpoint(folder, [shard], None, pieces.of)
+        except OSError as caught:
+            error = caught
+            pieces.drop()  # the others must be rid of theirs, or they would wait for ever
+        digests |= pieces.digests
+    if error:
+        raise error
+    return digests
 
-        def data_of(tensor: Tensor) -> Iterable[bytes]:
-            weight = weights.get(tensor.name)
-            return reader.chunks(tensor.name) if weight is None else _chunks(weight, tensor)
 
-        with atomic_directory(target) as temporary:
-            write_checkpoint(temporary, reader.shards, reader.index, data_of)
-            for path in (*(base / name for name in COPIED_FILES), *extra_files):
-                if path.is_file():
-                    shutil.copyfile(path, temporary / path.name)
-            _write_stop_tokens(temporary, template, tokenizer)
-            save_template(template, temporary)
+class _Pieces:
+    """The bytes of one file's tensors, in order, from the ranks that hold them."""
+
+    def __init__(
+        self,
+        weights: dict[str, torch.nn.Parameter],
+        reader: CheckpointReader,
+        tensors: Iterable[Tensor],
+        ranks: Ranks,
+    ) -> None:
+        self.digests: dict[str, str] = {}
+        self._weights, self._reader, self._ranks = weights, reader, ranks
+        self._all = (piece for tensor in tensors for piece in self._pieces(tensor))
+
+    def of(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
+        """The next tensor's bytes."""
+        digest, missing = hashlib.sha256(), tensor.size_bytes
+        while missing:
+            piece = next(self._all)
+            digest.update(piece)
+            missing -= len(piece)
+            yield piece
+        self.digests[tensor.name] = digest.hexdigest()
+
+    def drop(self) -> None:
+        """Take what is left from the other ranks, and forget it."""
+        for _ in self._all:
+            pass
+
+    def _pieces(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
+        weight = self._weights.get(tensor.name)
+        if weight is None:
+            yield from self._reader.chunks(tensor.name)
+            return
+        assert tuple(weight.shape) == tensor.shape, f"{tensor} was trained as {tuple(weight.shape)}"
+        for rank, num_rows in rows_of_ranks(weight):
+            if rank in (None, self._ranks.rank):
+                yield from _chunks(local(weight), tensor)
+            else:
+                yield from _receive(num_rows * math.prod(tensor.shape[1:]), tensor, rank, self._ranks)
 
 
-def _chunks(weight: torch.Tensor, tensor: Tensor) -> Iterable[bytes]:
+def _chunks(rows: torch.Tensor, tensor: Tensor) -> Iterator[memoryview]:
     """A trained weight's bytes in the base's dtype, a few MiB at a time."""
-    assert tuple(weight.shape) == tensor.shape, f"{tensor} was trained as {tuple(weight.shape)}"
-    for part in weight.detach().flatten().split(CHUNK_ELEMENTS):
-        yield part.to("cpu", DTYPES[tensor.dtype]).contiguous().view(torch.uint8).numpy().tobytes()
+    for part in rows.detach().flatten().split(CHUNK_ELEMENTS):
+        if part.numel():
+            yield memoryview(_as_bytes(part, tensor).numpy())
+
+
+def _as_bytes(part: torch.Tensor, tensor: Tensor) -> torch.Tensor:
+    return part.to("cpu", DTYPES[tensor.dtype]).contiguous().view(torch.uint8)
+
+
+def _send(weight: torch.Tensor, tensor: Tensor, writer: int, ranks: Ranks) -> None:
+    if ranks.rank not in [rank for rank, _ in rows_of_ranks(weight)]:
+        return
+    for part in local(weight).detach().flatten().split(CHUNK_ELEMENTS):
+        if part.numel():
+            dist.send(_as_bytes(part, tensor), writer, group=ranks.messages)
+
+
+def _receive(num_elements: int, tensor: Tensor, sender: int, ranks: Ranks) -> Iterator[memoryview]:
+    itemsize = DTYPES[tensor.dtype].itemsize
+    for start in range(0, num_elements, CHUNK_ELEMENTS):
+        part = torch.empty(min(CHUNK_ELEMENTS, num_elements - start) * itemsize, dtype=torch.uint8)
+        dist.recv(part, sender, group=ranks.messages)
+        yield memoryview(part.numpy())
+
+
+def _check_weights(folder: Path, shards: Sequence[Shard], digests: dict[str, str], ranks: Ranks) -> None:
+    """Read back every file, each on another rank than wrote it, and compare the hash of every tensor.
+
+    Raises:
+        VerificationError: one differs.
+    """
+    known = {name: digest for said in ranks.exchange(json.dumps(digests)) for name, digest in json.loads(said).items()}
+    for number, shard in enumerate(shards):
+        if (number + 1) % ranks.size != ranks.rank:
+            continue
+        with CheckpointReader(folder / shard.file_name) as written:
+            for tensor in shard.tensors:
+                digest = hashlib.sha256()
+                for chunk in written.chunks(tensor.name):
+                    digest.update(chunk)
+                if digest.hexdigest() != known[tensor.name]:
+                    raise VerificationError(f"{folder / shard.file_name}: {tensor.name} does not read back as written")
+
+
+def _write_other_files(folder: Path, index: bytes | None, base: Path, extra_files: Iterable[Path]) -> None:
+    if index is not None:
+        (folder / INDEX_NAME).write_bytes(index)
+    for path in (*(base / name for name in COPIED_FILES), *extra_files):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
 
 
 def _write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,42 +1,41 @@
 """The training loop: the rows of a step, forward, backward, clip, update; log, evaluate, save.
 
 The loss of a step is the sum over its supervised tokens divided by their number in the whole step, however the step is
-cut into micro-batches: a mean of micro-batch means would weigh a token by how few neighbours it has (gradients 14-35%
-off on ShareGPT-like conversations).
+cut into micro-batches and dealt to ranks: a mean of micro-batch means would weigh a token by how few neighbours it has
+(gradients 14-35% off on ShareGPT-like conversations).
 
 Before: `prepare`. After: `export`, which `train` calls when the last step is done.
 """
 
+import json
 import math
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 
 from vicuna import log, options
 from vicuna.errors import VicunaError
 from vicuna.train.activation import checkpoint_layers, compile_layers
-from vicuna.train.checkpoint import (
-    SaveError,
-    check_output_directory,
-    checkpoint_path,
-    claim_output_directory,
-    load_checkpoint,
-    save_checkpoint,
-    whole_checkpoints,
-)
+from vicuna.train.checkpoint import checkpoint_path, load_checkpoint, newest_intact, whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
 from vicuna.train.evaluate import evaluate
-from vicuna.train.export import check_export, export_model
+from vicuna.train.export import check_room, export_model
 from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.optimizer import make_optimizer
+from vicuna.train.output import RUN, check_output_directory, claim_output_directory
+from vicuna.train.packing import deal
+from vicuna.train.parallel import local, shard_model
 from vicuna.train.prepare import Run, prepare
+from vicuna.train.ranks import Ranks, join_ranks
+from vicuna.train.saver import CheckpointSaver
 from vicuna.train.signals import StopSignal
 
 
@@ -52,54 +51,95 @@ class TrainResult:
 def train(config: TrainOptions) -> TrainResult:
     """Fine-tune a model, from the beginning or from the newest checkpoint, to the end or to a stop signal.
 
+    Every rank that `torchrun` started calls it and does its share; without `torchrun` there is one.
+
     Raises:
         VicunaError: what the user can set right, in one line.
     """
-    check_output_directory(config)
-    run = prepare(config)
-    with claim_output_directory(config, run.identity):
+    with join_ranks(config.device, alone_in_group=config.fsdp == "on") as ranks, ExitStack() as stack:
+        with ranks.agreed():
+            check_output_directory(config)
+            run = prepare(config, ranks)
+        with ranks.agreed():
+            if ranks.is_first:
+                stack.enter_context(claim_output_directory(config, run.identity))
+        with ranks.agreed():
+            if not (config.output_dir / RUN).is_file():
+                raise VicunaError(f"rank {ranks.rank} does not see --output-dir {config.output_dir}; all ranks must")
         target = config.output_dir / "model"
         if target.is_dir():
             log.info(f"{target} is there already, from the same model, data and options")
-            return TrainResult(TrainLog(config.output_dir, run.num_steps), target)
+            return TrainResult(TrainLog(config.output_dir, run.num_steps, writes=ranks.is_first), target)
         return _train(run, target)
 
 
 def _train(run: Run, target: Path) -> TrainResult:
     """The part of `train` that works: load, restore, all steps, export to `target`."""
-    config = run.options
-    options.save(config, config.output_dir / "train_config.json")
-
-    torch.manual_seed(config.seed)
-    model = load_model(config.model, run.device)
-    check_export(model, config.model, target)
-    if config.compile:
-        compile_layers(model)
-    checkpoint_layers(model, "none" if config.activation_checkpointing == "auto" else config.activation_checkpointing)
+    config, ranks = run.options, run.ranks
+    torch.manual_seed(config.seed + ranks.rank)
+    with ranks.agreed():
+        if ranks.is_first:
+            options.save(config, config.output_dir / "train_config.json")
+            check_room(config.model, target)
+        model = load_model(config.model, run.device, lambda model: arrange(model, run))
     optimizer = make_optimizer(model, config)
-    with StopSignal() as stop:
-        trainer = Trainer(run, model, optimizer, stop)
+    with (
+        StopSignal() as stop,
+        CheckpointSaver(ranks, keep=config.save_total_limit, in_background=config.save_in_background) as saver,
+    ):
+        trainer = Trainer(run, model, optimizer, stop, saver)
         if not trainer.train():
-            return TrainResult(trainer.log, stopped_by=stop.received)
+            return TrainResult(trainer.log, stopped_by=stop.agreed)
         stop.answer = "all steps are done; writing the model"
+        saver.wait()
         try:
             trainer.log.draw()
             extra_files = (config.output_dir / "train_config.json", trainer.log.path)
-            export_model(model, run.tokenizer, run.template, base=config.model, target=target, extra_files=extra_files)
-        except (OSError, VicunaError):
-            trainer.save()  # for the same command, when there is room again
+            export_model(
+                model,
+                run.tokenizer,
+                run.template,
+                base=config.model,
+                target=target,
+                extra_files=extra_files,
+                ranks=ranks,
+            )
+        except (OSError, VicunaError, SystemExit):
+            trainer.save(at_once=True)  # for the same command, when there is room again
             raise
     return TrainResult(trainer.log, target)
 
 
-class Trainer:
-    """The state of a run in progress: model, optimizer, and how many steps are done."""
+def arrange(model: ConversationModel, run: Run) -> None:
+    """Before the model has memory: what its layers keep for the backward pass, and which rank has which rows of it."""
+    if run.options.compile:
+        compile_layers(model)
+    kind = run.options.activation_checkpointing
+    checkpoint_layers(model, "none" if kind == "auto" else kind)
+    if run.is_sharded:
+        mesh = init_device_mesh(run.device.type, (run.ranks.size,))
+        shard_model(model, mesh, bf16=run.bf16, reshard_after_forward=run.options.reshard_after_forward)
 
-    def __init__(self, run: Run, model: ConversationModel, optimizer: torch.optim.Optimizer, stop: StopSignal) -> None:
-        self.run, self.model, self.optimizer, self.stop = run, model, optimizer, stop
-        self.options = run.options
+
+class Trainer:
+    """The state of a run in progress: model, optimizer, and how many steps are done.
+
+    Every rank has one, and all do the same steps in the same order; what differs is which rows a rank computes and
+    which rows of the weights it keeps.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        model: ConversationModel,
+        optimizer: torch.optim.Optimizer,
+        stop: StopSignal,
+        saver: CheckpointSaver,
+    ) -> None:
+        self.run, self.model, self.optimizer, self.stop, self.saver = run, model, optimizer, stop, saver
+        self.options, self.ranks = run.options, run.ranks
         self.steps_done = self._restore()
-        self.log = TrainLog(self.options.output_dir, self.steps_done)
+        self.log = TrainLog(self.options.output_dir, self.steps_done, writes=self.ranks.is_first)
 
     def train(self) -> bool:
         """Do the steps that are left. False if a stop signal came first; a checkpoint has then been saved."""
@@ -110,7 +150,7 @@ class Trainer:
         # Only the steps of this start, so that the time left is estimated from what this start has seen.
         description = f"training from step {first_step}" if first_step else "training"
         with log.Progress(self.run.num_steps - first_step, description=description, unit="steps") as progress:
-            while self.steps_done < self.run.num_steps and not self.stop.received:
+            while self.steps_done < self.run.num_steps and not self.stop.agreed:
                 record = self.step()
                 progress.update(1, **record.shown())
                 self.log.add_step(record, is_due=self._is_due(self.options.logging_steps))
@@ -118,11 +158,11 @@ class Trainer:
                     self.evaluate()
                 if self._is_due(self.options.save_steps, at_end=False):
                     self.save()
-        if not self.stop.received:
+        if not self.stop.agreed:
             self.evaluate()
-        if self.stop.received:
+        if self.stop.agreed:
             if self.steps_done > first_step:
-                self.save()
+                self.save(at_once=True)
             return False
         self.log.add_end(self.steps_done, time.monotonic() - started, peak_memory_bytes(self.run.device))
         return True
@@ -130,21 +170,32 @@ class Trainer:
     def step(self) -> StepRecord:
         """One optimizer step on the rows that the plan has for it."""
         started = time.monotonic()
-        rows = self.run.plan.rows(self.steps_done)
+        rows = self.run.plan.rows(self.steps_done)  # of all ranks together
+        num_supervised = self.run.conversations.num_supervised(rows)
         learning_rate = self.run.schedule.at(self.steps_done)
-        batches = self.run.conversations.micro_batches(rows, self.options.per_device_train_batch_size)
-        num_supervised = sum(batch.num_supervised for batch in batches)
+        batches = self._micro_batches(rows)
 
         self.model.train()
         losses = []
         for batch in batches:
             with self._autocast():
                 loss = self.model(batch)  # summed over the batch's supervised tokens
-            (loss / num_supervised).backward()
+            (loss / num_supervised).backward()  # a sharded model sums the gradients over the ranks here
             losses.append(loss.detach())
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
-        check_finite(losses, grad_norm, batches, self.steps_done + 1)
+        gradients = [local(weight.grad) for weight in self.model.parameters() if weight.grad is not None]
+        square_norm = torch.nn.utils.get_total_norm(gradients).square()
 
+        # The one time in a step that the ranks talk to each other and that the device is waited for.
+        stops = torch.tensor(self.stop.flags(), device=self.run.device)
+        sums = torch.cat([torch.stack([torch.stack(losses).sum(), square_norm]), stops]).double()
+        loss_sum, square_norm_sum, *stop_sums = self.ranks.add(sums).tolist()
+        grad_norm = math.sqrt(square_norm_sum)
+        self.stop.agree(stop_sums)
+        if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
+            refuse_to_go_on(losses, batches, self.steps_done + 1, self.ranks)
+
+        if grad_norm > self.options.max_grad_norm:
+            torch._foreach_mul_(gradients, self.options.max_grad_norm / grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -153,43 +204,49 @@ class Trainer:
         return StepRecord(
             step=self.steps_done,
             epoch=self.steps_done / self.run.plan.steps_per_epoch,
-            loss_sum=torch.stack(losses).sum().item(),
+            loss_sum=loss_sum,
             num_supervised=num_supervised,
-            num_tokens=sum(batch.input_ids.numel() for batch in batches),
+            num_tokens=self.run.conversations.num_tokens(rows),
             learning_rate=learning_rate,
-            grad_norm=grad_norm.item(),
+            grad_norm=grad_norm,
             seconds=time.monotonic() - started,
         )
 
     def evaluate(self) -> None:
         """Measure the held-out loss, unless this step's is known already."""
-        if self.run.held_out is None or self.log.has(self.steps_done, "eval_loss"):
+        if self.run.held_out is None:
+            return
+        if not self.ranks.any(self.ranks.is_first and not self.log.has(self.steps_done, "eval_loss")):
             return
         with self._autocast():
-            evaluation = evaluate(self.model, self.run.held_out, self.run.held_out_rows, self.stop)
+            evaluation = evaluate(self.model, self.run.held_out, self.run.held_out_rows, self.stop, self.ranks)
         if evaluation:
             loss, num_tokens = evaluation.loss, evaluation.num_supervised
             log.info(f"held-out loss after step {self.steps_done}: {loss:.4f} ({num_tokens:,} tokens)")
             self.log.add({"step": self.steps_done, "eval_loss": loss, "eval_tokens": num_tokens})
 
-    def save(self) -> None:
-        """Save a checkpoint; a disk that refuses does not end the run."""
+    def save(self, *, at_once: bool = False) -> None:
+        """Save a checkpoint, in the background unless `at_once`; a disk that refuses does not end the run."""
+        self.saver.wait()
         path = checkpoint_path(self.options.output_dir, self.steps_done)
-        if path in (whole := whole_checkpoints(self.options.output_dir)):
-            return
-        try:
-            save_checkpoint(path, self.steps_done, self.model, self.optimizer, keep=self.options.save_total_limit)
-        except SaveError as error:
-            kept = f"{whole[-1].name} is still whole" if whole else "there is none before it"
-            log.warning(f"{error}; {kept}")
+        if not self.ranks.any(self.ranks.is_first and path in whole_checkpoints(self.options.output_dir)):
+            self.saver.save(path, self.steps_done, self.model, self.optimizer, at_once=at_once)
 
     def _restore(self) -> int:
-        whole = whole_checkpoints(self.options.output_dir)
-        if not whole:
+        """Take up the newest checkpoint that is whole, byte for byte; the steps that were done then."""
+        path = newest_intact(self.options.output_dir, self.ranks)
+        if path is None:
             return 0
-        steps_done = load_checkpoint(whole[-1], self.model, self.optimizer)
-        log.info(f"going on from {whole[-1]}: {steps_done} of {self.run.num_steps} steps are done")
+        with self.ranks.agreed():
+            steps_done = load_checkpoint(path, self.model, self.optimizer, self.ranks.rank)
+        log.info(f"going on from {path}: {steps_done} of {self.run.num_steps} steps are done")
         return steps_done
+
+    def _micro_batches(self, rows: Sequence[tuple[int, ...]]) -> list[Batch]:
+        """This rank's share of a step's rows, cut into what one forward pass takes."""
+        lengths = self.run.conversations.conversations.lengths
+        dealt = deal(rows, lengths, self.options.per_device_train_batch_size, self.ranks.size)
+        return [self.run.conversations.batch(hand) for hand in dealt[self.ranks.rank]]
 
     def _is_due(self, every: int | None, *, at_end: bool = True) -> bool:
         if not every:
@@ -197,23 +254,25 @@ class Trainer:
         return at_end if self.steps_done == self.run.num_steps else self.steps_done % every == 0
 
     def _autocast(self) -> AbstractContextManager[object]:
+        """A sharded model gathers its layers in bfloat16; one that is whole is cast as it goes."""
         context: AbstractContextManager[object] = torch.autocast(
-            self.run.device.type, torch.bfloat16, enabled=self.run.bf16
+            self.run.device.type, torch.bfloat16, enabled=self.run.bf16 and not self.run.is_sharded
         )
         return context
 
 
-def check_finite(losses: Sequence[torch.Tensor], grad_norm: torch.Tensor, batches: Sequence[Batch], step: int) -> None:
+def refuse_to_go_on(losses: Sequence[torch.Tensor], batches: Sequence[Batch], step: int, ranks: Ranks) -> None:
     """Stop before a broken gradient reaches the weights.
 
     Raises:
-        VicunaError: a loss or the gradient is not finite; the message names the records.
+        VicunaError: always; the message names the records whose loss is not finite, or all of the step's.
     """
     broken = [batch for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(loss.item())]
-    if not broken and math.isfinite(grad_norm.item()):
-        return
-    what = "loss" if broken else "gradient"
-    ids = ", ".join(record_id for batch in broken or batches for record_id in batch.ids)
-    raise VicunaError(
-        f"the {what} of step {step} is not finite; its records: {ids}; look at them, or lower --learning-rate"
-    )
+    is_loss = ranks.any(bool(broken))
+    ids = [record_id for batch in (broken if is_loss else batches) for record_id in batch.ids]
+    named = ", ".join(name for said in ranks.exchange(json.dumps(ids)) for name in json.loads(said))
+    with ranks.agreed():
+        raise VicunaError(
+            f"the {'loss' if is_loss else 'gradient'} of step {step} is not finite; its records: {named}; "
+            "look at them, or lower --learning-rate"
+        )

@@ -57,18 +57,23 @@ class TrainLog:
     Args:
         output_dir: where it lies.
         step: steps done before this start; rows after it are dropped.
+        writes: whether this process keeps the log; of several ranks one does, and the others' logs stay empty.
     """
 
-    def __init__(self, output_dir: Path, step: int) -> None:
+    def __init__(self, output_dir: Path, step: int, *, writes: bool = True) -> None:
+        self.writes = writes
         self.path = output_dir / LOG
         self.chart_path = output_dir / CHART
-        self.rows = [row for row in _whole_rows(self.path) if row["step"] <= step]
+        self.rows = [row for row in _whole_rows(self.path) if row["step"] <= step] if writes else []
         self._window: list[StepRecord] = []
         self._is_behind = False  # rows are missing on the disk
-        write_jsonl(self.path, self.rows)
+        if writes:
+            write_jsonl(self.path, self.rows)
 
     def add(self, row: Row) -> None:
         """Write one row to the disk; one that refuses does not end the run, and gets the row with the next."""
+        if not self.writes:
+            return
         self.rows.append(row)
         try:
             if self._is_behind:
@@ -116,6 +121,8 @@ class TrainLog:
 
     def draw(self) -> None:
         """Write the loss curve."""
+        if not self.writes:
+            return
         curves = {"training": self.find("loss"), "held-out": self.find("eval_loss")}
         chart = line_chart(
             {name: points for name, points in curves.items() if points},

@@ -1,26 +1,33 @@
 """The model in training: a LLaMA-architecture decoder that turns a batch into a loss.
 
-transformers brings the architecture and reads the weights; attention (`attention`) and loss (`loss`) are ours. The loss
-is computed inside the root module's forward pass, the one place where a sharded model has its output head whole.
+transformers brings the architecture; attention (`attention`), loss (`loss`) and the reading of the weights are ours.
+The loss is computed inside the root module's forward pass, the one place where a sharded model has its head whole. The
+modules are built without memory, cut over the ranks (`parallel`), and only then filled from the files, so that no
+rank ever holds more than its own rows.
 
 Before: a Hugging Face directory. After: `loop` trains it, `export` writes it.
 """
 
 import hashlib
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from vicuna.errors import VicunaError
 from vicuna.train.attention import NAME as ATTENTION
 from vicuna.train.dataset import Batch
 from vicuna.train.loss import linear_cross_entropy
+from vicuna.train.parallel import first_row, local
+from vicuna.weights.checkpoint import CheckpointReader
 
-MODEL_TYPES = ("llama",)
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+CHUNK_ELEMENTS = 1 << 22
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 1 << 16
 
@@ -80,36 +87,80 @@ def read_config(path: Path) -> PretrainedConfig:
     return config
 
 
-def load_model(path: Path, device: torch.device) -> ConversationModel:
+def build_model(config: PretrainedConfig) -> ConversationModel:
+    """The model's modules on the meta device: shapes and names without memory."""
+    with torch.device("meta"):
+        causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+    return ConversationModel(causal_lm)
+
+
+def load_model(
+    path: Path, device: torch.device, arrange: Callable[[ConversationModel], None] | None = None
+) -> ConversationModel:
     """Read a model's weights in fp32, the precision that training keeps them in.
+
+    Args:
+        path: a Hugging Face model directory.
+        device: where the weights are needed.
+        arrange: changes the modules before they have memory. If it cuts them over the ranks, each reads its own rows.
 
     Raises:
         VicunaError: weights that are missing, unreadable or of the wrong shape.
     """
-    config = read_config(path)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        causal_lm, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation=ATTENTION,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told below, by name
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise VicunaError(f"{path}: its weights cannot be read ({error}); fetch the model again") from None
-    for name, found, wanted in sorted(report["mismatched_keys"]):
-        raise VicunaError(
-            f"{path}: {name} is {list(found)}, its config.json wants {list(wanted)}; fetch the model again"
-        )
-    if missing := sorted(report["missing_keys"]):
+    model = build_model(read_config(path))
+    if arrange:
+        arrange(model)
+    model.to_empty(device=device)
+    _finish_modules(model.causal_lm, device)
+    with CheckpointReader(path) as reader:
+        check_weights(model, reader)
+        for name, weight in model.named_weights().items():
+            _read_rows(reader, name, weight)
+    return model
+
+
+def _finish_modules(causal_lm: Any, device: torch.device) -> None:
+    """Give back what the meta device cannot hold: the rotary frequencies, and a head that is the embedding."""
+    rotary = causal_lm.model.rotary_emb
+    causal_lm.model.rotary_emb = type(rotary)(config=causal_lm.config).to(device)
+    known = dict(causal_lm.model.rotary_emb.named_buffers(prefix="model.rotary_emb"))
+    assert known.keys() == dict(causal_lm.named_buffers()).keys(), "a buffer that nobody fills"
+    if causal_lm.config.tie_word_embeddings:
+        causal_lm.lm_head.weight = causal_lm.model.embed_tokens.weight
+
+
+def check_weights(model: ConversationModel, reader: CheckpointReader) -> None:
+    """See that a checkpoint has every weight of the model, in the right shape.
+
+    Raises:
+        VicunaError: it has not; the message names the first.
+    """
+    weights, path = model.named_weights(), reader.path
+    missing = sorted(weights.keys() - reader.tensors.keys())
+    if missing and missing[0].removeprefix("model.") in reader.tensors:
+        raise VicunaError(f"{path} stores {missing[0]} under another name; load it once with transformers and save it")
+    if missing:
         raise VicunaError(f"{path} lacks {len(missing)} weights, the first is {missing[0]}; fetch the model again")
-    return ConversationModel(causal_lm.to(device))
+    for name, weight in sorted(weights.items()):
+        found, wanted = reader.tensors[name], tuple(weight.shape)
+        if found.shape != wanted:
+            raise VicunaError(
+                f"{path}: {name} is {list(found.shape)}, its config.json wants {list(wanted)}; fetch the model again"
+            )
+        if found.dtype not in DTYPES:
+            raise VicunaError(f"{path} stores {name} as {found.dtype}; cast it to one of {', '.join(DTYPES)} first")
+
+
+@torch.no_grad()
+def _read_rows(reader: CheckpointReader, name: str, weight: torch.Tensor) -> None:
+    """Fill this rank's rows of a weight, a few MiB at a time."""
+    rows = local(weight).flatten()
+    dtype = DTYPES[reader.tensors[name].dtype]
+    start = first_row(weight) * math.prod(weight.shape[1:]) * dtype.itemsize
+    for part in rows.split(CHUNK_ELEMENTS):
+        data = bytearray(reader.read(name, start, part.numel() * dtype.itemsize))
+        part.copy_(torch.frombuffer(data, dtype=dtype))
+        start += len(data)
 
 
 def model_fingerprint(path: Path) -> str:

@@ -94,3 +94,27 @@ class TrainingPlan:
             self._epoch = epoch
             self._steps = plan_epoch(self.lengths, self.row_length, self.rows_per_step, seed=self.seed, epoch=epoch)
         return self._steps[step_in_epoch]
+
+
+def deal(rows: Sequence[Row], lengths: Sequence[int], rows_per_batch: int, num_ranks: int) -> list[list[list[Row]]]:
+    """Cut a step's rows into micro-batches and deal these to the ranks.
+
+    Ranks wait for each other at every layer, so the rows that are computed at the same time should cost the same: the
+    costliest go first, and within one micro-batch the ranks take them to and fro. Rows are full, so what tells them
+    apart is attention, which grows with the squares of the lengths.
+
+    Returns:
+        For every rank the same number of micro-batches; the last may be empty where the rows do not come out even.
+    """
+    if num_ranks == 1:
+        return [[list(rows[start : start + rows_per_batch]) for start in range(0, len(rows), rows_per_batch)]]
+    by_cost = sorted(rows, key=lambda row: -sum(lengths[item] ** 2 for item in row))
+    batches: list[list[list[Row]]] = [[] for _ in range(num_ranks)]
+    for start in range(0, len(rows), rows_per_batch * num_ranks):
+        hands: list[list[Row]] = [[] for _ in range(num_ranks)]
+        for place, row in enumerate(by_cost[start : start + rows_per_batch * num_ranks]):
+            turn, seat = divmod(place, num_ranks)
+            hands[seat if turn % 2 == 0 else num_ranks - 1 - seat].append(row)
+        for rank, hand in enumerate(hands):
+            batches[rank].append(hand)
+    return batches

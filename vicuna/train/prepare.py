@@ -12,12 +12,13 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from vicuna import log
 from vicuna.conversation import Template, get_template, load_template, load_tokenizer
 from vicuna.errors import UsageError, VicunaError
-from vicuna.train.checkpoint import run_identity
 from vicuna.train.config import DEFAULT_TEMPLATE, TrainOptions
 from vicuna.train.dataset import ConversationDataset
 from vicuna.train.export import read_generation_config
 from vicuna.train.model import model_fingerprint, read_config
+from vicuna.train.output import earlier_rows_per_step, run_identity
 from vicuna.train.packing import Row, TrainingPlan, pack
+from vicuna.train.ranks import Ranks
 from vicuna.train.schedule import CosineSchedule, make_schedule
 from vicuna.train.tokenize import TokenizedConversations, tokenize_files
 from vicuna.weights.checkpoint import require_safetensors
@@ -29,14 +30,17 @@ class Run:
     """One training run: what it learns from, in which order, how fast.
 
     Args:
+        ranks: this process among the others.
+        is_sharded: the model is cut over the ranks (`parallel`).
         bf16: compute in bfloat16.
         held_out: conversations whose loss is measured, or None.
         held_out_rows: the rows they are measured in.
-        identity: what makes it this run and no other (see `checkpoint.run_identity`).
+        identity: what makes it this run and no other (see `output.run_identity`).
     """
 
     options: TrainOptions
-    device: torch.device
+    ranks: Ranks
+    is_sharded: bool
     bf16: bool
     tokenizer: PreTrainedTokenizerBase
     template: Template
@@ -48,18 +52,24 @@ class Run:
     identity: dict[str, Any]
 
     @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self.ranks.device
+
+    @property
     def num_steps(self) -> int:
         """Optimizer steps from beginning to end."""
         return self.schedule.num_steps
 
 
-def prepare(options: TrainOptions) -> Run:
+def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     """Read config, tokenizer and data, and plan the run.
 
     Raises:
         VicunaError: anything among them that cannot be used.
     """
-    device = choose_device(options.device)
+    device = ranks.device
+    is_sharded = choose_sharding(options, ranks)
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
     config = read_config(options.model)
     refuse_delta(options.model)
@@ -75,7 +85,8 @@ def prepare(options: TrainOptions) -> Run:
         check_fit(held_out_tokens, config, options)
         held_out = ConversationDataset(held_out_tokens, device)
         held_out_rows = pack(held_out_tokens.lengths, options.tokens_per_row)
-    plan = TrainingPlan(conversations.lengths, options.tokens_per_row, options.rows_per_step, seed=options.seed)
+    rows_per_step = choose_rows_per_step(options, ranks)
+    plan = TrainingPlan(conversations.lengths, options.tokens_per_row, rows_per_step, seed=options.seed)
     schedule = make_schedule(options, plan.steps_per_epoch)
     log.info(
         f"{len(conversations.ids):,} conversations, {sum(conversations.lengths):,} tokens, "
@@ -89,10 +100,12 @@ def prepare(options: TrainOptions) -> Run:
         data=conversations.fingerprint(),
         template=template.name,
         bf16=bf16,
+        rows_per_step=rows_per_step,
     )
     return Run(
         options,
-        device,
+        ranks,
+        is_sharded,
         bf16,
         tokenizer,
         template,
@@ -105,24 +118,24 @@ def prepare(options: TrainOptions) -> Run:
     )
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the best one here.
+def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
+    """Whether the model is cut over the ranks.
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: several ranks that would each train a model of their own.
     """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name} is unknown; use cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name} is not supported; use cpu, cuda or cuda:N")
-    num_devices = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= num_devices:
-        raise UsageError(f"--device {name}: this machine has {num_devices} CUDA devices; use cpu or another number")
-    return device
+    if options.fsdp == "off" and ranks.size > 1:
+        raise UsageError(f"--fsdp off: {ranks.size} ranks share one model; use --fsdp auto, or one process")
+    return options.fsdp == "on" or ranks.size > 1
+
+
+def choose_rows_per_step(options: TrainOptions, ranks: Ranks) -> int:
+    """Rows of a step over all ranks. A run that is gone on with on another number of ranks keeps its own."""
+    rows = options.rows_per_step or options.rows_per_rank * ranks.size
+    earlier = None if options.rows_per_step else earlier_rows_per_step(options)
+    if earlier and earlier != rows:
+        log.info(f"the run in {options.output_dir} has {earlier} rows a step, and keeps them on {ranks.size} ranks")
+    return earlier or rows
 
 
 def has_fast_bf16(device: torch.device) -> bool:

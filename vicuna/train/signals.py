@@ -1,11 +1,15 @@
-"""Stop signals become a question the loop asks once a step: SIGTERM from a scheduler, SIGINT from Ctrl-C, SIGHUP from
-a terminal that closes.
+"""Stop signals become a question the loop asks once a step: SIGTERM and SIGUSR1 from a scheduler, SIGINT from Ctrl-C,
+SIGHUP from a terminal that closes.
 
-Before: `__main__` installs it. After: `loop` finishes its step, saves a checkpoint and leaves with 128 + signal; when
-the steps are all done, it writes the model to its end.
+With several ranks, a signal may reach them at different moments, or only one of them: what each has received rides on
+the sum that the step takes over all ranks anyway, so that all stop after the same step.
+
+Before: `loop` installs it. After: `loop` finishes its step, saves a checkpoint and leaves with 128 + signal; when the
+steps are all done, it writes the model to its end.
 """
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,14 +22,16 @@ class StopSignal:
     A signal that the run was started to ignore (`nohup`) stays ignored.
 
     Attributes:
-        received: the signal, once there was one.
+        received: the signal, once there was one on this rank.
+        agreed: the signal that all ranks stop for, once they know of it.
         answer: what is done about it; said when it comes.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
         self.answer = "saving a checkpoint after this step"
         self._earlier: dict[signal.Signals, Any] = {}
 
@@ -36,6 +42,17 @@ class StopSignal:
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._restore()
+
+    def flags(self) -> list[float]:
+        """For each of `SIGNALS` whether this rank has received it: to be summed over the ranks."""
+        return [float(number == self.received) for number in self.SIGNALS]
+
+    def agree(self, sums: Sequence[float]) -> bool:
+        """Take note of the sums of all ranks' flags. True if there was a signal."""
+        self.agreed = self.agreed or next(
+            (number for number, sum_ in zip(self.SIGNALS, sums, strict=True) if sum_), None
+        )
+        return self.agreed is not None
 
     def _catch(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)

@@ -204,7 +204,10 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def write_checkpoint(
-    folder: Path, shards: Sequence[Shard], index: bytes | None, data_of: Callable[[Tensor], Iterable[bytes]]
+    folder: Path,
+    shards: Sequence[Shard],
+    index: bytes | None,
+    data_of: Callable[[Tensor], Iterable[bytes | memoryview]],
 ) -> dict[str, str]:
     """Write planned shards, asking for one tensor's bytes after the other in the order of the plan.
 

@@ -1,0 +1,66 @@
+"""Several ranks in one test: children of this process, which has torch loaded already, instead of a real `torchrun`."""
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+TIMEOUT_SECONDS = 240
+
+
+def on_ranks(num_ranks: int, work: Callable[[int], Any]) -> list[int]:
+    """Run `work(rank)` in as many processes as `torchrun` would start.
+
+    Returns:
+        The wait status of each, in the order of their ranks. When one is killed, so are the others, as torchrun does.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = {}
+    for rank in range(num_ranks):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "LOCAL_WORLD_SIZE": str(num_ranks),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            status = 1
+            try:
+                work(rank)
+                status = 0
+            except SystemExit as leaving:
+                status = leaving.code if isinstance(leaving.code, int) else 1
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        children[child] = rank
+    return _wait_for(children)
+
+
+def _wait_for(children: dict[int, int]) -> list[int]:
+    statuses = [0] * len(children)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    waiting = dict(children)
+    while waiting:
+        for child in list(waiting):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                statuses[waiting.pop(child)] = status
+                if os.WIFSIGNALED(status):
+                    deadline = min(deadline, time.monotonic() + 0.2)
+        if time.monotonic() > deadline:
+            for child in waiting:
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    return statuses
