@@ -1,21 +1,20 @@
 """An answer as the chat page drew it, turned back into the Markdown that the model wrote.
 
-Our own walk over lexbor's tree, because no general converter knows these pages: code boxes of several years with a
-header bar and a copy button, code without `pre`, formulas that KaTeX drew in three ways at once, page markers and
+Our own walk over the page's tree (`dom`), because no general converter knows these pages: code boxes of several years
+with a header bar and a copy button (`code_box`), formulas that KaTeX drew in three ways at once, page markers and
 character counters. Code comes out byte for byte, a formula from the TeX that the page carries along.
 
 `filters` calls `to_markdown` on answers for which `looks_like_html` is true; `markdown` writes the pieces.
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from typing import NamedTuple
 
 from vicuna.data import markdown
+from vicuna.data.code_box import CODE_CLASS, code_block, is_code
+from vicuna.data.dom import WITHOUT_WORDS, Element, Node, parse
 
-SKIPPED = frozenset({"svg", "button", "script", "style", "noscript", "template", "head", "-comment", "select", "audio"})
+SKIPPED = WITHOUT_WORDS | {"button"}
 BLOCKS = frozenset(
     re.findall(
         r"\S+",
@@ -23,16 +22,10 @@ BLOCKS = frozenset(
         " h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul",
     )
 )
-STRONG, EMPHASIS, STRIKE = frozenset({"strong", "b"}), frozenset({"em", "i"}), frozenset({"del", "s", "strike"})
+MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
+LISTS = ("ul", "ol")
 MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
 
-# Classes with which pages mark a block of code, of every year seen.
-CODE_CLASS = re.compile(r"(?:^|\s)(?:hljs|language-\S+|!?whitespace-pre\S*)(?:\s|$)")
-LANGUAGE_CLASS = re.compile(r"(?:^|\s)lang(?:uage)?-(\S+)")
-# Words of a code box that are not its language.
-BOX_WORDS = re.compile(r"copy code|copied!?|copy|edit|wrap|run|collapse|download|always show details", re.IGNORECASE)
-LABEL = re.compile(r"[\w+#.\- /]{0,30}")
-NO_LANGUAGE = frozenset({"", "text", "code", "plain text"})
 PAGE_MARKER = re.compile(r"\d+ / \d+")
 CHARACTER_COUNT = re.compile(r"(?:Copy)?\s*\d[\d,.]* chars / \d[\d,.]* words")
 
@@ -48,8 +41,7 @@ class HtmlError(ValueError):
     """A page that cannot be read: nested beyond any sense."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A piece of Markdown that stands alone. `tag` is the element it came from; "" for text outside of any."""
 
     tag: str
@@ -70,11 +62,7 @@ def to_markdown(html: str) -> str:
     Raises:
         HtmlError: elements are nested more than `MAX_DEPTH` deep.
     """
-    body = LexborHTMLParser(html).body
-    if body is None:
-        return ""
-    blocks = _without_page_noise(list(_blocks(body, 0)))
-    return "\n\n".join(block.text for block in blocks)
+    return "\n\n".join(block.text for block in _without_page_noise(_blocks(parse(html), 0)))
 
 
 def _without_page_noise(blocks: list[Block]) -> list[Block]:
@@ -87,100 +75,85 @@ def _without_page_noise(blocks: list[Block]) -> list[Block]:
     return kept or blocks
 
 
-def _children(node: LexborNode) -> Iterator[LexborNode]:
-    return node.iter(include_text=True)
-
-
-def _tag(node: LexborNode) -> str:
-    return node.tag or ""
-
-
-def _classes(node: LexborNode) -> str:
-    return node.attributes.get("class") or ""
-
-
 # Blocks
 
 
-def _blocks(parent: LexborNode, depth: int) -> Iterator[Block]:
+def _blocks(parent: Element, depth: int) -> list[Block]:
     """The blocks inside an element, in order; runs of inline content become paragraphs."""
     if depth > MAX_DEPTH:
         raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
-    inline: list[LexborNode] = []
-    previous = ""
-    for node in _children(parent):
-        if _is_inline(node):
+    blocks: list[Block] = []
+    inline: list[Node] = []
+    for node in parent.children:
+        if isinstance(node, str) or _is_inline(node):
             inline.append(node)
             continue
         if inline:
-            yield from _paragraph(inline, "", depth)
+            blocks += _paragraph(inline, "", depth)
             inline = []
-        for block in _block(node, depth, previous):
-            yield block
-            previous = block.tag
+        blocks += _block(node, depth, blocks[-1].tag if blocks else "")
     if inline:
-        yield from _paragraph(inline, "", depth)
+        blocks += _paragraph(inline, "", depth)
+    return blocks
 
 
-def _is_inline(node: LexborNode) -> bool:
-    tag = _tag(node)
+def _is_inline(element: Element) -> bool:
+    tag, classes = element.tag, element.classes
     if tag in BLOCKS:
         return False
     if tag == "code":
-        return not CODE_CLASS.search(_classes(node))
-    if "katex-display" in _classes(node) or "math-display" in _classes(node):
+        return not CODE_CLASS.search(classes)
+    if classes and _is_display_formula(classes):
         return False
     # A span around blocks is a box like any other.
-    return not (tag in ("span", "a", "font") and _holds_block(node))
+    return not (element.holds_block and tag in ("span", "a", "font"))
 
 
-def _holds_block(node: LexborNode) -> bool:
-    # A selector matches the element itself too.
-    found = node.css("p, div, pre, ul, ol, table, blockquote, h1, h2, h3, h4, h5, h6")
-    return any(inner.mem_id != node.mem_id for inner in found)
+def _is_display_formula(classes: str) -> bool:
+    return "katex-display" in classes or "math-display" in classes
 
 
-def _block(node: LexborNode, depth: int, previous: str) -> Iterator[Block]:
+def _block(element: Element, depth: int, previous: str) -> list[Block]:
     """The Markdown of one block element. `previous` is the tag of the block before it."""
-    tag = _tag(node)
+    tag = element.tag
     if tag in SKIPPED:
-        return
-    if "katex-display" in _classes(node) or "math-display" in _classes(node):
-        yield Block("math", _display_formula(node))
-    elif tag == "code" or tag == "pre" or _is_code_box(node):
-        yield Block("pre", _code_block(node))
-    elif tag in ("ul", "ol"):
-        text = _list(node, depth, follows_list=previous == tag)
-        if text:
-            yield Block(tag, text)
-    elif tag == "table":
-        yield from _table(node, depth)
-    elif tag == "blockquote":
-        text = "\n\n".join(block.text for block in _blocks(node, depth + 1))
-        if text:
-            yield Block(tag, markdown.quote(text))
-    elif tag == "hr":
-        yield Block(tag, "---")
-    elif tag in ("p", "h1", "h2", "h3", "h4", "h5", "h6") and not _holds_block(node):
-        yield from _paragraph(list(_children(node)), tag, depth)
-    else:
-        yield from _blocks(node, depth + 1)
+        return []
+    if tag in ("p", "h1", "h2", "h3", "h4", "h5", "h6") and not element.holds_block:
+        return _paragraph(element.children, tag, depth)
+    if _is_display_formula(element.classes):
+        return [Block("math", _display_formula(element))]
+    if is_code(element):
+        return [Block("pre", code_block(element))]
+    if tag in LISTS:
+        text = _list(element, depth, follows_list=previous == tag)
+        return [Block(tag, text)] if text else []
+    if tag == "table":
+        return _table(element, depth)
+    if tag == "blockquote":
+        text = "\n\n".join(block.text for block in _blocks(element, depth + 1))
+        return [Block(tag, markdown.quote(text))] if text else []
+    if tag == "hr":
+        return [Block(tag, "---")]
+    return _blocks(element, depth + 1)
 
 
-def _paragraph(nodes: list[LexborNode], tag: str, depth: int) -> Iterator[Block]:
+def _paragraph(nodes: list[Node], tag: str, depth: int) -> list[Block]:
     """A paragraph or heading from inline nodes; nothing if they hold no text."""
-    text = _lines("".join(_inline(nodes, depth)))
+    text = _lines(_inline(nodes, depth))
     if not text:
-        return
+        return []
     if tag.startswith("h"):
         text = "#" * int(tag[1]) + " " + re.sub(r"(?:  )?\n", " ", text)
-    yield Block(tag, text)
+    return [Block(tag, text)]
 
 
 def _lines(text: str) -> str:
     """Inline Markdown as lines: no indentation, no line that begins a block by accident, hard breaks kept."""
+    text = text.strip(" \t\n")
+    if "\n" not in text:
+        return markdown.escape_line_start(text)
     kept: list[str] = []
-    for raw in re.sub(r"^[ \t\n]+|[ \t\n]+$", "", text).split("\n"):
+    for raw in text.split("\n"):
         line = raw.lstrip(" \t")
         if not line.endswith("  "):
             line = line.rstrip(" \t")
@@ -197,20 +170,22 @@ def _lines(text: str) -> str:
     return "\n".join(kept).rstrip(" ")
 
 
-def _list(node: LexborNode, depth: int, *, follows_list: bool) -> str:
+def _list(element: Element, depth: int, *, follows_list: bool) -> str:
     """A list; loose (with empty lines) if an item has paragraphs. A list right after a list takes the other mark."""
-    is_ordered = _tag(node) == "ol"
-    number = _start(node)
+    is_ordered = element.tag == "ol"
+    number = _start(element)
+    inside = [child for child in element.children if isinstance(child, Element)]
+    is_loose = any(
+        isinstance(part, Element) and part.tag == "p" for item in inside if item.tag == "li" for part in item.children
+    )
     items: list[str] = []
-    is_loose = any(_tag(part) == "p" for item in _children(node) if _tag(item) == "li" for part in _children(item))
-    for item in _children(node):
-        tag = _tag(item)
-        if tag in ("ul", "ol") and items:  # a list among the items: pages nest it without an item of its own
+    for item in inside:
+        if item.tag in LISTS and items:  # a list among the items: pages nest it without an item of its own
             nested = _list(item, depth + 1, follows_list=False)
             width = len(items[-1]) - len(items[-1].lstrip(" ")) + (3 if is_ordered else 2)
             items[-1] += "\n" + markdown.indent(nested, " " * width, " " * width)
             continue
-        if tag in SKIPPED or tag == "-text":
+        if item.tag in SKIPPED:
             continue
         mark = f"{number}{')' if follows_list else '.'} " if is_ordered else ("* " if follows_list else "- ")
         number += 1
@@ -219,189 +194,144 @@ def _list(node: LexborNode, depth: int, *, follows_list: bool) -> str:
     return ("\n\n" if is_loose else "\n").join(items)
 
 
-def _start(node: LexborNode) -> int:
-    start = node.attributes.get("start") or "1"
+def _start(element: Element) -> int:
+    start = element.get("start") or "1"
     return int(start) if re.fullmatch(r"\d{1,9}", start) else 1
 
 
-def _item(item: LexborNode, depth: int, is_loose: bool) -> str:
-    box = item.css_first('input[type="checkbox"]')
-    check = "" if box is None else ("[x] " if "checked" in box.attributes else "[ ] ")
-    blocks = list(_blocks(item, depth))
-    text = ""
-    for block, before in zip(blocks, [None, *blocks], strict=False):
-        if before is not None:
+def _item(item: Element, depth: int, is_loose: bool) -> str:
+    text, before = "", ""
+    for place, block in enumerate(_blocks(item, depth)):
+        if place:
             # Two paragraphs always need the empty line; text and a list or code below it only in a loose list.
-            is_tight = not is_loose and (block.tag in ("ul", "ol", "pre") or before.tag in ("ul", "ol", "pre"))
-            text += "\n" if is_tight and not (before.tag in ("ul", "ol") and block.tag in ("", "p")) else "\n\n"
+            is_tight = not is_loose and (block.tag in ("ul", "ol", "pre") or before in ("ul", "ol", "pre"))
+            text += "\n" if is_tight and not (before in LISTS and block.tag in ("", "p")) else "\n\n"
         text += block.text
-    return check + text
+        before = block.tag
+    return _checkbox(item) + text
 
 
-def _table(node: LexborNode, depth: int) -> Iterator[Block]:
+def _checkbox(item: Element) -> str:
+    """The mark of a task, if the item or its paragraph begins with a box."""
+    for part in item.children[:2]:
+        if isinstance(part, Element) and part.tag == "input" and part.get("type") == "checkbox":
+            return "[x] " if "checked" in part.attributes else "[ ] "
+        if isinstance(part, Element) and part.tag in ("p", "label"):
+            return _checkbox(part)
+    return ""
+
+
+def _table(element: Element, depth: int) -> list[Block]:
     rows: list[list[str]] = []
     alignments: list[str] = []
-    for row in node.css("tr"):
-        cells = [cell for cell in _children(row) if _tag(cell) in ("td", "th")]
-        if not rows and cells and not any(_tag(cell) == "th" for cell in cells):
+    for row in element.find_all("tr"):
+        cells = [cell for cell in row.children if isinstance(cell, Element) and cell.tag in ("td", "th")]
+        if not rows and cells and not any(cell.tag == "th" for cell in cells):
             rows.append([""] * len(cells))  # Markdown wants a head
         if not alignments:
             alignments = [_alignment(cell) for cell in cells]
         rows.append([_cell(cell, depth) for cell in cells])
-    if rows:
-        yield Block("table", markdown.table(rows, alignments))
+    return [Block("table", markdown.table(rows, alignments))] if rows else []
 
 
-def _alignment(cell: LexborNode) -> str:
-    style = re.search(r"text-align:\s*(left|right|center)", cell.attributes.get("style") or "")
-    return style[1] if style else cell.attributes.get("align") or ""
+def _alignment(cell: Element) -> str:
+    style = re.search(r"text-align:\s*(left|right|center)", cell.get("style"))
+    return style[1] if style else cell.get("align")
 
 
-def _cell(cell: LexborNode, depth: int) -> str:
+def _cell(cell: Element, depth: int) -> str:
     """A cell's content in one line: `|` escaped, in code too (GFM 0.29, section 4.10), line breaks as `<br>`."""
-    if all(map(_is_inline, _children(cell))):  # nothing begins a block here, so nothing is escaped against it
-        text = re.sub(r"[ \t]*\n[ \t]*", " ", "".join(_inline(list(_children(cell)), depth)).replace("  \n", "<br>"))
+    if all(isinstance(node, str) or _is_inline(node) for node in cell.children):
+        text = _inline(cell.children, depth)  # nothing begins a block here, so nothing is escaped against it
+        if "\n" in text:
+            text = re.sub(r"[ \t]*\n[ \t]*", " ", text.replace("  \n", "<br>"))
     else:
         text = re.sub(r" *\n+", "<br>", "\n".join(block.text for block in _blocks(cell, depth)))
-    return re.sub(r"(?<!\\)\|", r"\\|", text.strip())
+    return re.sub(r"(?<!\\)\|", r"\\|", text.strip()) if "|" in text else text.strip()
 
 
-# Code and formulas
+# Formulas
 
 
-def _is_code_box(node: LexborNode) -> bool:
-    """Whether an element holds one block of code and, beside it, nothing but a header bar."""
-    if _tag(node) not in ("div", "span", "figure"):
-        return False
-    codes = node.css("code")
-    if len(codes) != 1 or not CODE_CLASS.search(_classes(codes[0])) or node.css_first("p, ul, ol, table, blockquote"):
-        return False
-    return LABEL.fullmatch(_header(node)[0]) is not None
+def _tex(element: Element) -> str | None:
+    for annotation in element.find_all("annotation"):
+        if annotation.get("encoding") == "application/x-tex":
+            return annotation.text().strip()
+    return None
 
 
-def _code_block(node: LexborNode) -> str:
-    code = node if _tag(node) == "code" else node.css_first("code")
-    if code is None:
-        return markdown.code_fence(_raw_text(node), "")
-    return markdown.code_fence(_raw_text(code), _language(node, code))
-
-
-def _language(box: LexborNode, code: LexborNode) -> str:
-    """The language in the header bar; without a header, that of the class.
-
-    A bar with an empty label means that the author gave none: the class then holds the highlighter's guess.
-    """
-    match = LANGUAGE_CLASS.search(_classes(code))
-    from_class = match[1] if match else ""
-    label, has_label = ("", False) if box is code else _header(box)
-    if not has_label:
-        return from_class
-    label = label.lower() if label.lower() == from_class.lower() else label
-    if label.lower() in NO_LANGUAGE:
-        return from_class if label and label.lower() == from_class else ""
-    return from_class if from_class.lower() == label.lower() else label.replace(" ", "-")
-
-
-def _header(box: LexborNode) -> tuple[str, bool]:
-    """The text of a code box outside of its code and buttons, and whether there is a place for a label at all."""
-    texts: list[str] = []
-    has_label = False
-
-    def visit(node: LexborNode, depth: int) -> None:
-        nonlocal has_label
-        for child in _children(node):
-            tag = _tag(child)
-            if tag == "-text":
-                texts.append(child.text_content or "")
-                has_label = has_label or bool(BOX_WORDS.sub("", texts[-1]).strip())
-            elif tag == "span" and child.first_child is None:
-                has_label = True
-            elif tag != "code" and tag not in SKIPPED and depth < MAX_DEPTH:
-                visit(child, depth + 1)
-
-    visit(box, 0)
-    return BOX_WORDS.sub("", " ".join(texts)).strip(), has_label
-
-
-def _raw_text(node: LexborNode) -> str:
-    """All text inside, byte for byte; `<br>` is a line break."""
-    if node.css_first("br") is None:
-        return node.text(deep=True)
-    return "".join(
-        "\n" if _tag(part) == "br" else part.text_content or ""
-        for part in node.traverse(include_text=True)
-        if _tag(part) in ("br", "-text")
-    )
-
-
-def _tex(node: LexborNode) -> str | None:
-    annotation = node.css_first('annotation[encoding="application/x-tex"]')
-    return None if annotation is None else annotation.text(deep=True).strip()
-
-
-def _display_formula(node: LexborNode) -> str:
-    formulas = node.css(".katex") or [node]
+def _display_formula(element: Element) -> str:
+    formulas = [part for part in element.descendants() if "katex" in part.classes.split()] or [element]
     texts = [_tex(formula) or _plain_formula(formula) for formula in formulas]
     return "\n".join(f"\\[\n{tex}\n\\]" if "\n" in tex else f"\\[ {tex} \\]" for tex in texts)
 
 
-def _plain_formula(node: LexborNode) -> str:
+def _plain_formula(element: Element) -> str:
     """The best that is left of a formula without its TeX: one of its drawings, not all three."""
-    drawing = node.css_first(".katex-mathml, math") or node
-    return drawing.text(deep=True).strip()
+    drawings = (part for part in element.descendants() if part.tag == "math" or "katex-mathml" in part.classes.split())
+    return next(drawings, element).text().strip()
 
 
 # Inline content
 
 
-def _inline(nodes: list[LexborNode], depth: int) -> Iterator[str]:
-    """Markdown of inline nodes, piece by piece."""
+def _inline(nodes: list[Node], depth: int) -> str:
+    """Markdown of inline nodes."""
     if depth > MAX_DEPTH:
         raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
+    if len(nodes) == 1 and isinstance(nodes[0], str):
+        return markdown.escape_text(nodes[0])
+    pieces: list[str] = []
     index = 0
     while index < len(nodes):
-        node, tag = nodes[index], _tag(nodes[index])
+        node = nodes[index]
         index += 1
-        mark = _mark(tag)
-        if tag == "-text":
-            yield markdown.escape_text(node.text_content or "")
-        elif tag == "br":
-            following = nodes[index].text_content if index < len(nodes) and _tag(nodes[index]) == "-text" else None
-            yield "  " if following and following.startswith("\n") else "  \n"
-        elif tag in SKIPPED or tag == "input":
+        if isinstance(node, str):
+            pieces.append(markdown.escape_text(node))
             continue
-        elif "katex" in _classes(node).split() or "math-inline" in _classes(node).split():
-            yield f"\\( {_tex(node) or _plain_formula(node)} \\)"
-        elif "katex-display" in _classes(node) or "math-display" in _classes(node):
-            yield f"\n{_display_formula(node)}\n"
-        elif tag == "code":
-            yield markdown.code_span(_raw_text(node))
-        elif tag == "img":
-            yield _image(node)
-        elif mark:
-            content = "".join(_inline(list(_children(node)), depth + 1))
-            while index < len(nodes) and _mark(_tag(nodes[index])) == mark:  # <b>a</b><b>b</b> is one emphasis
-                content += "".join(_inline(list(_children(nodes[index])), depth + 1))
+        tag = node.tag
+        if mark := MARKS.get(tag):
+            content = _inline(node.children, depth + 1)
+            while index < len(nodes):  # <b>a</b><b>b</b> is one emphasis
+                following = nodes[index]
+                if isinstance(following, str) or MARKS.get(following.tag) != mark:
+                    break
+                content += _inline(following.children, depth + 1)
                 index += 1
-            yield markdown.emphasis(content, mark)
-        else:
-            content = "".join(_inline(list(_children(node)), depth + 1))
-            if tag == "a":
-                href, is_marked = node.attributes.get("href") or "", "target" in node.attributes
-                content = markdown.link(content, href, node.attributes.get("title"), links_itself=is_marked)
-            elif tag in ("sup", "sub") and content.strip():
-                content = f"<{tag}>{content}</{tag}>"
-            elif tag in BLOCKS:
-                content = f"\n{content}\n"
-            yield content
+            pieces.append(markdown.emphasis(content, mark))
+        elif tag == "br":
+            # The page breaks the line after `<br>`, or goes on in the same.
+            is_broken = index < len(nodes) and str(nodes[index]).startswith("\n")
+            pieces.append("  " if is_broken else "  \n")
+        elif tag == "code":
+            pieces.append(markdown.code_span(node.text()))
+        elif tag not in SKIPPED and tag != "input":
+            pieces.append(_inline_element(node, depth))
+    return "".join(pieces)
 
 
-def _mark(tag: str) -> str:
-    return "**" if tag in STRONG else "*" if tag in EMPHASIS else "~~" if tag in STRIKE else ""
+def _inline_element(node: Element, depth: int) -> str:
+    """Markdown of an inline element that is no mark, break or code."""
+    tag = node.tag
+    if node.classes:
+        classes = node.classes.split()
+        if "katex" in classes or "math-inline" in classes:
+            return f"\\( {_tex(node) or _plain_formula(node)} \\)"
+        if _is_display_formula(node.classes):
+            return f"\n{_display_formula(node)}\n"
+    if tag == "img":
+        return _image(node)
+    content = _inline(node.children, depth + 1)
+    if tag == "a":
+        is_marked = "target" in node.attributes
+        return markdown.link(content, node.get("href"), node.attributes.get("title"), links_itself=is_marked)
+    if tag in ("sup", "sub") and content.strip():
+        return f"<{tag}>{content}</{tag}>"
+    return f"\n{content}\n" if tag in BLOCKS else content
 
 
-def _image(node: LexborNode) -> str:
-    source, alt = node.attributes.get("src") or "", node.attributes.get("alt") or ""
+def _image(node: Element) -> str:
+    source, alt = node.get("src"), node.get("alt")
     return f"![{alt}]({source})" if source and not source.startswith("data:") else alt
 
 
@@ -419,6 +349,6 @@ def page_text(html: str) -> str:
     Raises:
         HtmlError: as `to_markdown`.
     """
-    body = LexborHTMLParser(html).body
-    pre = None if body is None else body.css_first('[class*="whitespace-pre-wrap"]')
-    return to_markdown(html) if pre is None or pre.css_first("p, pre, ul, ol, table") else _raw_text(pre)
+    body = parse(html)
+    shown = next((part for part in body.descendants() if "whitespace-pre-wrap" in part.classes), None)
+    return to_markdown(html) if shown is None or shown.find("p", "pre", *LISTS, "table") else shown.text()
