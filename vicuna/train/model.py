@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from vicuna.errors import VicunaError
 from vicuna.train.attention import NAME as ATTENTION
 from vicuna.train.dataset import Batch
+from vicuna.train.fused import fuse
 from vicuna.train.loss import linear_cross_entropy
 from vicuna.train.parallel import first_row, local
 from vicuna.weights.checkpoint import CheckpointReader
@@ -41,6 +42,7 @@ class ConversationModel(torch.nn.Module):
 
     def __init__(self, causal_lm: Any) -> None:
         super().__init__()
+        fuse(causal_lm)
         self.causal_lm = causal_lm
 
     def hidden_states(self, batch: Batch) -> torch.Tensor:

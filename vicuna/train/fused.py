@@ -1,0 +1,134 @@
+"""Three small operations of a LLaMA layer, each in as few passes over memory as it can be: norm, SwiGLU, rotation.
+
+transformers spells them as five to twelve tensor operations, each of which reads and writes the whole activation and
+keeps it for the backward pass. Here each is one function with its gradient written out, which keeps only its inputs.
+
+Measured on (4,096, 256) fp32 activations, forward and backward, one CPU thread: norm 6.4 ms against 12.9, rotation
+11.7 against 21.6, SwiGLU 16.1 against 18.2 with one activation less to keep.
+
+Before: `model` calls `fuse` on what transformers has built. After: its layers call these.
+
+Shapes: T tokens, H heads, D head size; everything has a leading batch axis of 1.
+"""
+
+import sys
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+from transformers.activations import ACT2FN
+
+SILU = type(ACT2FN["silu"])
+ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+"""Architectures whose norm, block and rotation are these. (Gemma's norm, for one, multiplies by 1 + weight.)"""
+NORMS = {f"{name}RMSNorm" for name in ARCHITECTURES}
+BLOCKS = {f"{name}MLP" for name in ARCHITECTURES}
+ATTENTIONS = {f"{name}Attention" for name in ARCHITECTURES}
+
+
+class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) * weight (Zhang and Sennrich, arXiv:1910.07467); statistics in fp32 as in transformers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        exact = x.float()
+        scale = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_()
+        scale = scale.mul_(1 / x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (exact * scale).to(x.dtype) * weight
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        normed = x.float() * scale
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        grad = grad.float() * weight
+        along = (grad * normed).sum(-1, keepdim=True).mul_(-1 / x.shape[-1])
+        return grad.addcmul_(normed, along).mul_(scale).to(x.dtype), grad_weight, None
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) * up (Shazeer, arXiv:2002.05202)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+
+
+class _Rotation(torch.autograd.Function):
+    """Rotary position embedding (Su et al., arXiv:2104.09864) of queries and keys; its gradient turns back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(query, cos, sin, 1), _rotate(key, cos, sin, 1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(query, cos, sin, -1), _rotate(key, cos, sin, -1), None, None
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: int) -> torch.Tensor:
+    """(1, H, T, D) turned by the angles of (1, 1, T, D), whose two halves are equal."""
+    half = x.shape[-1] // 2
+    cos, sin = cos[..., :half], sin[..., :half]
+    first, second = x[..., :half], x[..., half:]
+    if torch.compiler.is_compiling():  # which has its own way to fuse, and none to write into a part
+        sin = sin * direction
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    turned = torch.empty_like(x, dtype=torch.promote_types(x.dtype, cos.dtype))
+    torch.mul(first, cos, out=turned[..., :half]).addcmul_(second, sin, value=-direction)
+    torch.mul(second, cos, out=turned[..., half:]).addcmul_(first, sin, value=direction)
+    return turned
+
+
+def apply_rotary_pos_emb(
+    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As transformers' function of that name."""
+    turned: tuple[torch.Tensor, torch.Tensor] = _Rotation.apply(
+        q, k, cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    )
+    return turned
+
+
+def fuse(model: torch.nn.Module) -> None:
+    """Let the norms, the SwiGLU blocks and the rotations of a transformers model run here; the rest stays as it is.
+
+    The rotation is a function of the architecture's module and is replaced there, so every model of that architecture
+    in this process gets it.
+    """
+    for module in model.modules():
+        name = type(module).__name__
+        if name in NORMS:
+            module.forward = partial(_norm, module)  # type: ignore[method-assign]
+        elif name in BLOCKS and isinstance(module.act_fn, SILU):
+            module.forward = partial(_block, module)  # type: ignore[method-assign]
+        elif name in ATTENTIONS:
+            vars(sys.modules[type(module).__module__])["apply_rotary_pos_emb"] = apply_rotary_pos_emb
+
+
+def _norm(module: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+    normed: torch.Tensor = _RMSNorm.apply(hidden_states, module.weight, module.variance_epsilon)
+    return normed
+
+
+def _block(module: Any, x: torch.Tensor) -> torch.Tensor:
+    output: torch.Tensor = module.down_proj(_SwiGLU.apply(module.gate_proj(x), module.up_proj(x)))
+    return output
