@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 NAME = "vicuna_varlen"
+FLASH_DTYPES = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def varlen_attention(
     assert query.shape[0] == 1
     assert query.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
     query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
-    if query.device.type == "cuda" and value.dtype in (torch.bfloat16, torch.float16):
+    if has_flash(query.device.type, value.dtype):
         return _flash_attention(query[0], key[0], value[0], documents, scaling), None
     per_document = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [
@@ -76,6 +77,11 @@ def varlen_attention(
         for q, k, v in per_document
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None  # (1, T, H, D)
+
+
+def has_flash(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether torch's variable-length flash kernel takes tensors like these."""
+    return device_type == "cuda" and dtype in FLASH_DTYPES
 
 
 def _flash_attention(

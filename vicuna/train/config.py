@@ -100,6 +100,10 @@ class TrainOptions:
         "and attention; everything. The losses are the same; auto takes the first of them that fits",
         aliases=("--gradient-checkpointing",),
     )
+    cpu_offload: bool = option(
+        False,
+        help="keep weights, gradients and optimizer in the host's memory, and update there: fits more, runs slower",
+    )
     compile: bool = option(False, help="compile each decoder layer: a slow first step, faster ones after it")
 
     def __post_init__(self) -> None:
@@ -142,7 +146,7 @@ WITHOUT_INFLUENCE = {
     *("model", "data", "template", "row_length", "bf16", "output_dir", "eval_data", "device"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "rows_per_step", "fsdp", "reshard_after_forward"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
-    *("activation_checkpointing", "compile", "save_in_background"),
+    *("activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

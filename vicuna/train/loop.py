@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from vicuna import log, options
 from vicuna.errors import VicunaError
-from vicuna.train.activation import checkpoint_layers, compile_layers
+from vicuna.train.arrange import arrange
 from vicuna.train.checkpoint import checkpoint_path, load_checkpoint, newest_intact, whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
@@ -32,7 +32,7 @@ from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.optimizer import make_optimizer
 from vicuna.train.output import RUN, check_output_directory, claim_output_directory
 from vicuna.train.packing import deal
-from vicuna.train.parallel import local, shard_model
+from vicuna.train.parallel import local
 from vicuna.train.prepare import Run, prepare
 from vicuna.train.ranks import Ranks, join_ranks
 from vicuna.train.saver import CheckpointSaver
@@ -56,7 +56,10 @@ def train(config: TrainOptions) -> TrainResult:
     Raises:
         VicunaError: what the user can set right, in one line.
     """
-    with join_ranks(config.device, alone_in_group=config.fsdp == "on") as ranks, ExitStack() as stack:
+    with (
+        join_ranks(config.device, alone_in_group=config.fsdp == "on" or config.cpu_offload) as ranks,
+        ExitStack() as stack,
+    ):
         with ranks.agreed():
             check_output_directory(config)
             run = prepare(config, ranks)
@@ -81,7 +84,14 @@ def _train(run: Run, target: Path) -> TrainResult:
         if ranks.is_first:
             options.save(config, config.output_dir / "train_config.json")
             check_room(config.model, target)
-        model = load_model(config.model, run.device, lambda model: arrange(model, run))
+        mesh = init_device_mesh(run.device.type, (ranks.size,)) if run.is_sharded else None
+        kind = "none" if config.activation_checkpointing == "auto" else config.activation_checkpointing
+        model = load_model(
+            config.model,
+            run.device,
+            lambda model: arrange(model, config, checkpointing=kind, mesh=mesh, bf16=run.bf16),
+            offload=config.cpu_offload,
+        )
     optimizer = make_optimizer(model, config)
     with (
         StopSignal() as stop,
@@ -108,17 +118,6 @@ def _train(run: Run, target: Path) -> TrainResult:
             trainer.save(at_once=True)  # for the same command, when there is room again
             raise
     return TrainResult(trainer.log, target)
-
-
-def arrange(model: ConversationModel, run: Run) -> None:
-    """Before the model has memory: what its layers keep for the backward pass, and which rank has which rows of it."""
-    if run.options.compile:
-        compile_layers(model)
-    kind = run.options.activation_checkpointing
-    checkpoint_layers(model, "none" if kind == "auto" else kind)
-    if run.is_sharded:
-        mesh = init_device_mesh(run.device.type, (run.ranks.size,))
-        shard_model(model, mesh, bf16=run.bf16, reshard_after_forward=run.options.reshard_after_forward)
 
 
 class Trainer:
@@ -183,7 +182,7 @@ class Trainer:
             (loss / num_supervised).backward()  # a sharded model sums the gradients over the ranks here
             losses.append(loss.detach())
         gradients = [local(weight.grad) for weight in self.model.parameters() if weight.grad is not None]
-        square_norm = torch.nn.utils.get_total_norm(gradients).square()
+        square_norm = torch.nn.utils.get_total_norm(gradients).square().to(self.run.device)
 
         # The one time in a step that the ranks talk to each other and that the device is waited for.
         stops = torch.tensor(self.stop.flags(), device=self.run.device)

@@ -97,7 +97,11 @@ def build_model(config: PretrainedConfig) -> ConversationModel:
 
 
 def load_model(
-    path: Path, device: torch.device, arrange: Callable[[ConversationModel], None] | None = None
+    path: Path,
+    device: torch.device,
+    arrange: Callable[[ConversationModel], None] | None = None,
+    *,
+    offload: bool = False,
 ) -> ConversationModel:
     """Read a model's weights in fp32, the precision that training keeps them in.
 
@@ -105,6 +109,7 @@ def load_model(
         path: a Hugging Face model directory.
         device: where the weights are needed.
         arrange: changes the modules before they have memory. If it cuts them over the ranks, each reads its own rows.
+        offload: keep the weights in the host's memory all the same.
 
     Raises:
         VicunaError: weights that are missing, unreadable or of the wrong shape.
@@ -112,7 +117,7 @@ def load_model(
     model = build_model(read_config(path))
     if arrange:
         arrange(model)
-    model.to_empty(device=device)
+    model.to_empty(device="cpu" if offload else device)
     _finish_modules(model.causal_lm, device)
     with CheckpointReader(path) as reader:
         check_weights(model, reader)

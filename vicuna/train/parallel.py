@@ -11,11 +11,18 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 
-def shard_model(model: torch.nn.Module, mesh: DeviceMesh, *, bf16: bool, reshard_after_forward: bool = True) -> None:
+def shard_model(
+    model: torch.nn.Module,
+    mesh: DeviceMesh,
+    *,
+    bf16: bool,
+    reshard_after_forward: bool = True,
+    cpu_offload: bool = False,
+) -> None:
     """Cut a model's weights over the ranks of `mesh`, layer by layer; done before they have memory.
 
     Args:
@@ -23,9 +30,12 @@ def shard_model(model: torch.nn.Module, mesh: DeviceMesh, *, bf16: bool, reshard
         bf16: gather and compute in bfloat16; weights, gradients and their sums stay in fp32.
         reshard_after_forward: drop a layer after its forward pass and gather it again for the backward pass, which
             saves the memory of a whole model for half as much communication again.
+        cpu_offload: keep weights, gradients and optimizer in the host's memory; a layer's rows are copied for its turn.
     """
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if bf16 else None, reduce_dtype=torch.float32)
     keywords: dict[str, Any] = {"mesh": mesh, "mp_policy": policy}
+    if cpu_offload:
+        keywords["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     causal_lm: Any = model.causal_lm
     for layer in causal_lm.model.layers:
         fully_shard(layer, reshard_after_forward=reshard_after_forward, **keywords)

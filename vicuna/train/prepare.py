@@ -122,11 +122,17 @@ def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
     """Whether the model is cut over the ranks.
 
     Raises:
-        UsageError: several ranks that would each train a model of their own.
+        UsageError: several ranks that would each train a model of their own; an offload that has nowhere to go.
     """
     if options.fsdp == "off" and ranks.size > 1:
         raise UsageError(f"--fsdp off: {ranks.size} ranks share one model; use --fsdp auto, or one process")
-    return options.fsdp == "on" or ranks.size > 1
+    if options.cpu_offload and ranks.device.type == "cpu":
+        raise UsageError(
+            "--cpu-offload moves what a GPU holds to the host's memory, and this run is on a CPU; leave it out"
+        )
+    if options.cpu_offload and options.fsdp == "off":
+        raise UsageError("--cpu-offload is done by FSDP; use it without --fsdp off")
+    return options.fsdp == "on" or options.cpu_offload or ranks.size > 1
 
 
 def choose_rows_per_step(options: TrainOptions, ranks: Ranks) -> int:

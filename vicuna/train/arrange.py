@@ -1,0 +1,36 @@
+"""What is done to a model's modules before they have memory, in the one order in which it works.
+
+A training run and the plan of one both come through here, so that the plan is a plan of this very model.
+
+Before: `model` (built on the meta device). After: `model` fills the weights; `estimate` only counts them.
+"""
+
+from torch.distributed.device_mesh import DeviceMesh
+
+from vicuna.train.activation import checkpoint_layers, compile_layers
+from vicuna.train.config import TrainOptions
+from vicuna.train.model import ConversationModel
+from vicuna.train.parallel import shard_model
+
+
+def arrange(
+    model: ConversationModel, options: TrainOptions, *, checkpointing: str, mesh: DeviceMesh | None, bf16: bool
+) -> None:
+    """Decide what the layers keep for the backward pass, and which rank has which rows of the weights.
+
+    Args:
+        checkpointing: none, selective or full, which `options` may have left open.
+        mesh: the ranks that share the model; None where one process has all of it.
+        bf16: compute in bfloat16.
+    """
+    if options.compile:
+        compile_layers(model)
+    checkpoint_layers(model, checkpointing)
+    if mesh is not None:
+        shard_model(
+            model,
+            mesh,
+            bf16=bf16,
+            reshard_after_forward=options.reshard_after_forward,
+            cpu_offload=options.cpu_offload,
+        )
