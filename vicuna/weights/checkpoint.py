@@ -94,6 +94,10 @@ class CheckpointReader:
             position, size = position + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def file_of(self, name: str) -> Path:
+        """The file that a tensor lies in."""
+        return self._places[name][0]
+
     def chunks(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """A tensor's bytes in order, `chunk_bytes` at a time."""
         for start in range(0, self.tensors[name].size_bytes, chunk_bytes):

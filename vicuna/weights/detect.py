@@ -13,7 +13,7 @@ from typing import Literal
 
 from vicuna.errors import VicunaError
 from vicuna.weights.checkpoint import CheckpointReader, has_weights
-from vicuna.weights.manifest import DELTA_MANIFEST, WEIGHTS_NAME
+from vicuna.weights.manifest import CORRECTIONS_NAME, DELTA_MANIFEST, WEIGHTS_NAME
 from vicuna.weights.shard import Tensor
 
 Kind = Literal["exact delta", "additive delta", "model"]
@@ -29,7 +29,11 @@ def kind_of(path: Path | str) -> Kind:
         VicunaError: it holds neither a delta nor a readable checkpoint.
     """
     path = Path(path)
-    if any((path / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME)):  # one alone: a broken download
+    if (path / WEIGHTS_NAME).exists():
+        return "exact delta"
+    if (path / CORRECTIONS_NAME).exists():
+        return "additive delta"
+    if (path / DELTA_MANIFEST).exists():  # alone: a broken download
         return "exact delta"
     with CheckpointReader(path) as reader:
         norms = [tensor for tensor in reader.tensors.values() if is_norm(tensor)]
@@ -39,11 +43,15 @@ def kind_of(path: Path | str) -> Kind:
     return "additive delta" if largest < LARGEST_DELTA_NORM else "model"
 
 
+def has_manifest(path: Path | str) -> bool:
+    """Is this a delta of ours, or what is left of one?"""
+    return any((Path(path) / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME, CORRECTIONS_NAME))
+
+
 def is_delta(path: Path | str) -> bool:
     """Is this a delta? A folder without a checkpoint (another kind of model, a hub name) is not."""
     path = Path(path)
-    has_delta = any((path / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME))
-    return (has_delta or has_weights(path)) and kind_of(path) != "model"
+    return (has_manifest(path) or has_weights(path)) and kind_of(path) != "model"
 
 
 def refuse_delta(path: Path | str) -> None:

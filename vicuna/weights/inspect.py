@@ -9,8 +9,7 @@ from vicuna.conversation import load_template
 from vicuna.log import human_bytes
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.delta import read_delta
-from vicuna.weights.detect import kind_of
-from vicuna.weights.manifest import WEIGHTS_NAME
+from vicuna.weights.detect import has_manifest, kind_of
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -20,15 +19,15 @@ def inspect(path: Path) -> dict[str, Any]:
         VicunaError: the folder holds neither.
     """
     kind = kind_of(path)
-    if kind == "exact delta":
+    if has_manifest(path):
         manifest = read_delta(path)
         tensors = [tensor for shard in manifest.plan() for tensor in shard.tensors]
         facts: dict[str, Any] = {
             "made_by": manifest.tool,
             "template": manifest.template,
             "vocab_size": {"base": manifest.base_vocab_size, "target": manifest.target_vocab_size},
-            "delta_bytes": (path / WEIGHTS_NAME).stat().st_size,
-            "num_tensors_stored_whole": sum(tensor.base_dtype is None for tensor in manifest.tensors),
+            "delta_bytes": sum(file.stat().st_size for file in path.rglob("*")),
+            "num_tensors_stored_whole": sum(tensor.base_name is None for tensor in manifest.tensors),
         }
     else:
         with CheckpointReader(path) as reader:

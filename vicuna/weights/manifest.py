@@ -1,8 +1,9 @@
-"""The manifest of a delta: what every byte of base, delta and target must hash to.
+"""The manifest of a delta or a model: what every byte of base, delta and target must hash to.
 
-Written by `delta` as `vicuna_delta.json` into the delta and, unchanged, as `vicuna_manifest.json` into the model made
-from it; read by `delta`, `verify` and `inspect`. Hashes are kept per tensor, so they do not depend on how a checkpoint
-is cut into files. A manifest comes from elsewhere: every value is checked before it is used.
+Written by `make` as `vicuna_delta.json` into the delta and, unchanged, as `vicuna_manifest.json` into the model made
+from it; models made otherwise (cast, merged) have one with their own hashes only. Read by `delta`, `apply`, `verify`
+and `inspect`. Hashes are kept per tensor, so they do not depend on how a checkpoint is cut into files. A manifest comes
+from elsewhere: every value is checked before it is used.
 """
 
 import dataclasses
@@ -14,11 +15,13 @@ from typing import Any
 
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.jsonl import write_json
-from vicuna.weights.shard import Shard, Tensor, check_shard_name, parse_header
+from vicuna.weights.shard import FLOATS, Shard, Tensor, check_shard_name, parse_header
 
-DELTA_MANIFEST, WEIGHTS_NAME = "vicuna_delta.json", "weights.vdelta"
-MODEL_MANIFEST = "vicuna_manifest.json"
-FORMAT, VERSION = "vicuna exact delta", 1
+DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME = "vicuna_delta.json", "vicuna_manifest.json", "SHA256SUMS"
+WEIGHTS_NAME, CORRECTIONS_NAME = "weights.vdelta", "corrections.vdelta"
+OUR_NAMES = (DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME, WEIGHTS_NAME, CORRECTIONS_NAME)
+EXACT, ADDITIVE, MODEL = "vicuna exact delta", "vicuna additive delta", "vicuna model"
+FORMATS, VERSION = (EXACT, ADDITIVE, MODEL), 2
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
 LEFT_OUT_SUFFIXES = (*WEIGHT_SUFFIXES, ".safetensors.index.json", ".bin.index.json", ".py", ".tmp")
 MAX_MANIFEST_BYTES = 256 << 20
@@ -26,19 +29,30 @@ MAX_MANIFEST_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor of the target.
+    """One tensor of the target. In a model's own manifest only the first three fields say something.
 
-    `base_dtype` is None where the tensor is stored whole: the base has none of that name, shape and kind of number.
-    `offset` and `size_bytes` say where its frames lie in the delta's weights file.
+    Args:
+        quick_sha256: hash of samples of the bytes (`output.sample_spans`).
+        base_name, base_dtype, base_shape: the base's tensor that the difference is to, or None where the tensor is
+            stored whole: the base has none that fits.
+        base_sha256: hash of the bytes of it that are used.
+        delta_sha256: hash of the tensor's frames (exact) or of the difference (additive).
+        offset, size_bytes: where the frames (exact) or the corrections (additive) lie in their file.
+        corrections_sha256, num_corrections: hash of the corrections' bytes, and how many numbers they put right.
     """
 
     name: str
-    base_dtype: str | None
-    base_sha256: str | None
-    delta_sha256: str
     target_sha256: str
-    offset: int
-    size_bytes: int
+    quick_sha256: str
+    base_name: str | None = None
+    base_dtype: str | None = None
+    base_shape: tuple[int, ...] | None = None
+    base_sha256: str | None = None
+    delta_sha256: str | None = None
+    offset: int = 0
+    size_bytes: int = 0
+    corrections_sha256: str | None = None
+    num_corrections: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,23 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All there is to know about a delta. `files` are those copied verbatim (tokenizer, configuration), by hash."""
+    """All there is to know about a delta or a model.
 
+    Args:
+        format: one of FORMATS.
+        sources: what it was made of, by part ("base", "target", "delta", "adapter"): `{"id", "revision"}` where that
+            came from the Hugging Face hub; folders are not named.
+        weights_sha256: hash of the delta's file of frames or of corrections.
+        files: what is copied verbatim (tokenizer, configuration), by hash.
+    """
+
+    format: str
     tool: str
     template: str | None
     base_vocab_size: int | None
     target_vocab_size: int | None
+    sources: dict[str, dict[str, str]]
+    weights_sha256: str | None
     shards: tuple[ShardRecord, ...]
     index: str | None
     files: dict[str, str]
@@ -72,7 +97,8 @@ class Manifest:
 
     def write(self, path: Path) -> None:
         """Save as JSON, atomically."""
-        write_json(path, {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)})
+        value = dataclasses.asdict(self)
+        write_json(path, {"format": value.pop("format"), "version": VERSION, **value})
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -86,18 +112,19 @@ def read_manifest(path: Path) -> Manifest:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
         value = json.loads(path.read_text("utf-8"))
-        if value.pop("format") != FORMAT:
+        if value["format"] not in FORMATS:
             raise ValueError("it is of another format")
         version = value.pop("version")
         if version == VERSION:
             return _checked(value)
-        if type(version) is not int or version < VERSION:
+        if type(version) is not int or version < 1:
             raise ValueError(f"version {version!r}")
     except FileNotFoundError:
         raise VicunaError(f"{path} does not exist; give the delta or the manifest that came with the model") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VicunaError) as error:
-        raise VerificationError(f"{path} is damaged or no manifest of a delta ({error}); fetch it again") from None
-    raise VicunaError(f"{path} has version {version}, this vicuna reads {VERSION}; upgrade vicuna")
+        raise VerificationError(f"{path} is damaged or no manifest ({error}); fetch it again") from None
+    way_out = "upgrade vicuna" if version > VERSION else "make the delta again"
+    raise VicunaError(f"{path} has version {version}, this vicuna reads {VERSION}; {way_out}")
 
 
 def _checked(value: dict[str, Any]) -> Manifest:
@@ -106,15 +133,17 @@ def _checked(value: dict[str, Any]) -> Manifest:
         **{
             **value,
             "shards": tuple(ShardRecord(**shard) for shard in value["shards"]),
-            "tensors": tuple(TensorRecord(**tensor) for tensor in value["tensors"]),
+            "tensors": tuple(tensor_record(tensor) for tensor in value["tensors"]),
         }
     )
     for text in (manifest.tool, *(shard.header for shard in manifest.shards)):
-        _check(isinstance(text, str), f"text {text!r}")
+        _check(isinstance(text, str), "text")
     for size in (manifest.base_vocab_size, manifest.target_vocab_size):
-        _check(size is None or type(size) is int, f"vocabulary size {size!r}")
+        _check(size is None or type(size) is int, "vocabulary size")
     for optional in (manifest.template, manifest.index):
-        _check(optional is None or isinstance(optional, str), f"text {optional!r}")
+        _check(optional is None or isinstance(optional, str), "text")
+    for source in manifest.sources.values():
+        _check(isinstance(source, dict) and all(isinstance(text, str) for text in source.values()), "source")
     for name, sha256 in manifest.files.items():
         _check(is_copied_verbatim(name), f"file name {name!r}")
         _check_sha256(sha256)
@@ -126,14 +155,35 @@ def _checked(value: dict[str, Any]) -> Manifest:
     _check([tensor.name for tensor in planned] == [tensor.name for tensor in manifest.tensors], "order of tensors")
     _check(len({tensor.name for tensor in planned}) == len(planned), "a tensor twice")
     _check(len({shard.file for shard in manifest.shards}) == len(manifest.shards), "a shard twice")
-    for tensor in manifest.tensors:
-        _check(all(type(n) is int and n >= 0 for n in (tensor.offset, tensor.size_bytes)), f"place of {tensor.name!r}")
-        _check((tensor.base_dtype is None) == (tensor.base_sha256 is None), f"base of {tensor.name!r}")
-        _check_sha256(tensor.delta_sha256)
-        _check_sha256(tensor.target_sha256)
-        if tensor.base_sha256 is not None:
-            _check_sha256(tensor.base_sha256)
+    _check((manifest.weights_sha256 is None) == (manifest.format == MODEL), "hash of the weights")
+    for record, tensor in zip(manifest.tensors, planned, strict=True):
+        _check_record(record, tensor, manifest.format)
     return manifest
+
+
+def tensor_record(value: dict[str, Any]) -> TensorRecord:
+    """A record from its JSON object."""
+    shape = value.get("base_shape")
+    return TensorRecord(**{**value, "base_shape": None if shape is None else tuple(shape)})
+
+
+def _check_record(record: TensorRecord, tensor: Tensor, kind: str) -> None:
+    _check_sha256(record.target_sha256)
+    _check_sha256(record.quick_sha256)
+    numbers = (record.offset, record.size_bytes, record.num_corrections, *(record.base_shape or ()))
+    _check(all(type(n) is int and n >= 0 for n in numbers), f"place of {record.name!r}")
+    base = (record.base_name, record.base_dtype, record.base_shape, record.base_sha256)
+    _check(all(part is None for part in base) or all(part is not None for part in base), f"base of {record.name!r}")
+    if record.base_dtype is not None:
+        is_float = record.base_dtype in FLOATS and tensor.dtype in FLOATS
+        _check(is_float and isinstance(record.base_name, str), f"base of {record.name!r}")
+        shape = record.base_shape or ()
+        _check(len(shape) == len(tensor.shape) and shape[1:] == tensor.shape[1:], f"base of {record.name!r}")
+        _check_sha256(record.base_sha256)
+    if kind != MODEL:
+        _check_sha256(record.delta_sha256)
+    if kind == ADDITIVE:
+        _check_sha256(record.corrections_sha256)
 
 
 def _check(is_good: bool, what: str) -> None:
@@ -151,5 +201,5 @@ def is_copied_verbatim(name: object) -> bool:
         isinstance(name, str)
         and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,200}", name) is not None
         and not name.lower().endswith(LEFT_OUT_SUFFIXES)
-        and name not in (DELTA_MANIFEST, MODEL_MANIFEST)
+        and name not in OUR_NAMES
     )

@@ -13,7 +13,7 @@ from vicuna.files import sha256_file
 from vicuna.log import Progress
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.delta import DAMAGED, read_delta, read_sums
-from vicuna.weights.manifest import MODEL_MANIFEST, WEIGHTS_NAME, Manifest, read_manifest
+from vicuna.weights.manifest import MODEL_MANIFEST, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ def verify_delta(delta: Path) -> Verified:
     Raises:
         VerificationError: a file is damaged or missing.
     """
-    manifest = read_delta(delta)
-    if sha256_file(delta / WEIGHTS_NAME) != read_sums(delta)[WEIGHTS_NAME]:
-        raise VerificationError(f"{delta / WEIGHTS_NAME} does not have its hash; {DAMAGED}")
-    return Verified(len(manifest.tensors), (delta / WEIGHTS_NAME).stat().st_size, len(manifest.files))
+    manifest, size = read_delta(delta), 0
+    for name, sha256 in read_sums(delta).items():
+        size += (delta / name).stat().st_size
+        if sha256_file(delta / name) != sha256:
+            raise VerificationError(f"{delta / name} does not have its hash; {DAMAGED}")
+    return Verified(len(manifest.tensors), size, len(manifest.files))
 
 
 def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Manifest:
