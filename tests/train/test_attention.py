@@ -72,7 +72,23 @@ def test_the_flash_kernel_is_called_as_its_release_wants(monkeypatch: pytest.Mon
 def test_the_installed_torch_has_the_kernel_as_we_call_it() -> None:
     from torch.nn.attention.varlen import varlen_attn
 
-    inspect.signature(varlen_attn).bind(1, 2, 3, 4, 5, 6, 7, scale=1.0, **attention._causal_keyword())
+    inspect.signature(varlen_attn).bind(1, 2, 3, 4, 5, 6, 7, scale=1.0, **attention._causal_keyword(None))
+
+
+def test_a_window_is_told_to_the_kernel_where_a_document_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    def kernel(query: torch.Tensor, *_: Any, window_size: tuple[int, int], **__: Any) -> torch.Tensor:
+        told.append(window_size)
+        return query
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    attention._causal_keyword.cache_clear()
+    query, key, value = inputs(torch.float64)
+    for window in (max(LENGTHS) - 1, max(LENGTHS)):
+        attention._flash_attention(query[0], key[0], value[0], Documents.of(LENGTHS), SCALING, window)
+    attention._causal_keyword.cache_clear()
+    assert told == [(max(LENGTHS) - 2, 0), (-1, 0)]
 
 
 @pytest.mark.gpu

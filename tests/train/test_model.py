@@ -1,10 +1,19 @@
 """Packed rows give what each document gives by itself: losses, gradients, and no look across a border."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from tests.train.conftest import save_llama
 from vicuna.conversation import IGNORE_INDEX
@@ -58,6 +67,41 @@ def test_loss_equals_that_of_transformers(
     with torch.no_grad():
         expected = sum(reference_loss(tiny_model, dataset, item) for item in ROW)
         torch.testing.assert_close(model(dataset.batch([ROW])), expected, rtol=1e-5, atol=1e-5)
+
+
+LLAMA_3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+ARCHITECTURES: list[tuple[type[PretrainedConfig], dict[str, Any]]] = [
+    (LlamaConfig, {"attention_bias": True, "mlp_bias": True, "head_dim": 16}),
+    (LlamaConfig, {"rope_parameters": {**LLAMA_3, "original_max_position_embeddings": 64}}),
+    (MistralConfig, {"sliding_window": None}),
+    (MistralConfig, {"sliding_window": 20}),
+    (Qwen2Config, {"tie_word_embeddings": True}),
+    (Qwen2Config, {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}),
+    (Qwen3Config, {"head_dim": 16}),
+    (SmolLM3Config, {"pad_token_id": None}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), ARCHITECTURES)
+def test_every_architecture_computes_as_transformers_does(
+    kind: type[PretrainedConfig], changes: dict[str, Any], tmp_path: Path, dataset: ConversationDataset
+) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
+    ids = {"vocab_size": 1500, "bos_token_id": 0, "eos_token_id": 0}
+    config = kind(num_key_value_heads=2, **(shape | ids | changes))
+    torch.manual_seed(1)
+    theirs = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for name, weight in theirs.named_parameters():
+        if weight.ndim == 2 or "bias" in name:
+            torch.nn.init.normal_(weight, std=0.15)
+    theirs.save_pretrained(tmp_path)
+    ours = load_model(tmp_path, torch.device("cpu"))
+    with torch.no_grad():
+        batch = dataset.batch([ROW])
+        assert max(batch.documents.lengths) > 40  # longer than the window
+        hidden = ours.hidden_states(batch) @ ours.causal_lm.lm_head.weight.T
+        alone = torch.cat([theirs(dataset.batch([(item,)]).input_ids).logits[0] for item in ROW])
+    torch.testing.assert_close(hidden, alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2])

@@ -181,7 +181,9 @@ def test_a_stop_during_the_last_evaluation_loses_nothing(
     assert steps_logged(options, "eval_loss") == [0, 6]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_exit_codes_of_the_real_command(make_options: MakeOptions, number: signal.Signals, code: int) -> None:
     options = make_options(max_steps=100_000, save_steps=0)
     command = [sys.executable, "-m", "vicuna.train", "--model", options.model, "--data", options.data[0]]

@@ -3,6 +3,7 @@
 torch and transformers take seconds to load, so they are imported when the flags are known to be good.
 """
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     result = train(options)
     if result.stopped_by:
         log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
-        return 128 + result.stopped_by
+        return 128 + exit_signal(result.stopped_by)
     if result.train_log.writes:  # one of the ranks tells
         print(summary(result))
     return 0
+
+
+def exit_signal(received: signal.Signals) -> signal.Signals:
+    """The signal that the exit code tells: SIGUSR1 is how schedulers announce SIGTERM, so a script sees one code."""
+    return signal.SIGTERM if received == signal.SIGUSR1 else received
 
 
 def summary(result: "TrainResult") -> str:

@@ -52,6 +52,7 @@ def varlen_attention(
     documents: Documents,
     scaling: float,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document.
@@ -60,6 +61,7 @@ def varlen_attention(
         query: (1, H, T, D).
         key, value: (1, K, T, D), where K divides H.
         attention_mask: must be None; the bounds say everything.
+        sliding_window: how many tokens a token sees at most, itself included (Mistral's first models, some of Qwen's).
 
     Returns:
         (1, T, H, D), and None in place of the weights.
@@ -70,10 +72,10 @@ def varlen_attention(
     assert query.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
     query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
     if has_flash(query.device.type, value.dtype):
-        return _flash_attention(query[0], key[0], value[0], documents, scaling), None
+        return _flash_attention(query[0], key[0], value[0], documents, scaling, sliding_window), None
     per_document = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+        F.scaled_dot_product_attention(q, k, v, **_causal_or_band(q, sliding_window), scale=scaling, enable_gqa=True)
         for q, k, v in per_document
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None  # (1, T, H, D)
@@ -84,8 +86,22 @@ def has_flash(device_type: str, dtype: torch.dtype) -> bool:
     return device_type == "cuda" and dtype in FLASH_DTYPES
 
 
+def _causal_or_band(query: torch.Tensor, sliding_window: int | None) -> dict[str, Any]:
+    """What to say of one document's (1, H, T, D): causal, or a band where the document is longer than the window."""
+    length = query.shape[2]
+    if not sliding_window or length <= sliding_window:
+        return {"is_causal": True}
+    sees = torch.ones(length, length, dtype=torch.bool, device=query.device)
+    return {"attn_mask": sees.tril().triu(1 - sliding_window)}
+
+
 def _flash_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents, scaling: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scaling: float,
+    sliding_window: int | None = None,
 ) -> torch.Tensor:
     """(H, T, D) and (K, T, D) to (1, T, H, D) with torch's own variable-length flash kernel (bf16 or fp16 only)."""
     from torch.nn.attention.varlen import varlen_attn
@@ -106,19 +122,21 @@ def _flash_attention(
         longest,
         longest,
         scale=scaling,
-        **_causal_keyword(),
+        **_causal_keyword(sliding_window if sliding_window and sliding_window < longest else None),
     )
     assert isinstance(output, torch.Tensor)
     return output.unsqueeze(0)
 
 
 @functools.cache
-def _causal_keyword() -> dict[str, Any]:
+def _causal_keyword(sliding_window: int | None) -> dict[str, Any]:
     """How this torch spells "causal": 2.10 took `is_causal`, later releases take the window."""
     from torch.nn.attention.varlen import varlen_attn
 
-    is_old = "is_causal" in inspect.signature(varlen_attn).parameters
-    return {"is_causal": True} if is_old else {"window_size": (-1, 0)}
+    if "is_causal" not in inspect.signature(varlen_attn).parameters:
+        return {"window_size": (sliding_window - 1 if sliding_window else -1, 0)}
+    assert not sliding_window, "this release of torch has no sliding window; torch 2.11 has"
+    return {"is_causal": True}
 
 
 AttentionInterface.register(NAME, varlen_attention)

@@ -80,11 +80,11 @@ def _train(run: Run, target: Path) -> TrainResult:
     """The part of `train` that works: load, restore, all steps, export to `target`."""
     config, ranks = run.options, run.ranks
     torch.manual_seed(config.seed + ranks.rank)
+    mesh = init_device_mesh(run.device.type, (ranks.size,)) if run.is_sharded else None
     with ranks.agreed():
         if ranks.is_first:
             options.save(config, config.output_dir / "train_config.json")
             check_room(config.model, target)
-        mesh = init_device_mesh(run.device.type, (ranks.size,)) if run.is_sharded else None
         kind = "none" if config.activation_checkpointing == "auto" else config.activation_checkpointing
         model = load_model(
             config.model,

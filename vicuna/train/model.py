@@ -26,7 +26,7 @@ from vicuna.train.loss import linear_cross_entropy
 from vicuna.train.parallel import first_row, local
 from vicuna.weights.checkpoint import CheckpointReader
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CHUNK_ELEMENTS = 1 << 22
 SAMPLED_BLOCKS = 16
