@@ -15,7 +15,7 @@ LAYERS = [
     {"conversation"},
     {"data", "weights"},
     {"train", "serve", "eval"},
-    {"demo", "apply_delta", "make_delta", "template"},
+    {"demo", "apply_delta", "make_delta", "export", "import", "template"},
     {"cli"},
     {"__main__"},
 ]

@@ -15,6 +15,8 @@ VERBS = {
     "make-delta": ("vicuna.make_delta", "the difference between a base model and a fine-tuned one"),
     "apply-delta": ("vicuna.apply_delta", "base + delta = model, verified bit by bit"),
     "weights": ("vicuna.weights.__main__", "verify and inspect checkpoints and deltas"),
+    "export": ("vicuna.export", "a model as a GGUF file for llama.cpp, GPT4All and the like; and its check"),
+    "import": ("vicuna.import", "a GGUF file as a Hugging Face model"),
     "serve": ("vicuna.serve.__main__", "controller, workers, OpenAI-compatible API and web page in one command"),
     "chat": ("vicuna.serve.chat", "chat in the terminal"),
     "eval": ("vicuna.eval.__main__", "answer questions, judge the answers, report with statistics"),

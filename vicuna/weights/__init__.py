@@ -5,7 +5,7 @@
     codec        one frame of a delta: the difference of two runs of bit patterns, compressed
     delta        make and apply: base + delta = target, bit for bit, with every hash checked
     detect       is this folder a model or only a delta?
-    gguf         a LLaMA GGUF file as Hugging Face tensors, config and tokenizer
+    gguf         models of the LLaMA family as GGUF files for llama.cpp, and back
     small_model  SmolLM2-135M-Instruct, made once from an installed package
 
 Nothing here needs torch. Comes after `vicuna.conversation`; training, serving and the demo stand on it.

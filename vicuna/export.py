@@ -1,0 +1,139 @@
+"""`vicuna export gguf|check`: a Hugging Face model as a GGUF file for llama.cpp and its kin, and proof that it is one.
+
+Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. Work: `weights.gguf.export` and
+`weights.gguf.check`.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vicuna.errors import UsageError, VerificationError, nearest
+from vicuna.log import human_bytes
+from vicuna.options import command, option, parse
+from vicuna.weights.gguf.card import Card
+from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.types import FILE_TYPES, TypeName
+
+USAGE = """usage: vicuna export VERB [OPTION ...]
+
+  gguf --model DIR --output FILE --type TYPE   write a model as GGUF
+  check --model DIR --gguf FILE                compare a GGUF file with the model it was made from
+
+vicuna export VERB --help tells about one verb. The way back: vicuna import gguf."""
+
+TYPES_HELP = """types, with the bits that a weight of a LLaMA takes:
+  f32 32, f16 16, bf16 16   as they are
+  q8_0 8.5                  next to no loss
+  q6_k 6.6, q5_k_m 5.7      little
+  q4_k_m 4.8                some: what most people run
+  q4_0 4.6                  more
+
+examples:
+  vicuna export gguf --model tuned/model --output vicuna-q4_k_m.gguf --type q4_k_m --check
+  vicuna export check --model tuned/model --gguf vicuna-q4_k_m.gguf --json"""
+
+
+@dataclass(frozen=True)
+class GGUFOptions:
+    """`vicuna export gguf` options."""
+
+    model: Path = option(help="folder of the Hugging Face model", aliases=("--model-path",))
+    output: Path = option(help="file to write", aliases=("--outfile",))
+    type: TypeName = option("q8_0", help="how weights are stored", aliases=("--outtype",))
+    check: bool = option(False, help="compare tokens and probabilities with the model's afterwards; exit code 3 if not")
+    overwrite: bool = option(False, help="replace the output if it is there")
+    name: str | None = option(None, help="the model's name (default: the README's, or the folder's)")
+    license: str | None = option(None, help="the licence to state (default: the README's)")
+    source: str | None = option(None, help="an address to state as the model's source")
+    pre_tokenizer: str | None = option(
+        None, help="llama.cpp's name for how a BPE tokenizer cuts text, if not known here"
+    )
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """`vicuna export check` options."""
+
+    model: Path = option(help="folder of the Hugging Face model", aliases=("--model-path",))
+    gguf: Path = option(help="the GGUF file made from it")
+    json: bool = option(False, help="print JSON")
+
+
+def gguf(argv: list[str]) -> int:
+    """Write the file; one line on stdout, and the check's figures where one is asked for."""
+    options = parse(
+        GGUFOptions,
+        argv,
+        prog="vicuna export gguf",
+        description="Write a model of the LLaMA family as one GGUF file.",
+        epilog=TYPES_HELP,
+    )
+    made = export_gguf(
+        options.model,
+        options.output,
+        FILE_TYPES[options.type],
+        card=Card(options.name, options.license, options.source),
+        pre_tokenizer=options.pre_tokenizer,
+        overwrite=options.overwrite,
+    )
+    print(
+        f"{options.output}: {options.type}, {made.num_tensors} tensors, {human_bytes(made.size_bytes)} for a model of "
+        f"{human_bytes(made.source_bytes)} ({made.bits_per_weight:.2f} bits per weight)",
+        flush=True,
+    )
+    return check_file(options.model, options.output) if options.check else 0
+
+
+def check(argv: list[str]) -> int:
+    """Print how near the file is to the model; exit code 3 if it is another's."""
+    options = parse(
+        CheckOptions,
+        argv,
+        prog="vicuna export check",
+        description="Compare a GGUF file's tokens and probabilities with those of the model it was made from.",
+    )
+    return check_file(options.model, options.gguf, as_json=options.json)
+
+
+def check_file(model: Path, file: Path, *, as_json: bool = False) -> int:
+    """Print the figures.
+
+    Raises:
+        VerificationError: a text became other tokens, or the probabilities are another model's.
+    """
+    from vicuna.weights.gguf.check import check_gguf  # here: it brings in transformers and torch
+
+    report = check_gguf(model, file)
+    print(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()), flush=True)
+    if report.mismatches:
+        more = f" (and {len(report.mismatches) - 1} more)" if len(report.mismatches) > 1 else ""
+        raise VerificationError(f"{file} cuts text into other tokens than {model}: {report.mismatches[0]}{more}")
+    if report.agreement.mean_kl > report.limit:
+        raise VerificationError(
+            f"{file} does not answer as {model} does: {report.agreement.mean_kl:.3f} nats apart on average, and files "
+            f"of its type stay below {report.limit}; it is another model's, or damaged"
+        )
+    return 0
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {"gguf": gguf, "check": check}
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb named first."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise UsageError(f"vicuna export: unknown verb '{verb}'; {nearest(verb, VERBS)}")
+    return VERBS[verb](rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,315 @@
+"""Does a GGUF file still answer as the model it was made from? Tokens on hard strings, probabilities on a few texts.
+
+The file is run by llama.cpp where `xllamacpp` is installed; else it is read back into a folder, block by block, and run
+by transformers, which proves the numbers and the tokenizer's lists but not what llama.cpp makes of them. Greedy replies
+are not compared: llama.cpp rounds activations to 8 bits, which alone turns near ties over.
+"""
+
+import contextlib
+import itertools
+import math
+import os
+import tempfile
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicuna.conversation import Message, encode_prompt, get_template, load_template, load_tokenizer, render
+from vicuna.errors import VicunaError, require
+from vicuna.log import Progress, warning
+from vicuna.weights.gguf.convert import GGUFModel, import_gguf
+from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
+from vicuna.weights.gguf.types import GGMLType
+from vicuna.weights.inspect import inspect
+
+HARD_STRINGS = (
+    "Hello, world!",
+    " leading and trailing ",
+    "  two spaces,   three    four",
+    "\ttab\t\ttabs\n\n\nnewlines \n \n",
+    "naïve café, Ünïcödé, e\u0301 decomposed",
+    "日本語のテキスト、中文文本，한국어",
+    "Привет, мир! مرحبا بالعالم שלום עולם नमस्ते",
+    "🦙🚀👩‍👩‍👧‍👦 😶‍🌫️ ✅ 🇪🇺",
+    "def f(x: int) -> int:\n\treturn x**2  # 3.14159e-10\n    if x != 0x1F:\n        pass\n",
+    "<div class='a'>&amp; it's WE'RE don't I'LL</div>",
+    "3 33 333 3333 33333 1,234,567.89 ½ ² ٣",
+    "x" * 40 + "=" * 40 + "-" * 41,
+    "</s> <s> <|im_start|>system<|im_end|> <|endoftext|> [INST] <unk> <0x0A>",
+    "\u200b\ufeff\u00a0 zero-width\u2028line\u2029paragraph\x7f",
+    "https://example.org/a?b=c&d=%20#e $\\alpha_{1}^{2}$",
+    "\U0001f9ff\U000e0041\u0378\uffff",
+)
+TEXTS = (
+    "The capital of France is Paris, and the capital of Italy is Rome. Water boils at one hundred degrees.",
+    "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n",
+    "Once upon a time there was a small llama that lived high in the mountains and liked to read books.",
+    "If a train travels 60 miles in 1.5 hours, its average speed is 60 / 1.5 = 40 miles per hour.",
+)
+TURNS = (
+    Message("user", "Hello! What is your name?"),
+    Message("assistant", "My name is Vicuna."),
+    Message("user", "And what is 2 + 2?"),
+)
+POSITIONS_PER_TEXT = 4
+NUM_PROBABILITIES = 512  # per position; what lies beyond counts as one token
+CONTEXT_LENGTH = 512
+# Nats. Measured on SmolLM2-135M, which suffers more from rounding than larger models: f32 0.00001, bf16 0.0001,
+# q8_0 0.005, q6_k 0.02, q4_k_m 0.07, q4_0 0.2. A wrong row order or rope gives 1 and more.
+LIMITS = {GGMLType.F32: 0.02, GGMLType.F16: 0.02, GGMLType.BF16: 0.02, GGMLType.Q8_0: 0.1}
+COARSE_LIMIT = 1.0
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A text that became other tokens."""
+
+    text: str
+    expected: list[int]
+    found: list[int]
+
+    def __str__(self) -> str:
+        first = next(
+            (i for i, pair in enumerate(itertools.zip_longest(self.expected, self.found)) if pair[0] != pair[1]), 0
+        )
+        there = slice(max(first - 1, 0), first + 4)
+        return f"{self.text!r} at token {first}: {self.found[there]} instead of {self.expected[there]}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near the file's next-token probabilities are to the model's.
+
+    Attributes:
+        top_1, top_5: the share of positions with the same likeliest token; of the five likeliest that are the same.
+        mean_kl, largest_kl: Kullback-Leibler divergence from model to file, in nats, over the positions.
+    """
+
+    num_positions: int
+    top_1: float
+    top_5: float
+    mean_kl: float
+    largest_kl: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        engine: what ran the file.
+        mismatches: texts that became other tokens.
+        limit: the divergence that a file of these block types stays below unless something is wrong with it.
+    """
+
+    engine: str
+    num_texts: int
+    mismatches: list[Mismatch]
+    agreement: Agreement
+    limit: float
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        same = self.num_texts - len(self.mismatches)
+        found = self.agreement
+        return [
+            f"run by            {self.engine}",
+            f"tokens            {same} of {self.num_texts} texts the same",
+            f"top-1 agreement   {found.top_1:.3f} at {found.num_positions} positions",
+            f"top-5 agreement   {found.top_5:.3f}",
+            f"KL divergence     {found.mean_kl:.5f} nats on average, {found.largest_kl:.5f} at most",
+        ]
+
+
+class Runner(Protocol):
+    """The file, run by something."""
+
+    name: str
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]: ...
+
+    def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]: ...
+
+
+def check_gguf(model: Path, file: Path) -> Report:
+    """Compare `file` with the Hugging Face folder it was made from.
+
+    Raises:
+        VicunaError: one of them cannot be read or run.
+    """
+    read = GGUFModel(file)  # so that what is damaged is told in our words
+    if not is_installed():
+        warning("xllamacpp is not installed: the file is read back and run by transformers instead of llama.cpp")
+    reference = _Folder(model, "the model")
+    with _runner(file) as runner, Progress(None, description="checking", unit="answers") as progress:
+        mismatches, num_texts = _compare_tokens(reference, runner, read, model)
+        progress.update(num_texts)
+        agreement = _compare_probabilities(reference, runner, read, progress)
+    return Report(runner.name, num_texts, mismatches, agreement, _limit(read))
+
+
+def _limit(read: GGUFModel) -> float:
+    return max(LIMITS.get(tensor.type, COARSE_LIMIT) for tensor in read.file.tensors.values())
+
+
+@contextlib.contextmanager
+def _runner(file: Path) -> Iterator[Runner]:
+    if is_installed():
+        with LlamaCpp(file, CONTEXT_LENGTH, max(1, (os.cpu_count() or 2) // 2)) as llama_cpp:
+            yield llama_cpp
+        return
+    with tempfile.TemporaryDirectory(prefix="vicuna-check.") as name:
+        import_gguf(file, Path(name) / "model")
+        yield _Folder(Path(name) / "model", "transformers, read back from the file")
+
+
+class _Folder:
+    """A Hugging Face folder, run by transformers."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.folder = name, folder
+        self.tokenizer = load_tokenizer(folder)
+        self._sentencepiece: Any = None
+        if (folder / "tokenizer.model").is_file():
+            # transformers 5 orders a sentencepiece model's merges by id instead of by score, which changes runs of
+            # spaces; sentencepiece itself is what such models were trained with.
+            module = require("sentencepiece", "export")
+            with contextlib.suppress(RuntimeError, OSError):
+                self._sentencepiece = module.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+        self._network: Any = None
+
+    @property
+    def normalizes(self) -> bool:
+        """Does the tokenizer compose characters (NFC) first? llama.cpp never does."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return self._sentencepiece is None and "NFC" in str(getattr(backend, "normalizer", None))
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        if self._sentencepiece is not None and not parse_special:
+            ids: list[int] = self._sentencepiece.encode(text)
+            return ids
+        found = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=not parse_special, return_attention_mask=False
+        )
+        return list(found["input_ids"])
+
+    def logits(self, ids: list[int]) -> NDArray[np.float32]:
+        """(T, V): what the network says after each token."""
+        torch = require("torch", "train")
+        transformers = require("transformers", "data")
+        if self._network is None:
+            self._network = transformers.AutoModelForCausalLM.from_pretrained(
+                self.folder, dtype=self._dtype(torch), local_files_only=True, trust_remote_code=False
+            ).eval()
+        with torch.inference_mode():
+            logits = self._network(torch.tensor([ids])).logits[0]
+        values: NDArray[np.float32] = logits.float().numpy()
+        return values
+
+    def _dtype(self, torch: Any) -> Any:
+        """Full precision where the memory is there for it."""
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return torch.float32 if 4 * inspect(self.folder)["num_parameters"] < free * 0.7 else "auto"
+
+    def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]:
+        values = _log_softmax(self.logits(ids)[-1])
+        likeliest = np.argsort(-values)[:count]
+        return {int(index): float(values[index]) for index in likeliest}
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - float(logits.max())
+    values: NDArray[np.float64] = shifted - math.log(float(np.exp(shifted).sum()))
+    return values
+
+
+def _compare_tokens(reference: _Folder, runner: Runner, read: GGUFModel, model: Path) -> tuple[list[Mismatch], int]:
+    """Plain strings, and prompts as they were trained on."""
+    mismatches, num_texts = [], 0
+    if reference.normalizes:
+        warning("the tokenizer composes characters (NFC) before it cuts; llama.cpp does not: decomposed text differs")
+    for text in HARD_STRINGS:
+        text = unicodedata.normalize("NFC", text) if reference.normalizes else text
+        expected = reference.tokenize(text, parse_special=False)
+        found = runner.tokenize(text, parse_special=False)
+        num_texts += 1
+        if expected != found:
+            mismatches.append(Mismatch(text, expected, found))
+    template = load_template(model) or (get_template("hf") if reference.tokenizer.chat_template else None)
+    if template is None:
+        return mismatches, num_texts
+    for turns in (TURNS[:1], TURNS):
+        expected = encode_prompt(turns, template, reference.tokenizer)
+        text = _prompt(turns, template, reference.tokenizer)
+        found = runner.tokenize(text, parse_special=True)
+        num_texts += 1
+        if expected == found:
+            continue
+        if read.tokenizer.model == "llama" and len(turns) > 1 and _differs_in_spaces(reference, expected, found):
+            warning(
+                "after a control token llama.cpp puts a space that this tokenizer (legacy: false) does not; from the "
+                "second turn on, prompts differ in that"
+            )
+        else:
+            mismatches.append(Mismatch(text, expected, found))
+    return mismatches, num_texts
+
+
+def _prompt(turns: tuple[Message, ...], template: Any, tokenizer: Any) -> str:
+    if template.name == "hf":
+        rows = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True))
+    resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
+    return render(turns, resolved, add_generation_prompt=True).text
+
+
+def _differs_in_spaces(reference: _Folder, expected: list[int], found: list[int]) -> bool:
+    """Is it the same text, but for spaces behind control tokens?"""
+    texts = []
+    for ids in (expected, found):
+        pieces = reference.tokenizer.convert_ids_to_tokens(ids)
+        texts.append("".join(pieces).replace("▁", ""))
+    return texts[0] == texts[1]
+
+
+def _compare_probabilities(reference: _Folder, runner: Runner, read: GGUFModel, progress: Progress) -> Agreement:
+    kl, top_1, top_5 = [], [], []
+    vocab_size = read.shape.vocab_size
+    limit = min(CONTEXT_LENGTH, read.shape.context_length) - 8
+    bos = reference.tokenizer.bos_token_id
+    for text in TEXTS:
+        ids = ([] if bos is None else [bos]) + reference.tokenize(text, parse_special=False)
+        ids = ids[:limit]
+        logits = reference.logits(ids)
+        steps = np.linspace(len(ids) // POSITIONS_PER_TEXT, len(ids) - 1, POSITIONS_PER_TEXT).astype(int)
+        for last in sorted(set(steps.tolist())):
+            expected = _log_softmax(logits[last])
+            found = runner.log_probabilities(ids[: last + 1], min(NUM_PROBABILITIES, vocab_size))
+            if not found or not np.isfinite(expected).all() or not all(map(math.isfinite, found.values())):
+                raise VicunaError(f"{runner.name} or the model answers with what is no number after {text[:40]!r}")
+            kl.append(_divergence(expected, found))
+            ours, theirs = np.argsort(-expected)[:5], sorted(found, key=found.__getitem__, reverse=True)[:5]
+            top_1.append(float(ours[0] == theirs[0]))
+            top_5.append(len({*ours.tolist()} & {*theirs}) / min(5, len(ours)))
+            progress.update(1)
+    return Agreement(
+        len(kl), float(np.mean(top_1)), float(np.mean(top_5)), max(0.0, float(np.mean(kl))), max(0.0, max(kl))
+    )
+
+
+def _divergence(expected: NDArray[np.float64], found: dict[int, float]) -> float:
+    """KL from the model to the file, over the tokens found and all others as one."""
+    there = np.array(list(found))
+    theirs = np.array([found[index] for index in found])
+    ours = expected[there]
+    total = float(np.sum(np.exp(ours) * (ours - theirs)))
+    rest = 1.0 - float(np.exp(ours).sum())
+    their_rest = 1.0 - float(np.exp(theirs).sum())
+    if len(there) < len(expected) and rest > 1e-9:
+        total += rest * math.log(rest / max(their_rest, 1e-9))
+    return total

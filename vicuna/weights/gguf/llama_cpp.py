@@ -1,0 +1,146 @@
+"""A GGUF file served by llama.cpp, to ask it what it makes of texts: tokens, probabilities, replies.
+
+llama.cpp (the `xllamacpp` package) runs in a process of its own, because it ends its process where it meets what it
+does not expect, and answers over HTTP on 127.0.0.1. The process ends with this one. `check` asks it.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vicuna.errors import VicunaError, require
+
+START_SECONDS, ANSWER_SECONDS = 600, 600
+# What the other process runs. It says its address, then waits until this process closes its end or is gone.
+PROGRAM = """
+import os, sys
+import xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path = sys.argv[1]
+params.n_ctx = int(sys.argv[2])
+params.n_parallel = 1
+params.n_gpu_layers = 0
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[3])
+params.warmup = False
+params.port = 0
+params.verbosity = 1
+server = xllamacpp.Server(params)
+print("listening at", server.listening_address, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def is_installed() -> bool:
+    """Is llama.cpp here to be asked?"""
+    return find_spec("xllamacpp") is not None
+
+
+class LlamaCpp:
+    """A file, served. Use as a context manager.
+
+    Args:
+        context_length: tokens it has room for.
+
+    Raises:
+        VicunaError: `xllamacpp` is not installed, or llama.cpp refuses the file; the message has its last words.
+    """
+
+    def __init__(self, path: Path, context_length: int = 2048, num_threads: int = 1) -> None:
+        if not is_installed():
+            require("xllamacpp", "export")
+        self.path = path
+        self.name = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        command = [sys.executable, "-c", PROGRAM, str(path.resolve()), str(context_length), str(num_threads)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+        )
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            self._address = self._wait_for_address()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_for_address(self) -> str:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("listening at "):
+                return line.split()[-1]
+        self._process.wait()
+        raise VicunaError(f"llama.cpp does not load {self.path}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = [" ".join(line.split()) for line in self._said.read().splitlines() if line.strip()]
+        told = [line for line in lines if "error" in line.lower() or "what()" in line] or lines or ["it says nothing"]
+        return " / ".join(told[:3])[:400]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the other process."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._said.close()
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """The ids of a text, without bos; control tokens spelled in it become ids if `parse_special`."""
+        body = {"content": text, "add_special": False, "parse_special": parse_special}
+        ids: list[int] = self.ask("/tokenize", body)["tokens"]
+        return ids
+
+    def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]:
+        """The `count` likeliest tokens after these, with the natural logarithm of their probability."""
+        body = {"prompt": ids, "n_predict": 1, "n_probs": count, "temperature": 1.0, "cache_prompt": True}
+        answer = self.ask("/completion", body)
+        return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
+
+    def chat(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+        """The likeliest reply, as the OpenAI API has it."""
+        body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
+        return self.ask("/v1/chat/completions", body)
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt that llama.cpp makes of a conversation with the file's chat template."""
+        prompt: str = self.ask("/apply-template", {"messages": messages})["prompt"]
+        return prompt
+
+    def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            VicunaError: llama.cpp refuses it, or has ended.
+        """
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self._address + path, data, {"Content-Type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=ANSWER_SECONDS) as answer:
+                value: dict[str, Any] = json.load(answer)
+                return value
+        except urllib.error.HTTPError as error:
+            said = error.read(400).decode("utf-8", "replace")
+            raise VicunaError(f"llama.cpp refuses a request about {self.path}: {said}") from None
+        except (OSError, ValueError) as error:
+            words = self._last_words() if self._process.poll() is not None else str(error)
+            raise VicunaError(f"llama.cpp stopped answering about {self.path}: {words}") from None
