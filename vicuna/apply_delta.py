@@ -4,20 +4,42 @@ The flags are those of the Vicuna release. Comes after `python -m vicuna.make_de
 serving. Work: `weights.apply`.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vicuna.errors import UsageError
 from vicuna.log import info
 from vicuna.options import command, option, parse
 from vicuna.weights.apply import apply_delta
+from vicuna.weights.hub import find_source, origins
+from vicuna.weights.manifest import MODEL
+
+EPILOG = """Takes deltas of vicuna make-delta in both formats, and additive ones as FastChat makes them.
+
+examples:
+  vicuna apply-delta --base base --delta delta --target model
+  vicuna apply-delta --base llama-7b --delta lmsys/vicuna-7b-delta-v1.1 --target vicuna-7b"""
 
 
 @dataclass(frozen=True)
 class Options:
-    base: Path = option(help="folder of the model from which the delta was made", aliases=("--base-model-path",))
-    target: Path = option(help="folder to write; must not hold anything yet", aliases=("--target-model-path",))
-    delta: Path = option(help="folder of the delta", aliases=("--delta-path",))
+    base: str = option(
+        help="the model that the delta was made from: its folder, or a hub id OWNER/NAME[@REVISION]",
+        aliases=("--base-model-path",),
+        metavar="MODEL",
+    )
+    target: Path = option(
+        help="folder to write; must not hold anything yet", aliases=("--target-model-path",), metavar="DIR"
+    )
+    delta: str = option(help="the delta: its folder, or a hub id", aliases=("--delta-path",), metavar="DELTA")
+    trim_vocabulary: bool = option(
+        False, help="leave rows of the base's vocabulary out that a delta without a manifest does not have"
+    )
+    resume: bool = option(True, help="go on where a killed run of the same command stopped")
+    json: bool = option(False, help="print JSON")
+    low_cpu_mem: bool = option(True, help="as in FastChat's command; a few MiB of memory are used in any case")
 
 
 @command
@@ -28,11 +50,29 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         prog="python -m vicuna.apply_delta",
         description="Make a model out of its base and a delta. Exit code 3: wrong base or damaged delta.",
+        epilog=EPILOG,
     )
-    manifest = apply_delta(options.base, options.delta, options.target)
-    for shard in manifest.shards:
-        print(f"{shard.sha256}  {options.target / shard.file}")
-    info(f"verified bit for bit: {len(manifest.tensors)} tensors and {len(manifest.files)} other files")
+    if not options.low_cpu_mem:
+        raise UsageError("--no-low-cpu-mem: there is no other way, models are never held in memory; leave it out")
+    base, delta = find_source(options.base), find_source(options.delta)
+    manifest = apply_delta(
+        base.folder,
+        delta.folder,
+        options.target,
+        trim_vocabulary=options.trim_vocabulary,
+        resume=options.resume,
+        sources=origins(base=base, delta=delta),
+    )
+    is_verified = manifest.format != MODEL
+    if options.json:
+        files = {shard.file: shard.sha256 for shard in manifest.shards}
+        facts = {"target": str(options.target), "verified": is_verified, "num_tensors": len(manifest.tensors)}
+        print(json.dumps({**facts, "num_files": len(manifest.files), "sha256": files}))
+    else:
+        for shard in manifest.shards:
+            print(f"{shard.sha256}  {options.target / shard.file}")
+    what = f"{len(manifest.tensors)} tensors and {len(manifest.files)} other files"
+    info(f"verified bit for bit: {what}" if is_verified else f"made: {what}")
     return 0
 
 

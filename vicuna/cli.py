@@ -14,7 +14,7 @@ VERBS = {
     "train": ("vicuna.train.__main__", "fine-tune a model on records, loss on the assistant's words only"),
     "make-delta": ("vicuna.make_delta", "the difference between a base model and a fine-tuned one"),
     "apply-delta": ("vicuna.apply_delta", "base + delta = model, verified bit by bit"),
-    "weights": ("vicuna.weights.__main__", "verify and inspect checkpoints and deltas"),
+    "weights": ("vicuna.weights.__main__", "verify, inspect and cast checkpoints and deltas; merge LoRA adapters"),
     "export": ("vicuna.export", "a model as a GGUF file for llama.cpp, GPT4All and the like; and its check"),
     "import": ("vicuna.import", "a GGUF file as a Hugging Face model"),
     "serve": ("vicuna.serve.__main__", "controller, workers, OpenAI-compatible API and web page in one command"),

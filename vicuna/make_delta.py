@@ -3,20 +3,40 @@
 Comes after training; whoever has the base makes the model with `python -m vicuna.apply_delta`. Work: `weights.make`.
 """
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vicuna.log import human_bytes
 from vicuna.options import command, option, parse
-from vicuna.weights.make import make_delta
+from vicuna.weights.hub import find_source, origins
+from vicuna.weights.make import Format, make_delta
+
+EPILOG = """formats:
+  exact     the difference of bit patterns: a tenth to a third of the model, restored bit for bit
+  additive  target - base as safetensors, as large as the model: other tools (FastChat's) add it too, nearly exactly;
+            with this tool and the corrections beside it, bit for bit
+
+examples:
+  vicuna make-delta --base base --target tuned/model --delta delta
+  vicuna make-delta --base owner/base@1a2b3c --target tuned/model --delta delta --format additive"""
 
 
 @dataclass(frozen=True)
 class Options:
-    base: Path = option(help="folder of the model that was fine-tuned", aliases=("--base-model-path",))
-    target: Path = option(help="folder of the fine-tuned model", aliases=("--target-model-path",))
-    delta: Path = option(help="folder to write; must not hold anything yet", aliases=("--delta-path",))
+    base: str = option(
+        help="the model that was fine-tuned: its folder, or a hub id OWNER/NAME[@REVISION]",
+        aliases=("--base-model-path",),
+        metavar="MODEL",
+    )
+    target: str = option(
+        help="the fine-tuned model: its folder, or a hub id", aliases=("--target-model-path",), metavar="MODEL"
+    )
+    delta: Path = option(help="folder to write; must not hold anything yet", aliases=("--delta-path",), metavar="DIR")
+    format: Format = option("exact", help="kind of delta, see below")
+    resume: bool = option(True, help="go on where a killed run of the same command stopped")
+    json: bool = option(False, help="print JSON")
 
 
 @command
@@ -27,12 +47,27 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         prog="python -m vicuna.make_delta",
         description="Write the difference between two models, from which apply_delta restores the target bit for bit.",
+        epilog=EPILOG,
     )
-    made = make_delta(options.base, options.target, options.delta)
-    whole = f" ({made.num_whole} stored whole)" if made.num_whole else ""
+    base, target = find_source(options.base), find_source(options.target)
+    made = make_delta(
+        base.folder,
+        target.folder,
+        options.delta,
+        format=options.format,
+        resume=options.resume,
+        sources=origins(base=base, target=target),
+    )
+    ratio = made.delta_bytes / max(made.target_bytes, 1)
+    if options.json:
+        print(json.dumps({"delta": str(options.delta), **asdict(made), "ratio": round(ratio, 4)}))
+        return 0
+    notes = [f"{made.num_whole} stored whole"] * bool(made.num_whole)
+    notes += [f"{made.num_corrections:,} numbers corrected"] * (made.format == "additive")
+    shown = f" ({', '.join(notes)})" if notes else ""
     print(
-        f"{options.delta}: {made.num_tensors} tensors{whole}, {human_bytes(made.delta_bytes)} for a model of "
-        f"{human_bytes(made.target_bytes)} ({made.delta_bytes / max(made.target_bytes, 1):.3f})"
+        f"{options.delta}: {made.num_tensors} tensors{shown}, {human_bytes(made.delta_bytes)} for a model of "
+        f"{human_bytes(made.target_bytes)} ({ratio:.3f})"
     )
     return 0
 

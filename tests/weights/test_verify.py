@@ -63,7 +63,7 @@ def test_a_model_without_a_manifest_says_what_to_give(
     folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(folders["target"])]) == 1
-    assert "name the delta with --delta" in capsys.readouterr().err
+    assert "name the delta it was made with (--delta)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "kind"), [("model", "model"), ("delta", "exact delta")])

@@ -6,26 +6,38 @@ deltas without a manifest, as they were published in 2023, go to `published`.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from vicuna.errors import VerificationError, require
+from vicuna.errors import UsageError, VerificationError, require
 from vicuna.files import ensure_free_space
 from vicuna.log import Progress
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.delta import DAMAGED, files_folder, read_delta
-from vicuna.weights.detect import refuse_delta
+from vicuna.weights.detect import has_manifest, kind_of, refuse_delta
 from vicuna.weights.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest
 from vicuna.weights.output import ShardWriter
+from vicuna.weights.published import apply_published
 from vicuna.weights.restore import open_restorer
 from vicuna.weights.shard import Tensor
 from vicuna.weights.unfinished import identity, resumable_directory, unfinished_bytes
 
 
-def apply_delta(base: Path, delta: Path, target: Path, *, resume: bool = True) -> Manifest:
+def apply_delta(
+    base: Path,
+    delta: Path,
+    target: Path,
+    *,
+    trim_vocabulary: bool = False,
+    resume: bool = True,
+    sources: Mapping[str, dict[str, str]] | None = None,
+) -> Manifest:
     """Make the model `target` out of `base` and `delta`, and verify it.
 
     Args:
+        trim_vocabulary: a delta without a manifest may lack rows that the base has (`published`).
         resume: go on where an earlier run of the same call was killed.
+        sources: where base and delta were downloaded from, for the manifest of a delta that has none.
 
     Returns:
         The manifest, whose every hash the new files have.
@@ -35,7 +47,11 @@ def apply_delta(base: Path, delta: Path, target: Path, *, resume: bool = True) -
         VicunaError: something cannot be read, `target` exists, or the disk is too full.
     """
     require("zstandard", "export")
+    if not has_manifest(delta) and kind_of(delta) == "additive delta":
+        return apply_published(base, delta, target, trim_vocabulary=trim_vocabulary, resume=resume, sources=sources)
     manifest = read_delta(delta)
+    if trim_vocabulary:
+        raise UsageError(f"--trim-vocabulary: {delta} has a manifest that says which rows it has; leave the flag out")
     refuse_delta(base)
     with CheckpointReader(base) as reader:
         check_base_tensors(manifest, reader)

@@ -66,7 +66,7 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
             writer = ShardWriter(work, progress, model.data_of, _record)
             tensors, digests = writer.write(model.shards, model.index)
         files = copy_files(model.files, work.folder)
-        for name, text in model.texts.items():
+        for name, text in model.texts.items():  # after the copies, since they may take the place of one
             (work.folder / name).write_text(text, "utf-8")
             files[name] = sha256_file(work.folder / name)
         if CONFIG_NAME in files and model.config:
