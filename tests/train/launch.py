@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from vicuna.errors import VicunaError
+
 TIMEOUT_SECONDS = 240
 
 
@@ -39,6 +41,8 @@ def on_ranks(num_ranks: int, work: Callable[[int], Any]) -> list[int]:
                 status = 0
             except SystemExit as leaving:
                 status = leaving.code if isinstance(leaving.code, int) else 1
+            except VicunaError as error:
+                print(f"error: {error}", file=sys.stderr)
             except BaseException:
                 traceback.print_exc()
             finally:

@@ -33,7 +33,7 @@ from vicuna.files import sha256_file
 from vicuna.jsonl import read_json
 from vicuna.train.model import ConversationModel
 from vicuna.train.output import CHECKPOINTS
-from vicuna.train.parallel import first_row, local
+from vicuna.train.parallel import first_row, local, rows_like
 from vicuna.train.ranks import Ranks
 from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
 from vicuna.weights.shard import Shard, Tensor, plan_shards
@@ -230,11 +230,10 @@ class _SavedParts:
     def read_like(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """A tensor that is cut like `weight` if it has as many rows, else whole."""
         saved = self._parts[name][0][1].tensors[name]
-        dtype = TORCH_DTYPES[saved.dtype]
-        if saved.shape[1:] == weight.shape[1:] and saved.shape and self.totals[name] == weight.shape[0]:
-            value = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-        else:
-            value = torch.empty(saved.shape, dtype=dtype, device=weight.device)
+        is_cut = len(saved.shape) > 0 and self.totals[name] == weight.shape[0]
+        shape = (len(local(weight)), *saved.shape[1:]) if is_cut else saved.shape
+        value = torch.empty(shape, dtype=TORCH_DTYPES[saved.dtype], device=weight.device)
+        value = rows_like(value, weight) if is_cut else value
         self.read_into(name, value)
         return value
 

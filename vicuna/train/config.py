@@ -60,6 +60,9 @@ class TrainOptions:
     learning_rate: float = option(2e-5, help="peak learning rate; falls to zero along a cosine")
     warmup_ratio: float = option(0.03, help="share of the steps over which the learning rate rises")
     weight_decay: float = option(0.0, help="AdamW's weight decay, on matrices only")
+    optim: Literal["adamw", "adamw_8bit"] = option(
+        "adamw", help="adamw_8bit keeps its two moments in 2 bytes a weight instead of 8"
+    )
     adam_beta1: float = option(0.9, help="AdamW's decay of the mean gradient")
     adam_beta2: float = option(0.999, help="AdamW's decay of the mean squared gradient")
     adam_epsilon: float = option(1e-8, help="AdamW's epsilon")
@@ -68,6 +71,11 @@ class TrainOptions:
         None,
         help="compute in bfloat16 (weights and optimizer stay in fp32); by default where the hardware is fast at it: "
         "on CUDA, and on a CPU with AMX",
+    )
+    tf32: bool = option(True, help="on CUDA: multiply what is left of fp32 in TF32, which is much faster")
+    deterministic: bool = option(
+        False,
+        help="on CUDA: use kernels that give the same bits every time, so that a resumed run ends with the same ones",
     )
     device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
     fsdp: Literal["auto", "on", "off"] = option(
@@ -146,7 +154,7 @@ WITHOUT_INFLUENCE = {
     *("model", "data", "template", "row_length", "bf16", "output_dir", "eval_data", "device"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "rows_per_step", "fsdp", "reshard_after_forward"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
-    *("activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
+    *("deterministic", "activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

@@ -76,6 +76,15 @@ def rows_of_ranks(tensor: torch.Tensor) -> list[tuple[int | None, int]]:
     ]
 
 
+def rows_like(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A tensor of which this rank has `rows`, as many as it has of `weight`, and the other ranks likewise."""
+    if not isinstance(weight, DTensor):
+        return rows
+    shape = torch.Size((weight.shape[0], *rows.shape[1:]))
+    stride = torch.empty(shape, device="meta").stride()
+    return DTensor.from_local(rows, weight.device_mesh, weight.placements, run_check=False, shape=shape, stride=stride)
+
+
 def first_row(tensor: torch.Tensor) -> int:
     """Where this rank's rows begin in the whole tensor."""
     if not isinstance(tensor, DTensor):

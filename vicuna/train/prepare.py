@@ -3,6 +3,7 @@
 Before: `config`. After: `loop`.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     Raises:
         VicunaError: anything among them that cannot be used.
     """
+    choose_kernels(options)
     device = ranks.device
     is_sharded = choose_sharding(options, ranks)
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
@@ -116,6 +118,18 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         schedule,
         identity,
     )
+
+
+def choose_kernels(options: TrainOptions) -> None:
+    """Tell torch how exact and how repeatable CUDA's kernels have to be."""
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        matmul.fp32_precision = "tf32" if options.tf32 else "ieee"
+    else:  # before torch 2.9
+        matmul.allow_tf32 = options.tf32
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS wants it, before its first use
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:

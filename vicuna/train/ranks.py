@@ -142,8 +142,19 @@ def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iter
         messages, saving = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
         yield Ranks(rank, size, local_size, device, messages, saving)
+    except RuntimeError as error:
+        if not _is_lost_contact(error):
+            raise
+        raise VicunaError(
+            f"rank {rank} has lost the others: one of them ended, and its own message says why; the same command goes "
+            "on from the newest checkpoint"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost_contact(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def _backend(device: torch.device) -> str:
