@@ -46,7 +46,7 @@ class TokenCounter:
     def _learn(self, runs: Sequence[Run]) -> None:
         divisible = [run for run in runs if self._by_word and self._by_word.divides(run)]
         whole = [run for run in runs if not (self._by_word and self._by_word.divides(run))]
-        counts = [len(ids) for ids in self._encoder.ids(whole)]
+        counts = self._encoder.lengths(whole)
         if self._by_word:
             counts += self._by_word.count(divisible)
         for run, count in zip([*whole, *divisible], counts, strict=True):
@@ -58,12 +58,24 @@ def _key(run: Run) -> tuple[str, bool]:
     return run.text, run.is_anchored
 
 
+class _Known(dict[str, int]):
+    """The tokens of words; those it does not know count 0 and are put down in `missed`, as often as they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missed: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        self.missed.append(word)
+        return 0
+
+
 class _WordCounter:
     """Counts runs word by word, and remembers the words."""
 
     def __init__(self, encoder: Encoder, words: Words) -> None:
         self._encoder, self._words = encoder, words
-        self._known: dict[str, int] = {}
+        self._known = _Known()
 
     def divides(self, run: Run) -> bool:
         """Whether the counts of this run's words add up."""
@@ -72,20 +84,23 @@ class _WordCounter:
     def count(self, runs: Sequence[Run]) -> list[int]:
         """The tokens of each run."""
         if len(self._known) > KEPT_WORDS:
-            self._known = {}
-        texts = [self._words.pattern.findall(run.text) for run in runs]
-        # Where text behind text is anchored, a word at the very start is the only one that is not.
-        is_first = [run.is_anchored != self._encoder.needs_anchor for run in runs]
-        first = [Run(words.pop(0), None) for words, is_alone in zip(texts, is_first, strict=True) if is_alone]
-        first_counts = iter([len(ids) for ids in self._encoder.ids(first)])
-        new = list(set().union(*texts).difference(self._known))
-        ids = self._encoder.ids([Run(word, None, self._encoder.needs_anchor) for word in new])
-        self._known.update(zip(new, map(len, ids), strict=True))
-        counts = [
-            sum(map(self._known.__getitem__, words), next(first_counts) if is_alone else 0)
-            for words, is_alone in zip(texts, is_first, strict=True)
-        ]
-        for word in new:
-            if len(word) > LONGEST_WORD:
-                del self._known[word]
+            self._known = _Known()
+        known, counts = self._known, [0] * len(runs)
+        places: list[int] = []  # for each word in `new`, its run
+        new: list[Run] = []
+        for place, run in enumerate(runs):
+            words = self._words.pattern.findall(run.text)
+            # Where text behind text is anchored, a word at the very start is the only one that is not.
+            if run.is_anchored != self._encoder.needs_anchor:
+                new.append(Run(words.pop(0), None))
+                places.append(place)
+            counts[place] = sum(map(known.__getitem__, words))
+            new += [Run(word, None, self._encoder.needs_anchor) for word in known.missed]
+            places += [place] * len(known.missed)
+            known.missed.clear()
+        lengths = self._encoder.lengths(new)
+        for run, place, length in zip(new, places, lengths, strict=True):
+            counts[place] += length
+            if run.is_anchored == self._encoder.needs_anchor and len(run.text) <= LONGEST_WORD:
+                known[run.text] = length
         return counts
