@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.builders import record, turns
-from vicuna.conversation import Message, encode, get_template
-from vicuna.data.split import OverLong, Round, count_rounds, splitting, take_apart, token_counter
+from vicuna.conversation import Message, TokenCounter, encode, get_template
+from vicuna.data.split import OverLong, Round, count_rounds, splitting, take_apart
 from vicuna.data.step import Drop, Keep, Outcome, Record, Split
 
 
@@ -208,7 +208,7 @@ def test_a_record_without_a_round_is_named() -> None:
 def test_tokens_are_those_of_the_training_template(bpe_tokenizer: Any) -> None:
     template = get_template("chatml")
     given_record = record(*(line for number in range(12) for line in (f"u: question {number}", "a: " + "answer " * 20)))
-    outcome = splitting(token_counter(template, bpe_tokenizer), 150).run(given_record)
+    outcome = splitting(TokenCounter(template, bpe_tokenizer), 150).run(given_record)
     found = pieces(outcome)
     assert len(found) > 2
     for piece in found:

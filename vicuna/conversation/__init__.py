@@ -2,12 +2,14 @@
 
 Trainer, splitter, worker, API, page, terminal chat and judge all call this package, so that the prompt trained on is
 byte for byte, and token for token, the prompt served. `templates` is the data, `render` the loop that makes text of it,
-`tokens` makes ids and labels, `counting` only counts them (`words` knows which counts add up), `reply` makes text of
+`tokens` makes ids and labels, `counting` only counts them (`words` knows which counts add up,
+`counting_tokenizer` does without transformers), `reply` makes text of
 the ids a model answers with, `jinja` exports a template for other servers (and reads a tokenizer's own), `tokenizer`
 loads one from a folder, `records` reads and writes the formats in which people keep conversations.
 """
 
 from vicuna.conversation.counting import CountTokens, TokenCounter
+from vicuna.conversation.counting_tokenizer import load_token_counter
 from vicuna.conversation.jinja import load_template, save_template, to_jinja
 from vicuna.conversation.message import ROLES, Conversation, Message, RecordError, Role, TemplateError
 from vicuna.conversation.records import from_record, to_alpaca, to_openai, to_sharegpt
@@ -37,6 +39,7 @@ __all__ = [
     "from_record",
     "get_template",
     "load_template",
+    "load_token_counter",
     "load_tokenizer",
     "render",
     "save_template",

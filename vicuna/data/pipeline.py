@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vicuna.conversation import Message, check_tokenizer, get_template, load_tokenizer
+from vicuna.conversation import Message, check_tokenizer, get_template, load_token_counter
 from vicuna.data import dedup
 from vicuna.data.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.dedup import Keys
@@ -24,7 +24,7 @@ from vicuna.data.options import DataOptions
 from vicuna.data.privacy import privacy_step
 from vicuna.data.quality import quality_step
 from vicuna.data.record import Malformed
-from vicuna.data.split import count_rounds, splitting, token_counter
+from vicuna.data.split import count_rounds, splitting
 from vicuna.data.step import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
 from vicuna.errors import UsageError, nearest
 
@@ -166,7 +166,7 @@ def _splitting(options: DataOptions, is_ready: bool) -> Step:
     assert options.template is not None and options.tokenizer is not None
     template = get_template(options.template)
     check_tokenizer(options.tokenizer)
-    count_tokens = token_counter(template, load_tokenizer(options.tokenizer)) if is_ready else _count_nothing
+    count_tokens = load_token_counter(template, options.tokenizer) if is_ready else _count_nothing
     return splitting(count_tokens, options.max_tokens, options.over_long, options.carry_over)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vicuna.conversation import CountTokens, Message, Template, TemplateError, TokenCounter
+from vicuna.conversation import CountTokens, Message, TemplateError
 from vicuna.data.cut import shorten
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Split, Step
 
@@ -57,11 +57,6 @@ class _Piece:
     size: int
     num_context: int = 0  # of the rounds
     is_over_long: bool = False
-
-
-def token_counter(template: Template, tokenizer: Any) -> CountTokens:
-    """How many tokens the trainer will see."""
-    return TokenCounter(template, tokenizer)
 
 
 def splitting(

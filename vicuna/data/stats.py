@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vicuna import log
-from vicuna.conversation import CountTokens, TokenCounter, get_template, load_tokenizer
+from vicuna.conversation import CountTokens, get_template, load_token_counter
 from vicuna.data.collection import Item, Unreadable, files_of, read_all
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import UsageError, VicunaError
@@ -144,5 +143,4 @@ def _counter(options: StatsOptions) -> CountTokens | None:
     if options.tokenizer is None or options.template is None:
         missing = "tokenizer" if options.tokenizer is None else "template"
         raise UsageError(f"--{missing} is missing: tokens are counted with both --tokenizer and --template")
-    template: Any = get_template(options.template)
-    return TokenCounter(template, load_tokenizer(options.tokenizer))
+    return load_token_counter(get_template(options.template), options.tokenizer)

@@ -1,0 +1,132 @@
+"""A tokenizer for counting only, remembered from an earlier load: counting then needs no transformers.
+
+Loading a tokenizer through transformers takes two seconds and more (much of it for models that nobody asked for), in
+each of the cleaner's processes. What it comes to is a `tokenizers.Tokenizer` and the names of its control tokens; these
+are kept in `vicuna_home()`, under a hash of the tokenizer's files and of the libraries' versions, and are there in a
+tenth of a second. The first time, and where the two do not agree on every probe, transformers' own is used.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vicuna.conversation.counting import TokenCounter
+from vicuna.conversation.templates import HF, Template
+from vicuna.conversation.tokenizer import FILES, check_tokenizer, load_tokenizer
+from vicuna.files import atomic_file, sha256_file, vicuna_home
+
+SHAPING = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "merges.txt")
+FORMAT = 1
+PROBES = (
+    "",
+    " ",
+    "a",
+    " a  b\n\n\tc",
+    "x_y(1234) != 'é’ 中文 🙂'",
+    "<s></s><|im_start|>user\nUSER: ASSISTANT:",
+    "\r\n\x00 \u2028",
+)
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that stands outside of the vocabulary's rules; `special` ones are control tokens."""
+
+    content: str
+    special: bool
+
+
+class CountingTokenizer:
+    """As much of a Hugging Face tokenizer as `tokens.Encoder` asks for."""
+
+    def __init__(self, kept: dict[str, Any]) -> None:
+        from tokenizers import Tokenizer
+
+        self.backend_tokenizer: Any = Tokenizer.from_str(kept["backend"])
+        self.name_or_path: str = kept["name"]
+        self.bos_token: str | None = kept["bos_token"]
+        self.eos_token: str | None = kept["eos_token"]
+        self.all_special_tokens: list[str] = kept["special_tokens"]
+        self.added_tokens_decoder = {int(index): AddedToken(*token) for index, token in kept["added_tokens"].items()}
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """The id of a token."""
+        found: int | None = self.backend_tokenizer.token_to_id(token)
+        return found
+
+    def __call__(
+        self, texts: list[str], *, add_special_tokens: bool, split_special_tokens: bool = False, **_unused: Any
+    ) -> dict[str, list[list[int]]]:
+        """(N,) texts to lists of ids."""
+        assert not add_special_tokens
+        self.backend_tokenizer.encode_special_tokens = split_special_tokens
+        found = self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        return {"input_ids": [encoding.ids for encoding in found]}
+
+
+def load_token_counter(template: Template, folder: Path) -> TokenCounter:
+    """What counts tokens as the trainer will see them, with the tokenizer in this folder.
+
+    Raises:
+        VicunaError: as `load_tokenizer`.
+    """
+    return TokenCounter(template, load_tokenizer(folder) if template.name == HF else _load(folder))
+
+
+def _load(folder: Path) -> Any:
+    """The tokenizer in a folder, for any template but `hf`, which transformers renders.
+
+    Raises:
+        VicunaError: as `load_tokenizer`.
+    """
+    check_tokenizer(folder)
+    path = vicuna_home() / "tokenizers" / f"{_key(folder)}.json"
+    try:
+        return CountingTokenizer(json.loads(path.read_text("utf-8")))
+    except Exception:  # not there, or damaged in a way that only its parser knows
+        tokenizer = load_tokenizer(folder)
+    kept = _kept(tokenizer)
+    if kept is not None and _agree(CountingTokenizer(kept), tokenizer):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(path) as file:
+                json.dump(kept, file)
+        except OSError:
+            pass  # it is only for the next time
+    return tokenizer
+
+
+def _key(folder: Path) -> str:
+    files = {name: sha256_file(folder / name) for name in SHAPING if (folder / name).is_file()}
+    facts = [FORMAT, files, version("transformers"), version("tokenizers")]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _kept(tokenizer: Any) -> dict[str, Any] | None:
+    from tokenizers import Tokenizer
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    backend.no_truncation()
+    backend.no_padding()
+    return {
+        "backend": backend.to_str(),
+        "name": str(tokenizer.name_or_path),
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "special_tokens": tokenizer.all_special_tokens,
+        "added_tokens": {
+            str(index): [token.content, token.special] for index, token in tokenizer.added_tokens_decoder.items()
+        },
+    }
+
+
+def _agree(one: Any, other: Any) -> bool:
+    def ids(tokenizer: Any, is_split: bool) -> Any:
+        return tokenizer(list(PROBES), add_special_tokens=False, split_special_tokens=is_split)["input_ids"]
+
+    return all(ids(one, is_split) == ids(other, is_split) for is_split in (True, False))
