@@ -91,11 +91,9 @@ def round_trips(options: argparse.Namespace, fastchat: Path, folder: Path) -> Fo
         pages = [answer.html for answer in answers]
         source = folder / f"{name}.json"
         source.write_text(json.dumps(pages))
-        for who, run in (
-            ("ours", lambda: ours("-c", OURS, str(source))),
-            ("fastchat", lambda: harness.run([str(fastchat), "-c", FASTCHAT, str(source)])),
-        ):
-            result = json.loads(run().stdout)
+        for who, python, program in (("ours", sys.executable, OURS), ("fastchat", str(fastchat), FASTCHAT)):
+            env = {"PYTHONPATH": str(harness.ROOT)} if who == "ours" else {}
+            result = json.loads(harness.run([python, "-c", program, str(source)], env=env).stdout)
             rates = exact_rates(answers, pages, result["texts"])
             seconds[f"{name} {who}"] = result["seconds"]
             figures[f"round trip, {name}, {who}"] = rates

@@ -1,4 +1,4 @@
-"""Counting without transformers: the same counts, from what an earlier load has left; nothing of it is trusted blindly."""
+"""Counting without transformers gives the same counts; what was remembered is not trusted blindly."""
 
 import subprocess
 import sys
