@@ -14,15 +14,21 @@ from vicuna.errors import VicunaError
 TIMEOUT_SECONDS = 240
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def on_ranks(num_ranks: int, work: Callable[[int], Any]) -> list[int]:
     """Run `work(rank)` in as many processes as `torchrun` would start.
 
     Returns:
         The wait status of each, in the order of their ranks. When one is killed, so are the others, as torchrun does.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     children = {}
     for rank in range(num_ranks):
         child = os.fork()

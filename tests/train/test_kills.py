@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.train.conftest import make_records, write_records
-from tests.train.launch import on_ranks
+from tests.train.launch import free_port, on_ranks
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
 
@@ -111,7 +111,16 @@ def test_torchrun_restarts_two_ranks_that_are_killed_twenty_times(
 
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "40"]
-    command += ["--master-port", "0", "--monitor-interval", "0.1", "-m", "vicuna.train", "--model", str(tiny_model)]
+    command += [
+        "--master-port",
+        str(free_port()),
+        "--monitor-interval",
+        "0.1",
+        "-m",
+        "vicuna.train",
+        "--model",
+        str(tiny_model),
+    ]
     command += ["--data", str(data), "--output-dir", str(out), "--max-length", "256", "--learning-rate", "1e-3"]
     command += ["--max-steps", "400", "--save-steps", "1", "--rows-per-step", "5", "--device", "cpu"]
     log = (tmp_path / "log").open("w")

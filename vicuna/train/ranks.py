@@ -126,7 +126,12 @@ def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iter
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device_of_rank(device_name, local_rank)
-    store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
+    except (dist.DistError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0]
+        raise VicunaError(f"the ranks cannot meet at {where} ({reason}); start them with torchrun") from error
     # With a fixed port, torchrun's store outlives a restart, and with it the addresses of ranks that are no more.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(

@@ -158,10 +158,23 @@ class CheckpointSaver:
         path.parent.mkdir(parents=True, exist_ok=True)
         _delete_broken(path.parent)
         size = sum(part.tensor.nbytes for parts in state.values() for part in parts.values())
-        ensure_free_space(path, size * self.ranks.size, f"checkpoint {path.name}")
+        self._make_room(path, size * self.ranks.size)
         folder = path.parent / f".{path.name}.{os.getpid()}.tmp"
         folder.mkdir()
         return folder
+
+    def _make_room(self, path: Path, size_bytes: int) -> None:
+        """Rank 0: of several old checkpoints all but the newest may go to make room for this one."""
+        while True:
+            try:
+                ensure_free_space(path, size_bytes, f"checkpoint {path.name}")
+                return
+            except VicunaError as error:
+                whole = whole_checkpoints(path.parent.parent)
+                if len(whole) < 2:
+                    raise
+                log.warning(f"{describe(error)}; {whole[0].name} is deleted for it")
+                _delete_whole(whole[0])
 
     def _finish(self, folder: Path, path: Path, step: int, marks: dict[str, Any]) -> None:
         """Rank 0: name the checkpoint, mark it as whole, delete old ones."""
@@ -173,8 +186,7 @@ class CheckpointSaver:
         fsync_directory(path.parent)
         _twice(lambda: write_json(path / COMPLETE, marks))
         for old in whole_checkpoints(path.parent.parent)[: -self.keep]:
-            (old / COMPLETE).unlink(missing_ok=True)
-            shutil.rmtree(old, ignore_errors=True)
+            _delete_whole(old)
 
     def _exchange(self, text: str) -> list[str]:
         return self.ranks.exchange(text, self.ranks.saving)
@@ -189,6 +201,11 @@ class CheckpointSaver:
                 said[1] = describe(error)
         result, refusal = json.loads(self._exchange(json.dumps(said))[0])
         return result, refusal
+
+
+def _delete_whole(path: Path) -> None:
+    (path / COMPLETE).unlink(missing_ok=True)  # first: what is half deleted must not look whole
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _delete_broken(directory: Path) -> None:
