@@ -18,7 +18,7 @@ from typing import Any
 
 from vicuna.data.dedup import Keys
 from vicuna.data.options import DataOptions
-from vicuna.data.pipeline import ASIDE, Plan, Trace, clean_record, is_held_out, make_plan
+from vicuna.data.pipeline import ASIDE, Plan, Trace, clean_records, is_held_out, make_plan
 from vicuna.data.record import read_record
 from vicuna.data.sources import Raw, Source, raw_records
 from vicuna.data.step import Finding
@@ -106,8 +106,7 @@ def clean_shard(shard: Shard, options: DataOptions) -> Part:
     keys, rows = bytearray(), bytearray()
     problem: str | None = None
     num_readable = 0
-    for raw in shard.raws:
-        trace = clean_record(read_record(raw), raw.place, plan)
+    for trace in clean_records([(read_record(raw), raw.place) for raw in shard.raws], plan):
         for end in (trace.end, trace.end_after):
             if problem is None and end is not None and end[1].rule in ASIDE:
                 problem = f"{trace.source}: {end[1].rule} ({end[0]}): {end[1].evidence}"
