@@ -190,7 +190,7 @@ def _yarn(config: HubConfig) -> dict[str, Value]:
     if (
         attention_factor is not None
     ):  # llama.cpp multiplies its own 0.1 ln(factor) + 1 by it; Hugging Face replaces that
-        metadata["rope.scaling.yarn_attn_factor"] = float32(attention_factor / _mscale(factor, 1.0))
+        metadata["rope.scaling.attn_factor"] = float32(attention_factor / _mscale(factor, 1.0))
     return metadata
 
 

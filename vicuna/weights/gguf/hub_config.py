@@ -187,8 +187,8 @@ def _rope(metadata: Metadata, config: dict[str, Any], factors: NDArray[np.float3
         "beta_fast": metadata.number(own("rope.scaling.yarn_beta_fast"), 32.0),
         "beta_slow": metadata.number(own("rope.scaling.yarn_beta_slow"), 1.0),
     }
-    if own("rope.scaling.yarn_attn_factor") in metadata.values:
-        theirs = metadata.number(own("rope.scaling.yarn_attn_factor"))
+    if own("rope.scaling.attn_factor") in metadata.values:
+        theirs = metadata.number(own("rope.scaling.attn_factor"))
         rope["attention_factor"] = theirs * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
     return rope
 

@@ -58,6 +58,7 @@ class LlamaCpp:
         if not is_installed():
             require("xllamacpp", "export")
         self.path = path
+        self._letter: int | None = None
         self.name = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         command = [sys.executable, "-c", PROGRAM, str(path.resolve()), str(context_length), str(num_threads)]
@@ -112,7 +113,10 @@ class LlamaCpp:
 
     def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]:
         """The `count` likeliest tokens after these, with the natural logarithm of their probability."""
-        body = {"prompt": ids, "n_predict": 1, "n_probs": count, "temperature": 1.0, "cache_prompt": True}
+        if self._letter is None:
+            self._letter = self.tokenize("a", parse_special=False)[-1]
+        # A bias changes what is sampled, not the probabilities told; those of an end or of half a character are not.
+        body = {"prompt": ids, "n_predict": 1, "n_probs": count, "logit_bias": [[self._letter, 1000.0]]}
         answer = self.ask("/completion", body)
         return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
 

@@ -219,9 +219,10 @@ def _tokens(vocab: Any, path: Path) -> list[str]:
     """The tokens by id; ids that none has are left empty."""
     if not isinstance(vocab, dict) or not all(type(index) is int and index >= 0 for index in vocab.values()):
         raise VicunaError(f"{path} has no vocabulary of tokens and ids; copy it from the base model again")
-    tokens = [""] * (max(vocab.values(), default=-1) + 1 if len(vocab) else 0)
-    if len(tokens) > 10 * len(vocab) + 1000 or len(set(vocab.values())) != len(vocab):
+    size = max(vocab.values(), default=-1) + 1
+    if size > 10 * len(vocab) + 1000 or len(set(vocab.values())) != len(vocab):
         raise VicunaError(f"{path}: its ids are not those of a vocabulary of {len(vocab)} tokens; copy it again")
+    tokens = [""] * size
     for text, index in vocab.items():
         tokens[index] = text
     return tokens
