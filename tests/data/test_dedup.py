@@ -5,12 +5,13 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.data.builders import record
 from vicuna.data.dedup import NUM_PERMUTATIONS, Keys, band_rows, decide, keys, signature
 from vicuna.data.step import Finding
-from vicuna.data.words import CHUNK_CHARACTERS, phrase_hashes, word_hashes
+from vicuna.data.words import CHUNK_CHARACTERS, hashes_of, phrase_hashes, word_hashes
 
 WORDS = [f"word{number}" for number in range(5000)]
 
@@ -101,7 +102,7 @@ def test_no_chain_of_small_changes_merges_what_differs() -> None:
 
 
 def test_short_conversations_are_never_nearly_equal() -> None:
-    assert signature("only four words here") == b""
+    assert signature(word_hashes("only four words here")) == b""
     assert decided(("u: 2 + 2?", "a: 4"), ("u: 2 + 3?", "a: 4")) == {}
     assert decided(("u: What is 12 times 12 please?", "a: 144"), ("u: What is 12 times 13 please?", "a: 156")) == {}
 
@@ -113,9 +114,8 @@ def test_the_estimate_is_as_good_as_its_theory_says() -> None:
         after = changed(before, 1 + seed % 20)
         left, right = (set(phrase_hashes(word_hashes(words), 5).tolist()) for words in (before, after))
         similarity = len(left & right) / len(left | right)
-        same = sum(
-            signature(before)[at : at + 2] == signature(after)[at : at + 2] for at in range(0, 2 * NUM_PERMUTATIONS, 2)
-        )
+        one, other = (np.frombuffer(signature(word_hashes(words)), "<u2") for words in (before, after))
+        same = np.count_nonzero(one == other)
         variance = similarity * (1 - similarity) / NUM_PERMUTATIONS
         squares.append((same / NUM_PERMUTATIONS - similarity) ** 2 / variance)
     assert 0.6 < sum(squares) / len(squares) < 1.6
@@ -176,6 +176,16 @@ def test_words() -> None:
     assert word_hashes("x " * 5000 + "end")[-1] == word_hashes("end")[0]
     long = "word " * (CHUNK_CHARACTERS // 5 + 100)
     assert len(set(word_hashes(long).tolist())) <= 3
+    assert len(word_hashes("ß " * CHUNK_CHARACTERS)) == CHUNK_CHARACTERS  # "ss", folded: longer than the text
     assert len(phrase_hashes(word_hashes("one two three"), 5)) == 0
     assert phrase_hashes(word_hashes("a b c d"), 3)[1] == phrase_hashes(word_hashes("b c d"), 3)[0]
     assert phrase_hashes(word_hashes("a b c"), 3)[0] != phrase_hashes(word_hashes("c b a"), 3)[0]
+
+
+@pytest.mark.parametrize("length", [1, CHUNK_CHARACTERS])
+def test_all_texts_of_a_record_at_once_have_the_words_of_each(length: int) -> None:
+    texts = ["", "One two", "  ... ", "Straße, 我喜欢猫!", "\ud800 x", "two", "end" * length]
+    expected = [word_hashes(text).tolist() for text in texts]
+    assert [words.tolist() for words in hashes_of(record(*(f"u:{text}" for text in texts)))] == expected
+    assert [words.tolist() for words in hashes_of(record(*(f"u:{text}" for text in texts[::-1])))] == expected[::-1]
+    assert hashes_of(record()) == ()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step, excerpt
-from vicuna.data.words import Hashes, phrase_hashes, word_hashes
+from vicuna.data.words import Hashes, hashes_of, phrase_hashes, word_hashes
 from vicuna.errors import VicunaError
 from vicuna.jsonl import read_json, read_jsonl
 from vicuna.material import material
@@ -27,7 +27,6 @@ PHRASE_WORDS = 8
 NEEDED_PART = 0.5
 FILTER_BITS = 18  # a table of 256 KiB; with 5,000 phrases in it, 98% of all others are ruled out by one look
 TEXT_KEYS = ("text", "question", "prompt", "instruction")
-SHORT_CHARACTERS = 400  # seven words are never longer, unless somebody hides something
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,10 @@ def decontamination_step(files: Sequence[Path]) -> Step:
 
     def run(record: Record) -> Outcome:
         asked = [index for index, message in enumerate(record.messages) if message.role == "user"]
-        texts = [record.messages[index].content for index in asked]
-        if questions.may_be_in(texts):
-            for index, text in zip(asked, texts, strict=True):
-                if found := questions.find(text):
+        hashes = hashes_of(record)
+        if questions.may_be_in([hashes[index] for index in asked]):
+            for index in asked:
+                if found := questions.find(hashes[index]):
                     question, part = found
                     evidence = excerpt(f"{question.name}, {part:.0%} of its words: {question.text}")
                     return Drop(Finding("evaluation_question", evidence, record.turns[index]))
@@ -124,15 +123,14 @@ class _Questions:
         self.filter = np.zeros(1 << FILTER_BITS, bool)
         self.filter[self._slots(np.array(list(self.places), np.uint64))] = True
 
-    def may_be_in(self, texts: list[str]) -> bool:
-        """Whether a closer look is needed. All texts at once, because arrays are slow to begin with."""
-        if self.short and any(len(text) <= SHORT_CHARACTERS for text in texts):
+    def may_be_in(self, turns: list[Hashes]) -> bool:
+        """Whether a closer look is needed. All turns' words at once, because arrays are slow to begin with."""
+        if self.short and any(len(words) < PHRASE_WORDS for words in turns):
             return True
-        return any(self._hits(phrase_hashes(word_hashes("\n".join(texts)), PHRASE_WORDS)))
+        return bool(turns) and any(self._hits(phrase_hashes(np.concatenate(turns), PHRASE_WORDS)))
 
-    def find(self, text: str) -> tuple[Question, float] | None:
-        """The question that a turn holds, and how much of it."""
-        words = word_hashes(text)
+    def find(self, words: Hashes) -> tuple[Question, float] | None:
+        """The question that a turn of these words holds, and how much of it."""
         if len(words) < PHRASE_WORDS:
             same = self.short.get(tuple(words.tolist()))
             return (same, 1.0) if same is not None else None

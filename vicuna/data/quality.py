@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vicuna.data.filters import cut_rounds
 from vicuna.data.step import Finding, Record, Step, excerpt
-from vicuna.data.words import Hashes, phrase_hashes, word_hashes
+from vicuna.data.words import Hashes, hashes_of, phrase_hashes, word_hashes
 
 PHRASE_WORDS = 5
 LOOP_ROUNDS = 5  # a chorus comes back after a verse; the same words at once, five times, are a loop
@@ -27,7 +27,8 @@ REPEATED_PART = 0.8
 REPEATED_WORDS = 200  # in a shorter text a few formulas are a large part
 RUN_CHARACTERS = 50  # cries and fillers are shorter, and rules and blanks are no letters
 RUN = re.compile(rf"([^\W_])\1{{{RUN_CHARACTERS - 1},}}")
-
+# A text's bytes as what may be part of a letter or digit, and the rest.
+LETTER_CLASS = bytes(0x30 if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in range(256))
 BORDER = "ꙮ"  # between answers that are looked at together; a letter that no answer has
 
 RULES = {
@@ -43,20 +44,27 @@ def quality_step() -> Step:
 
 
 def _find(record: Record) -> Iterator[tuple[int, Finding]]:
-    answers = [(index, message.content) for index, message in enumerate(record.messages) if message.role == "assistant"]
-    if not _may_repeat([text for _, text in answers]):
+    answers = [index for index, message in enumerate(record.messages) if message.role == "assistant"]
+    hashes = hashes_of(record)
+    texts = [record.messages[index].content for index in answers]
+    if not (_may_have_run("\n".join(texts)) or _may_repeat([hashes[index] for index in answers])):
         return
-    for index, text in answers:
+    for index, text in zip(answers, texts, strict=True):
         if finding := judge(text, record.turns[index]):
             yield index, finding
 
 
-def _may_repeat(answers: list[str]) -> bool:
+def _may_have_run(text: str) -> bool:
+    """A quick look for a run of one letter: as many letters in a row are a substring of the text's classes."""
+    classes = text.encode("utf-8", "surrogatepass").translate(LETTER_CLASS)
+    return b"0" * RUN_CHARACTERS in classes and RUN.search(text) is not None
+
+
+def _may_repeat(answers: list[Hashes]) -> bool:
     """A quick look at all answers together, code and all, because arrays are slow to begin with."""
-    text = f" {BORDER} ".join(answers)
-    if max(map(len, text.split()), default=0) >= RUN_CHARACTERS and RUN.search(text):
-        return True
-    words = word_hashes(text)
+    if not answers:
+        return False
+    words = np.concatenate([part for answer in answers for part in (_border(), answer)][1:])
     phrases = phrase_hashes(words, PHRASE_WORDS)
     if len(phrases) < LOOP_WORDS:
         return False
@@ -92,8 +100,8 @@ def judge(text: str, turn: int | None = None) -> Finding | None:
 
 
 @functools.cache
-def _border() -> np.uint64:
-    return np.uint64(word_hashes(BORDER)[0])
+def _border() -> Hashes:
+    return word_hashes(BORDER)
 
 
 def prose(text: str) -> str:

@@ -6,10 +6,13 @@ on the text alone: not on the machine, the process or Python's hash seed.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from vicuna.data.step import Record
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -27,9 +30,28 @@ SEPARATOR, LETTER, IDEOGRAPH = 0, 1, 2
 def word_hashes(text: str) -> Hashes:
     """A number of 64 bits for each word of a text, in order."""
     if len(text) <= CHUNK_CHARACTERS:
-        return _chunk_hashes(text)
+        return _chunk_hashes(text.casefold())[0]
     starts = range(0, len(text), CHUNK_CHARACTERS)
-    return np.concatenate([_chunk_hashes(text[start : start + CHUNK_CHARACTERS]) for start in starts])
+    return np.concatenate([_chunk_hashes(text[start : start + CHUNK_CHARACTERS].casefold())[0] for start in starts])
+
+
+def hashes_of(record: Record) -> tuple[Hashes, ...]:
+    """`word_hashes` of each message's text."""
+    return _hashes_of_each(tuple(message.content for message in record.messages))
+
+
+@functools.lru_cache(maxsize=1)
+def _hashes_of_each(texts: tuple[str, ...]) -> tuple[Hashes, ...]:
+    """Arrays are slow to begin with and most turns are short, so all texts go through in one; and the steps ask about
+    the same record one after the other, so the last answer is kept.
+    """
+    folded = [text.casefold() for text in texts]
+    ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break behind it
+    if not ends or ends[-1] > CHUNK_CHARACTERS:
+        return tuple(word_hashes(text) for text in texts)
+    hashes, starts = _chunk_hashes("\n".join(folded))
+    places = [0, *np.searchsorted(starts, ends).tolist()]
+    return tuple(hashes[begin:end] for begin, end in itertools.pairwise(places))
 
 
 def phrase_hashes(words: Hashes, length: int) -> Hashes:
@@ -44,37 +66,47 @@ def phrase_hashes(words: Hashes, length: int) -> Hashes:
     return _mix(total)
 
 
-def _chunk_hashes(text: str) -> Hashes:
+def _chunk_hashes(text: str) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """The words' numbers, and where each word begins. The text is folded."""
+    alone = np.empty(0, np.int64)
     if text.isascii():  # the same, with a quarter of the memory to walk through
-        points: npt.NDArray[Any] = np.frombuffer(text.lower().encode("ascii"), np.uint8)
-        values = _ascii_values()[points]
+        data = text.encode("ascii")
+        values = _ascii_values().take(np.frombuffer(data, np.uint8))
+        is_letter = np.frombuffer(data.translate(_ascii_letters()), np.bool_)
     else:
-        points = np.frombuffer(text.casefold().encode("utf-32-le", "surrogatepass"), "<u4")
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         values = _scrambled(points)
-    kinds = _kinds()[np.minimum(points, CODE_POINTS) if points.itemsize > 1 else points]
-    is_letter = kinds == LETTER
+        kinds = _kinds().take(np.minimum(points, CODE_POINTS))
+        is_letter = kinds == LETTER
+        alone = np.flatnonzero(kinds == IDEOGRAPH)
     edges = np.flatnonzero(is_letter[1:] != is_letter[:-1]) + 1
-    if len(points) and is_letter[0]:
+    if len(values) and is_letter[0]:
         edges = np.concatenate(([0], edges))
     if len(edges) % 2:
-        edges = np.concatenate((edges, [len(points)]))
+        edges = np.concatenate((edges, [len(values)]))
     starts, ends = edges[::2], edges[1::2]
-    alone = np.flatnonzero(kinds == IDEOGRAPH)
     if len(alone):
         starts = np.concatenate((starts, alone))
         order = np.argsort(starts, kind="stable")
         starts, ends = starts[order], np.concatenate((ends, alone + 1))[order]
-    powers, inverses = _powers(min(1 << max(len(points), 1).bit_length(), CHUNK_CHARACTERS + 1))
+    powers, inverses = _powers(1 << len(values).bit_length())
     # The sum of letter * multiplier**place up to each place; the difference of two is a word, moved to place 0.
-    sums = np.empty(len(points) + 1, np.uint64)
+    sums = np.empty(len(values) + 1, np.uint64)
     sums[0] = 0
-    np.cumsum(np.multiply(values, powers[: len(points)], out=values), out=sums[1:])
-    return _mix((sums[ends] - sums[starts]) * inverses[starts])
+    np.cumsum(np.multiply(values, powers[: len(values)], out=values), out=sums[1:])
+    return _mix((sums[ends] - sums[starts]) * inverses[starts]), starts
 
 
 @functools.cache
 def _ascii_values() -> Hashes:
     return _scrambled(np.arange(0x80))
+
+
+@functools.cache
+def _ascii_letters() -> bytes:
+    """For each byte whether it is a letter, as a table for `bytes.translate`."""
+    is_letter: bytes = (_kinds()[:0x100] == LETTER).tobytes()
+    return is_letter
 
 
 def _scrambled(points: npt.NDArray[Any]) -> Hashes:
