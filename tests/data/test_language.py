@@ -1,9 +1,13 @@
 """The language of a conversation: found in prose, not in code; never guessed from too little."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.data.builders import record
-from vicuna.data.language import language_of, language_step, prose
+from vicuna.data.language import NO_PROSE, PROSE, language_of, language_step, prose
 from vicuna.data.step import Drop, Keep
 from vicuna.errors import UsageError
 
@@ -89,3 +93,13 @@ def test_every_turn_has_a_part_in_the_sample() -> None:
     assert all(f"turn{turn}" in sample for turn in range(6))
     assert len(sample) < 1000
     assert prose(record("u: see https://a.b/c and `code` <b> x </b> a_b", "a: y")) == "see and x y"
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "foo", " b", "`", "<b>", "<", ">", "_", "(", "https://", "http://x", " ", "\n", "中"])
+    )
+)
+def test_prose_is_what_removing_the_rest_leaves(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert " ".join(PROSE.findall(text)).rstrip(" ") == re.sub(NO_PROSE, " ", text).rstrip(" ")

@@ -8,6 +8,7 @@ word for undetermined, and stays unless `und` itself is skipped: nobody loses a 
 
 import functools
 import importlib.util
+import itertools
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -25,7 +26,11 @@ MIN_LETTERS = 16  # fewer than these say little: "Danke" is German at 64%, "hell
 DENSE_LETTER = 3  # a letter of a script without case says as much as three of Latin
 MIN_CONFIDENCE = 0.5  # more than all others together
 # What is no prose: links, inline code, tags, and words with the marks of code in them.
-NO_PROSE = re.compile(r"https?://\S+|`[^`\n]*`|<[^>\n]{1,200}>|\S*[_\\{}()=;/@|#]\S*")
+MARKS = r"_\\{}()=;/@|#"
+NO_PROSE = rf"https?://\S+|`[^`\n]*`|<[^>\n]{{1,200}}>|[^\s{MARKS}]*+[{MARKS}]\S*"
+# The prose before each of them, and at the end: plain words as a whole, other characters one by one. (Looking for what
+# is no prose takes three times as long, since it may begin at every letter of a plain word.)
+PROSE = re.compile(rf"((?:[^\s`<{MARKS}]++(?:\s++|\Z)|\s++|(?!{NO_PROSE}).)*+)(?:{NO_PROSE}|\Z)")
 
 Detect = Callable[[str], tuple[str, float]]
 
@@ -62,7 +67,7 @@ def language_step(keep: Collection[str] = (), skip: Collection[str] = ()) -> Ste
 def language_of(record: Record, detect: Detect) -> tuple[str, float]:
     """The code of a conversation's language, or `und`, and how sure that is."""
     text = prose(record)
-    letters = sum(character.isalpha() for character in text)
+    letters = len(list(itertools.islice(filter(str.isalpha, text), MIN_LETTERS)))
     if letters < MIN_LETTERS:
         dense = sum(character.isalpha() and character.lower() == character.upper() for character in text)
         if letters + (DENSE_LETTER - 1) * dense < MIN_LETTERS:
@@ -78,7 +83,7 @@ def prose(record: Record) -> str:
     samples = []
     for turn in turns:
         outside = " ".join(turn[: LOOKED_AT * share].split("```")[::2])
-        samples.append(NO_PROSE.sub(" ", outside)[:share])
+        samples.append(" ".join(PROSE.findall(outside))[:share])
     return " ".join(" ".join(samples).replace("\0", " ").split())
 
 
