@@ -3,7 +3,7 @@
 import pytest
 
 from tests.data.builders import record, turns
-from vicuna.data.filters import FILTERS
+from vicuna.data.filters import FILTERS, LISTS
 from vicuna.data.step import Drop, Keep, Merge, Outcome, Record
 
 STEPS = {step.name: step for step in FILTERS}
@@ -136,3 +136,12 @@ def test_evidence_names_the_turn_of_the_file_after_earlier_repairs() -> None:
     first = run("roles", "a: hi", "u: one", "a: fine", "u: two", "a: Network error")
     assert isinstance(first, Keep)
     assert rules(STEPS["errors"].run(first.record)) == [("error_message", 4)]
+
+
+BLOCKED = [line for line in (LISTS / "blocked.txt").read_text("utf-8").splitlines() if line[0] != "#"]
+
+
+@pytest.mark.parametrize("phrase", BLOCKED)
+def test_every_blocked_phrase_is_found_by_its_quick_look(phrase: str) -> None:
+    answer = f"Well.\n{phrase.upper().replace(' ', '  ')} and so on."
+    assert rules(run("blocked", "u: q", f"a: {answer}")) == [("other_identity", 1)]

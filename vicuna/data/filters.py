@@ -16,8 +16,18 @@ from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step, excerpt
 
 LISTS = Path(__file__).parent / "lists"
 ERROR_CHARACTERS = 300  # the longest known error message has 180
+NAMES = (
+    "gpt",
+    "openai",
+    "anthropic",
+    "google",
+    "claude",
+    "bard",
+)  # of assistants and their makers; in most blocked phrases
 REFUSAL_CHARACTERS = 400  # longer answers explain or offer something
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+CONTROL_BYTES = bytes((*range(0x09), *range(0x0B, 0x20), 0x7F))
+EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 CODE = re.compile(r"^(`{3,})[\s\S]*?^\1`*[ \t]*$|(?<!`)(`+)(?!`)[\s\S]+?(?<!`)\2(?!`)", re.MULTILINE)
 
 
@@ -60,23 +70,32 @@ def _noise(record: Record) -> Outcome:
     for message, turn in zip(record.messages, record.turns, strict=True):
         content = message.content
         if message.role == "assistant":
-            content = CONTROL.sub("", content.replace("\r\n", "\n").replace("\r", "\n"))
-            if content != message.content:
+            if _has_controls(content):
+                content = CONTROL.sub("", content.replace("\r\n", "\n").replace("\r", "\n"))
                 repairs.append(Finding("control_characters", excerpt(repr(message.content)[1:-1]), turn))
             content, leftovers = _without_leftovers(_trim(content))
             repairs += [Finding("page_words", words, turn) for words in leftovers]
-        messages.append(Message(message.role, content))
+        messages.append(message if content is message.content else Message(message.role, content))
     return Keep(record.with_messages(tuple(messages)), tuple(repairs))
+
+
+def _has_controls(text: str) -> bool:
+    """Whether `CONTROL` or a carriage return is in a text. (Bytes are looked up ten times as fast as a class is.)"""
+    data = text.encode("utf-8", "surrogatepass")
+    return len(data.translate(None, CONTROL_BYTES)) < len(data) or "\ufeff" in text
 
 
 def _trim(text: str) -> str:
     """Without empty lines at the start and space at the end; the first line's indentation stays."""
-    return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
+    return (EMPTY_LINES.sub("", text) if text[:1].isspace() else text).rstrip()
 
 
 def _without_leftovers(text: str) -> tuple[str, list[str]]:
     leftovers: list[str] = []
     words = _leftovers()
+    first, last = text[: max(0, text.find("\n"))], text[text.rfind("\n") + 1 :]
+    if not (_fold(first) in words or _fold(last) in words):
+        return text, leftovers
     lines = text.split("\n")
     while len(lines) > 1 and _fold(lines[0]) in words:
         leftovers.append(lines.pop(0).strip())
@@ -102,6 +121,9 @@ def _roles(record: Record) -> Outcome:
         return Drop(Finding("no_answer", f"roles: {', '.join(roles)}"))
     if "user" not in roles:
         return Drop(Finding("no_question", f"roles: {', '.join(roles)}"))
+    turns = roles[1:] if roles[0] == "system" and record.messages[0].content.strip() else roles
+    if turns == ["user", "assistant"] * (len(turns) // 2):  # as nearly all are
+        return Keep(record)
     repairs: list[Finding] = []
     kept = _in_order(record, repairs)
     merged = _merged(kept, repairs)
@@ -180,12 +202,14 @@ def _empty_turns(record: Record) -> Iterator[tuple[int, Finding]]:
 
 def _error_messages(record: Record) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
-        paragraphs = re.split(r"\n{2,}", content)
+        first = last = content  # paragraphs
+        if (end := content.find("\n\n")) >= 0:
+            first, last = content[:end], content[content.rfind("\n\n") + 2 :]
         # A reply that broke off ends with the message; one that never began may have more of the page below it.
-        if _is_error(paragraphs[-1], may_be_short=True):
-            yield index, Finding("error_message", excerpt(paragraphs[-1]), turn)
-        elif _is_error(paragraphs[0], may_be_short=False):
-            yield index, Finding("error_message", excerpt(paragraphs[0]), turn)
+        if _is_error(last, may_be_short=True):
+            yield index, Finding("error_message", excerpt(last), turn)
+        elif _is_error(first, may_be_short=False):
+            yield index, Finding("error_message", excerpt(first), turn)
 
 
 def _is_error(paragraph: str, *, may_be_short: bool) -> bool:
@@ -218,6 +242,9 @@ def _refusal_phrases() -> tuple[str, ...]:
 
 def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
+        lowered = content.casefold()
+        if not any(word in lowered for word in _blocked_hints()):
+            continue
         text = _fold(CODE.sub(" ", content))
         for phrase in _blocked_phrases():
             # The search for a whole word is slow, so it is left to the few texts that hold the letters.
@@ -228,6 +255,16 @@ def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
 @functools.cache
 def _blocked_phrases() -> tuple[str, ...]:
     return _phrases("blocked.txt")
+
+
+@functools.cache
+def _blocked_hints() -> tuple[str, ...]:
+    """Words of which every blocked phrase holds one: an answer without them is not looked at (0.03 CPU-s, not 0.35)."""
+    hints = list(NAMES)
+    for phrase in _blocked_phrases():
+        if not any(name in phrase for name in hints):
+            hints.append(max(re.split(r"[\s']", phrase), key=len))
+    return tuple(hints)
 
 
 FILTERS = (
