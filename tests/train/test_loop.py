@@ -147,6 +147,34 @@ def test_a_tied_head_that_is_stored_is_exported_trained(
     assert torch.equal(exported["lm_head.weight"], exported["model.embed_tokens.weight"])
 
 
+def test_a_base_in_the_old_format_is_trained_and_exported_as_safetensors(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    base = save_llama(tmp_path / "base", bpe_tokenizer_directory)
+    tensors = load_file(base / "model.safetensors")
+    torch.save(tensors, base / "pytorch_model.bin")
+    (base / "model.safetensors").rename(tmp_path / "model.safetensors")
+    old, new = make_options(model=base), make_options(output_dir=tmp_path / "new")
+    train(old)
+    train(new)
+    assert losses(old) == losses(new)
+    exported = load_file(old.output_dir / "model/model.safetensors")
+    assert exported.keys() == tensors.keys()
+    assert all(torch.equal(weight, exported[name]) for name, weight in weights(new).items())
+    other = make_options(model=base, resume="auto")
+    (base / "pytorch_model.bin").rename(base / "other")
+    torch.save({name: tensor + 1 for name, tensor in tensors.items()}, base / "pytorch_model.bin")
+    with pytest.raises(VicunaError, match="model is another"):
+        train(other)
+
+
+def test_a_name_that_is_no_folder_is_looked_for_on_the_hub(make_options: MakeOptions) -> None:
+    with pytest.raises(VicunaError, match="nobody/nothing is no folder here, and the hub does not give it"):
+        train(make_options(model=Path("nobody/nothing")))
+
+
 def test_a_base_whose_weights_have_other_names_is_refused_before_training(
     make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
 ) -> None:

@@ -21,7 +21,11 @@ DEFAULT_TEMPLATE = "vicuna_v1.1"
 class TrainOptions:
     """What `python -m vicuna.train` takes."""
 
-    model: Path = option(help="base model, a Hugging Face directory", aliases=("--model-name-or-path",), metavar="DIR")
+    model: Path = option(
+        help="base model: a Hugging Face directory, or OWNER/NAME[@REVISION] on the hub",
+        aliases=("--model-name-or-path",),
+        metavar="DIR",
+    )
     data: tuple[Path, ...] = option(
         help="training records: JSON lines, or a JSON array in the ShareGPT shape",
         aliases=("--data-path",),

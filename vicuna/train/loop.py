@@ -63,6 +63,7 @@ def train(config: TrainOptions) -> TrainResult:
         with ranks.agreed():
             check_output_directory(config)
             run = prepare(config, ranks)
+        config = run.options  # where the model is a folder, even if the hub's name was given
         with ranks.agreed():
             if ranks.is_first:
                 stack.enter_context(claim_output_directory(config, run.identity))
@@ -103,7 +104,8 @@ def _train(run: Run, target: Path) -> TrainResult:
         stop.answer = "all steps are done; writing the model"
         saver.wait()
         try:
-            trainer.log.draw()
+            with ranks.agreed():
+                trainer.log.draw()
             extra_files = (config.output_dir / "train_config.json", trainer.log.path)
             export_model(
                 model,

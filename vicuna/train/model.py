@@ -173,7 +173,9 @@ def _read_rows(reader: CheckpointReader, name: str, weight: torch.Tensor) -> Non
 def model_fingerprint(path: Path) -> str:
     """A hash of the config and of sixteen blocks of every weight file, so that a large model need not be read whole."""
     digest = hashlib.sha256(json.dumps(json.loads((path / "config.json").read_text("utf-8")), sort_keys=True).encode())
-    for file_path in sorted(path.glob("*.safetensors")):
+    with CheckpointReader(path) as reader:
+        files = reader.files
+    for file_path in sorted(files):
         size = file_path.stat().st_size
         digest.update(f"{file_path.name} {size}".encode())
         with file_path.open("rb") as file:

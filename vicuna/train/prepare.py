@@ -4,7 +4,7 @@ Before: `config`. After: `loop`.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from vicuna.train.packing import Row, TrainingPlan, pack
 from vicuna.train.ranks import Ranks
 from vicuna.train.schedule import CosineSchedule, make_schedule
 from vicuna.train.tokenize import TokenizedConversations, tokenize_files
-from vicuna.weights.checkpoint import require_safetensors
+from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.detect import refuse_delta
+from vicuna.weights.hub import find_source
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,15 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     Raises:
         VicunaError: anything among them that cannot be used.
     """
+    options = replace(options, model=find_source(str(options.model)).folder)
     choose_kernels(options)
     device = ranks.device
     is_sharded = choose_sharding(options, ranks)
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
     config = read_config(options.model)
     refuse_delta(options.model)
-    require_safetensors(options.model)  # the weights are there, and are what their headers say
+    with CheckpointReader(options.model):
+        pass  # the weights are there, and are what their headers say
     read_generation_config(options.model)  # the result will hold it too
     tokenizer = load_tokenizer(options.model)
     template = choose_template(options)
