@@ -3,6 +3,7 @@
 torch and transformers take seconds to load, so they are imported when the flags are known to be good.
 """
 
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from vicuna import log
 from vicuna.errors import require
 from vicuna.options import command, parse
 from vicuna.train.config import TrainOptions
+from vicuna.train.plan_options import PlanOptions
 
 if TYPE_CHECKING:
     from vicuna.train.loop import TrainResult
@@ -20,10 +22,18 @@ EPILOG = """examples:
   python -m vicuna.train --model base/ --data records.jsonl --eval-data held_out.jsonl --output-dir tuned/
   (the same line again goes on from the newest checkpoint; the result is in tuned/model)"""
 
+PLAN_DESCRIPTION = "Print what a run will take: memory of each GPU, tokens, hours, dollars. Nothing of it need be here."
+PLAN_EPILOG = """examples:
+  python -m vicuna.train --plan --model-shape llama-13b --gpu a100-80gb:8 --rows-per-step 128 \\
+    --num-conversations 70000 --num-tokens 207000000
+  python -m vicuna.train --plan --model base/ --data records.jsonl        (on the hardware of this machine)"""
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Parse, train, print where the model is and what it cost."""
+    """Parse, train, print where the model is and what it cost; or print the plan of it."""
+    if "--plan" in (sys.argv if argv is None else argv):
+        return print_plan(argv)
     options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
@@ -41,6 +51,18 @@ def main(argv: list[str] | None = None) -> int:
 def exit_signal(received: signal.Signals) -> signal.Signals:
     """The signal that the exit code tells: SIGUSR1 is how schedulers announce SIGTERM, so a script sees one code."""
     return signal.SIGTERM if received == signal.SIGUSR1 else received
+
+
+def print_plan(argv: list[str] | None) -> int:
+    """Print what a run would take."""
+    options = parse(PlanOptions, argv, prog="python -m vicuna.train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
+    require("torch", "train")
+    require("transformers", "train").utils.logging.set_verbosity_error()
+    from vicuna.train.plan import make_plan
+
+    plan = make_plan(options)
+    print(json.dumps(plan.to_dict(), indent=2) if options.json else plan)
+    return 0
 
 
 def summary(result: "TrainResult") -> str:

@@ -116,6 +116,12 @@ class TrainOptions:
         False,
         help="keep weights, gradients and optimizer in the host's memory, and update there: fits more, runs slower",
     )
+    price_per_gpu_hour: float | None = option(
+        None, help="dollars for an hour of one GPU; by default from a dated table", minimum=0
+    )
+    plan: bool = option(
+        False, help="print what the run will take (memory, hours, dollars) and exit; --plan --help has more flags"
+    )
     compile: bool = option(False, help="compile each decoder layer: a slow first step, faster ones after it")
 
     def __post_init__(self) -> None:
@@ -159,6 +165,7 @@ WITHOUT_INFLUENCE = {
     *("per_device_train_batch_size", "gradient_accumulation_steps", "rows_per_step", "fsdp", "reshard_after_forward"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
     *("deterministic", "activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
+    *("price_per_gpu_hour", "plan"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

@@ -27,6 +27,7 @@ from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
 from vicuna.train.evaluate import evaluate
 from vicuna.train.export import check_room, export_model
+from vicuna.train.foresight import announce, foresee
 from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.optimizer import make_optimizer
@@ -86,11 +87,12 @@ def _train(run: Run, target: Path) -> TrainResult:
         if ranks.is_first:
             options.save(config, config.output_dir / "train_config.json")
             check_room(config.model, target)
-        kind = "none" if config.activation_checkpointing == "auto" else config.activation_checkpointing
+        foresight = foresee(run)
+        announce(run, foresight)
         model = load_model(
             config.model,
             run.device,
-            lambda model: arrange(model, config, checkpointing=kind, mesh=mesh, bf16=run.bf16),
+            lambda model: arrange(model, config, checkpointing=foresight.checkpointing, mesh=mesh, bf16=run.bf16),
             offload=config.cpu_offload,
         )
     optimizer = make_optimizer(model, config)

@@ -1,0 +1,53 @@
+"""Arithmetic of training, counted exactly: the matrices of a step, and attention, each document on its own.
+
+A weight of a layer's matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for
+its own, if it is trained. The output head sees the supervised tokens only. Attention sees, for a document of n tokens,
+n^2 / 2 pairs; recomputation (activation checkpointing) is not counted, so a share of the peak says what came of it.
+
+Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, MFU).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vicuna.train.model import ConversationModel
+
+
+@dataclass(frozen=True)
+class TrainingFlops:
+    """Floating-point operations of a forward and a backward pass.
+
+    Args:
+        per_token: in the matrices of all layers.
+        per_supervised: in the output head, per supervised token.
+        per_pair: in attention, per pair of tokens of one document that see each other.
+    """
+
+    per_token: int
+    per_supervised: int
+    per_pair: int
+
+    def of(self, num_tokens: int, num_supervised: int, square_sum: int) -> int:
+        """Of documents whose lengths' squares sum up to `square_sum`."""
+        return self.per_token * num_tokens + self.per_supervised * num_supervised + self.per_pair * square_sum // 2
+
+    def of_documents(self, lengths: Sequence[int], num_supervised: int) -> int:
+        """Of documents of these lengths."""
+        return self.of(sum(lengths), num_supervised, sum(length**2 for length in lengths))
+
+
+def count_flops(model: ConversationModel) -> TrainingFlops:
+    """Read the sizes off a model's modules, which may have no memory yet."""
+    config = model.causal_lm.config
+    head = model.causal_lm.lm_head.weight
+    per_token = 0
+    for module in model.causal_lm.model.layers.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim == 2:
+            per_token += (6 if weight.requires_grad else 4) * weight.numel()
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Scores and weighted values take 2 operations each per pair and head dimension, and twice that again backwards.
+    per_pair = 3 * 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
+    return TrainingFlops(per_token, (6 if head.requires_grad else 4) * head.numel(), per_pair)
