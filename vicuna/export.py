@@ -13,9 +13,10 @@ from pathlib import Path
 from vicuna.errors import UsageError, VerificationError, nearest
 from vicuna.log import human_bytes
 from vicuna.options import command, option, parse
-from vicuna.weights.gguf.card import Card
+from vicuna.weights.gguf.card import HUB, Card
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
+from vicuna.weights.hub import Source, find_source
 
 USAGE = """usage: vicuna export VERB [OPTION ...]
 
@@ -40,7 +41,7 @@ examples:
 class GGUFOptions:
     """`vicuna export gguf` options."""
 
-    model: Path = option(help="folder of the Hugging Face model", aliases=("--model-path",))
+    model: str = option(help="the Hugging Face model: its folder, or a hub id", aliases=("--model-path",))
     output: Path = option(help="file to write", aliases=("--outfile",))
     type: TypeName = option("q8_0", help="how weights are stored", aliases=("--outtype",))
     check: bool = option(False, help="compare tokens and probabilities with the model's afterwards; exit code 3 if not")
@@ -57,7 +58,7 @@ class GGUFOptions:
 class CheckOptions:
     """`vicuna export check` options."""
 
-    model: Path = option(help="folder of the Hugging Face model", aliases=("--model-path",))
+    model: str = option(help="the Hugging Face model: its folder, or a hub id", aliases=("--model-path",))
     gguf: Path = option(help="the GGUF file made from it")
     json: bool = option(False, help="print JSON")
 
@@ -71,11 +72,12 @@ def gguf(argv: list[str]) -> int:
         description="Write a model of the LLaMA family as one GGUF file.",
         epilog=TYPES_HELP,
     )
+    source = find_source(options.model)
     made = export_gguf(
-        options.model,
+        source.folder,
         options.output,
         FILE_TYPES[options.type],
-        card=Card(options.name, options.license, options.source),
+        card=_card(options, source),
         pre_tokenizer=options.pre_tokenizer,
         overwrite=options.overwrite,
     )
@@ -84,7 +86,16 @@ def gguf(argv: list[str]) -> int:
         f"{human_bytes(made.source_bytes)} ({made.bits_per_weight:.2f} bits per weight)",
         flush=True,
     )
-    return check_file(options.model, options.output) if options.check else 0
+    return check_file(source.folder, options.output) if options.check else 0
+
+
+def _card(options: GGUFOptions, source: Source) -> Card:
+    """What the user states; where a model comes from the hub, its name and commit there."""
+    name, address = options.name, options.source
+    if source.origin is not None:
+        name = name or source.origin["id"].rpartition("/")[2]
+        address = address or f"{HUB}/{source.origin['id']}/tree/{source.origin['revision']}"
+    return Card(name, options.license, address)
 
 
 def check(argv: list[str]) -> int:
@@ -95,7 +106,7 @@ def check(argv: list[str]) -> int:
         prog="vicuna export check",
         description="Compare a GGUF file's tokens and probabilities with those of the model it was made from.",
     )
-    return check_file(options.model, options.gguf, as_json=options.json)
+    return check_file(find_source(options.model).folder, options.gguf, as_json=options.json)
 
 
 def check_file(model: Path, file: Path, *, as_json: bool = False) -> int:

@@ -17,7 +17,7 @@ from vicuna.weights.gguf.convert import DTYPES, import_gguf
 
 USAGE = """usage: vicuna import VERB [OPTION ...]
 
-  gguf --gguf FILE --output-dir DIR   make a Hugging Face model of a GGUF file
+  gguf FILE --output-dir DIR   make a Hugging Face model of a GGUF file
 
 vicuna import VERB --help tells about one verb. The way there: vicuna export gguf."""
 
@@ -26,7 +26,7 @@ vicuna import VERB --help tells about one verb. The way there: vicuna export ggu
 class GGUFOptions:
     """`vicuna import gguf` options."""
 
-    gguf: Path = option(help="the GGUF file")
+    file: Path = option(help="the GGUF file", positional=True)
     output_dir: Path = option(help="folder to make; must not hold anything yet", aliases=("--target",))
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = option(
         "auto", help="how weights are stored; auto: as in the file, bfloat16 where it is quantized"
@@ -42,7 +42,7 @@ def gguf(argv: list[str]) -> int:
         description="Make a Hugging Face folder (weights, configuration, tokenizer, template) of a GGUF file.",
         epilog="Quantized weights become the numbers that their blocks stand for: what was lost stays lost.",
     )
-    made = import_gguf(options.gguf, options.output_dir, DTYPES.get(options.dtype))
+    made = import_gguf(options.file, options.output_dir, DTYPES.get(options.dtype))
     tensors = made.tensors().values()
     print(
         f"{options.output_dir}: {made.shape.model_type}, {len(tensors)} tensors as {made.config()['torch_dtype']}, "

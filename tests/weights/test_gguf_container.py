@@ -182,6 +182,7 @@ def test_headers_that_lie(tmp_path: Path, data: bytes, said: str | None) -> None
         ({"llama.attention.head_count": uint32(0)}, "num_attention_heads is 0"),
         ({"llama.rope.dimension_count": uint32(2)}, "is not the head size"),
         ({"llama.expert_count": uint32(8)}, "is a mixture of experts"),
+        ({"split.count": uint32(3)}, "one of several parts"),
         ({"tokenizer.ggml.model": string("t5")}, "has a tokenizer 't5'"),
         ({"tokenizer.ggml.tokens": array(ValueType.STRING, ["a", "a"])}, "one is there twice"),
         ({"tokenizer.ggml.tokens": array(ValueType.STRING, ["a", "b"])}, "2 tokens but [0-9]+ of token_type"),

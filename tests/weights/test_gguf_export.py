@@ -173,7 +173,7 @@ def test_without_xllamacpp(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.
     assert report.agreement.mean_kl < 0.01
 
 
-def test_the_metadata_describe_the_model(tmp_path: Path, tokenizer: Path) -> None:
+def test_the_metadata_describe_the_model(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_model(tmp_path / "tiny-model", tokenizer)
     (folder / "README.md").write_text(
         "---\nlicense: other\nlicense_name: tiny\nlanguage:\n- en\n- de\nbase_model: someone/base\ntags: [chat]\n---\n"
@@ -190,8 +190,8 @@ def test_the_metadata_describe_the_model(tmp_path: Path, tokenizer: Path) -> Non
     assert (said["general.name"], said["general.license"]) == ("Named", "apache-2.0")
     assert said["general.source.url"] == "https://example.org/model" and "general.license.name" not in said
     (folder / "README.md").write_text("---\n[: broken\n---\n")
-    with pytest.raises(VicunaError, match="front matter is not YAML"):
-        export_gguf(folder, tmp_path / "c.gguf", FILE_TYPES["f16"])
+    export_gguf(folder, tmp_path / "c.gguf", FILE_TYPES["f16"])
+    assert "front matter is not YAML" in capsys.readouterr().err
     assert [size_label(n) for n in (134_515_008, 6_738_415_616, 13_015_864_320, 999, 2_500)] == [
         "135M", "6.7B", "13B", "1.0K", "2.5K",
     ]  # fmt: skip
@@ -412,7 +412,7 @@ def test_import_by_command(tmp_path: Path, tokenizer: Path, capsys: pytest.Captu
     assert main(["export", "gguf", *arguments]) == 0
     assert "21 tensors" in capsys.readouterr().out
     back = str(tmp_path / "back")
-    assert main(["import", "gguf", "--gguf", str(tmp_path / "a.gguf"), "--output-dir", back, "--dtype", "float16"]) == 0
+    assert main(["import", "gguf", str(tmp_path / "a.gguf"), "--output-dir", back, "--dtype", "float16"]) == 0
     assert "as float16" in capsys.readouterr().out
     with CheckpointReader(tmp_path / "back") as reader:
         assert {tensor.dtype for tensor in reader.tensors.values()} == {"F16"}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import VicunaError, require
+from vicuna.errors import require
+from vicuna.log import warning
 from vicuna.weights.gguf.container import Value, ValueType, array, string, uint32
 
 FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
@@ -76,7 +77,8 @@ def read_front_matter(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(match[1])
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise VicunaError(f"{path}: the front matter is not YAML; correct it or take it out") from None
+        warning(f"{path}: the front matter is not YAML; licence and languages are not taken from it")
+        return {}
     return value if isinstance(value, dict) else {}
 
 

@@ -175,7 +175,8 @@ class _Folder:
         self.name, self.folder = name, folder
         self.tokenizer = load_tokenizer(folder)
         self._sentencepiece: Any = None
-        if (folder / "tokenizer.model").is_file():
+        adds_space = getattr(self.tokenizer, "add_prefix_space", None) is not False
+        if (folder / "tokenizer.model").is_file() and adds_space:
             # transformers 5 orders a sentencepiece model's merges by id instead of by score, which changes runs of
             # spaces; sentencepiece itself is what such models were trained with.
             module = require("sentencepiece", "export")

@@ -102,10 +102,10 @@ def export_gguf(
         check_can_make({tensor.type for tensor in tensors})
         size = _size(metadata, tensors)
         ensure_free_space(output, size, f"the GGUF file {output}")
-        with Progress(reader.total_bytes, description=f"exporting as {file_type.name}", unit="B") as progress:
+        source_bytes = sum(tensor.size_bytes for tensor in sources.values())
+        with Progress(source_bytes, description=f"exporting as {file_type.name}", unit="B") as progress:
             writer = _Encoder(reader, sources, config, progress)
             write_gguf(output, metadata, tensors, writer.data_of, overwrite=overwrite)
-        source_bytes = sum(tensor.size_bytes for tensor in sources.values())
         return Exported(len(tensors), num_parameters, output.stat().st_size, source_bytes)
 
 

@@ -149,6 +149,10 @@ def _check_heads(metadata: Metadata, config: HubConfig) -> None:
             raise VicunaError(
                 f"{metadata.path}: {metadata.own(key)} is not the head size {config.head_dim}, as it is here"
             )
+    if metadata.size("split.count", 1) > 1:
+        raise VicunaError(
+            f"{metadata.path} is one of several parts of a model; join them first (llama-gguf-split --merge)"
+        )
     if metadata.size(metadata.own("expert_count"), 0):
         raise VicunaError(f"{metadata.path} is a mixture of experts; only plain models are converted")
 

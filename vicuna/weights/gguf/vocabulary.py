@@ -105,6 +105,8 @@ def read_vocabulary(folder: Path, num_rows: int, pre_tokenizer: str | None = Non
     added = files.added_tokens()
     if (folder / "tokenizer.model").is_file() and not _is_byte_level(files.tokenizer):
         vocabulary = _from_sentencepiece(folder / "tokenizer.model", added, num_rows)
+        if (adds_space := files.config.get("add_prefix_space")) is not None:
+            vocabulary.add_space_prefix = adds_space is True
     elif files.tokenizer is None:
         raise VicunaError(f"{folder} has neither tokenizer.model nor tokenizer.json; copy its base model's files there")
     elif _is_byte_level(files.tokenizer):
