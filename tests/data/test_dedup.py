@@ -11,7 +11,7 @@ import pytest
 from tests.data.builders import record
 from vicuna.data.dedup import NUM_PERMUTATIONS, Keys, band_rows, decide, keys, signature
 from vicuna.data.step import Finding
-from vicuna.data.words import CHUNK_CHARACTERS, hashes_of, phrase_hashes, word_hashes
+from vicuna.data.words import CHUNK_CHARACTERS, KEPT_CHARACTERS, _Kept, hashes_of, phrase_hashes, word_hashes
 
 WORDS = [f"word{number}" for number in range(5000)]
 
@@ -189,3 +189,13 @@ def test_all_texts_of_a_record_at_once_have_the_words_of_each(length: int) -> No
     assert [words.tolist() for words in hashes_of(record(*(f"u:{text}" for text in texts)))] == expected
     assert [words.tolist() for words in hashes_of(record(*(f"u:{text}" for text in texts[::-1])))] == expected[::-1]
     assert hashes_of(record()) == ()
+
+
+def test_what_is_kept_of_words_is_bounded_and_no_mistake() -> None:
+    kept = _Kept()
+    texts = [(f"question {number}", "word " * 20_000) for number in range(40)]
+    for given in (*texts, *reversed(texts), *texts):
+        assert [words.tolist() for words in kept.hashes(given)] == [word_hashes(text).tolist() for text in given]
+        assert kept._characters == sum(len(text) for key in kept._found for text in key)
+        assert kept._characters <= KEPT_CHARACTERS + 100_020 * 2
+    assert 15 < len(kept._found) < 25

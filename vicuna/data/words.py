@@ -17,6 +17,7 @@ from vicuna.data.step import Record
 Hashes = npt.NDArray[np.uint64]
 
 CHUNK_CHARACTERS = 1 << 18  # bounds the arrays' memory for a text of any length; a word across a border becomes two
+KEPT_CHARACTERS = 1 << 21  # a shard has fewer
 MULTIPLIER = (
     0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64: the golden ratio, as in Fibonacci hashing
 )
@@ -35,16 +36,38 @@ def word_hashes(text: str) -> Hashes:
     return np.concatenate([_chunk_hashes(text[start : start + CHUNK_CHARACTERS].casefold())[0] for start in starts])
 
 
+class _Kept:
+    """What was asked last, for as many records as `KEPT_CHARACTERS` are.
+
+    `quality`, `decontaminate` and `dedup` ask about the same records, one of them about a whole shard before the next.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], tuple[Hashes, ...]] = {}
+        self._characters = 0
+
+    def hashes(self, texts: tuple[str, ...]) -> tuple[Hashes, ...]:
+        found = self._found.get(texts)
+        if found is None:
+            while self._found and self._characters > KEPT_CHARACTERS:
+                oldest = next(iter(self._found))
+                self._characters -= sum(map(len, oldest))
+                del self._found[oldest]
+            found = self._found[texts] = _hashes_of_each(texts)
+            self._characters += sum(map(len, texts))
+        return found
+
+
+_kept = _Kept()
+
+
 def hashes_of(record: Record) -> tuple[Hashes, ...]:
     """`word_hashes` of each message's text."""
-    return _hashes_of_each(tuple(message.content for message in record.messages))
+    return _kept.hashes(tuple(message.content for message in record.messages))
 
 
-@functools.lru_cache(maxsize=1)
 def _hashes_of_each(texts: tuple[str, ...]) -> tuple[Hashes, ...]:
-    """Arrays are slow to begin with and most turns are short, so all texts go through in one; and the steps ask about
-    the same record one after the other, so the last answer is kept.
-    """
+    """All texts go through in one, because arrays are slow to begin with and most turns are short."""
     folded = [text.casefold() for text in texts]
     ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break behind it
     if not ends or ends[-1] > CHUNK_CHARACTERS:
