@@ -7,14 +7,16 @@ library, and a broken download goes on when called again.
 """
 
 import glob
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from vicuna.errors import VicunaError, require
 from vicuna.files import ensure_free_space
 from vicuna.log import info
-from vicuna.weights.manifest import OUR_NAMES, is_copied_verbatim
+from vicuna.weights.manifest import DELTA_MANIFEST, OUR_NAMES, is_copied_verbatim
 
 HUB_ID = re.compile(r"(?P<id>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
 
@@ -44,41 +46,55 @@ def origins(**sources: Source) -> dict[str, dict[str, str]]:
 
 
 def _download(name: str, repository: str, revision: str | None) -> Source:
-    hub = require("huggingface_hub", "export")
-    errors = require("huggingface_hub.errors", "export")
-    httpx = require("httpx", "serve")
+    hub, constants = require("huggingface_hub", "export"), require("huggingface_hub.constants", "export")
     try:
-        if hub.constants.HF_HUB_OFFLINE:
-            folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
-            return Source(folder, {"id": repository, "revision": folder.name})
+        if constants.HF_HUB_OFFLINE:
+            return _cached(hub, repository, revision)
         found = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
         names = needed_files(list(sizes))
         if not names:
             raise VicunaError(f"{repository} on the hub has no weights that are read (safetensors or .bin)")
-        cache = Path(hub.constants.HF_HUB_CACHE)
-        missing = [each for each in names if hub.try_to_load_from_cache(repository, each, revision=found.sha) is None]
+        missing = [each for each in names if not hub.try_to_load_from_cache(repository, each, revision=found.sha)]
         if missing:
-            total = sum(sizes[each] for each in missing)
+            cache, total = Path(constants.HF_HUB_CACHE), sum(sizes[each] for each in missing)
             ensure_free_space(cache, total, f"the download of {repository} to {cache}")
             info(f"downloading {repository} at {found.sha} ({len(missing)} files, {total / 2**30:.2f} GiB)")
         patterns = [glob.escape(each) for each in names]
-        folder = Path(hub.snapshot_download(repository, revision=found.sha, allow_patterns=patterns))
-    except (
-        errors.HfHubHTTPError,
-        errors.HFValidationError,
-        errors.OfflineModeIsEnabled,
-        httpx.HTTPError,
-        OSError,
-    ) as error:
+        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        if folder.name != found.sha:
+            raise VicunaError(f"{name} on the hub changed meanwhile (to {folder.name}); run the command again")
+    except _network_errors() as error:
         if isinstance(error, OSError) and error.filename is not None:
-            raise
+            raise  # the disk's
         reason = " ".join(str(error).split())[:300]
         raise VicunaError(
             f"{name} is no folder here, and the hub does not give it ({type(error).__name__}: {reason}); "
             "correct the name, or download it and give its folder"
         ) from None
     return Source(folder, {"id": repository, "revision": found.sha})
+
+
+def _cached(hub: ModuleType, repository: str, revision: str | None) -> Source:
+    """What an earlier download left, for machines that are told to stay offline."""
+    for name in ("config.json", DELTA_MANIFEST):
+        if isinstance(found := hub.try_to_load_from_cache(repository, name, revision=revision), str):
+            folder = Path(found).parent
+            return Source(folder, {"id": repository, "revision": folder.name})
+    raise VicunaError(f"{repository} is not in the hub's cache, and HF_HUB_OFFLINE is set; unset it or give a folder")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the hub's library raises; which HTTP client stands below depends on its version."""
+    errors = require("huggingface_hub.errors", "export")
+    clients = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
+    return (
+        errors.HfHubHTTPError,
+        errors.HFValidationError,
+        errors.OfflineModeIsEnabled,
+        OSError,  # of `requests`, and of the connection
+        *(client.HTTPError for client in clients),
+    )
 
 
 def needed_files(names: list[str]) -> list[str]:
