@@ -13,25 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicuna.errors import require
-from vicuna.weights.codec import BLOCK, Bits, as_bits, fold, from_planes, ordered, to_planes, unfold, unordered
-from vicuna.weights.shard import ELEMENT_BYTES
+from vicuna.weights.bits import BLOCK, Bits, as_bits, fold, from_planes, ordered, to_planes, unfold, unordered
+from vicuna.weights.codec import decompress
+from vicuna.weights.shard import ELEMENT_BYTES, Buffer
 
 QUIET = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000}
 
 Floats = NDArray[np.float32]
 
 
-def subtract(target: bytes, base: bytes, dtype: str) -> bytes:
+def subtract(target: Buffer, base: Buffer, dtype: str) -> Buffer:
     """`target - base`, rounded to their dtype."""
     return _combine(np.subtract, target, base, dtype)
 
 
-def add(base: bytes, delta: bytes, dtype: str) -> bytes:
+def add(base: Buffer, delta: Buffer, dtype: str) -> Buffer:
     """`base + delta`, rounded to their dtype."""
     return _combine(np.add, base, delta, dtype)
 
 
-def find_corrections(target: bytes, total: bytes, dtype: str) -> tuple[int, bytes]:
+def find_corrections(target: Buffer, total: Buffer, dtype: str) -> tuple[int, bytes]:
     """What turns `total` into `target`: how many numbers differ, and the packed list of places and differences."""
     wanted, found = as_bits(target, dtype), as_bits(total, dtype)
     places = np.flatnonzero(wanted != found).astype("<u4")
@@ -40,11 +41,11 @@ def find_corrections(target: bytes, total: bytes, dtype: str) -> tuple[int, byte
     gaps = np.diff(places, prepend=np.uint32(0)).astype("<u4")
     differences = fold(ordered(wanted[places]) - ordered(found[places]))
     zstandard = require("zstandard", "export")
-    packed: bytes = zstandard.ZstdCompressor(level=3).compress(to_planes(gaps) + to_planes(differences))
+    packed: bytes = zstandard.ZstdCompressor(level=3).compress(b"".join([to_planes(gaps), to_planes(differences)]))
     return len(places), packed
 
 
-def correct(total: bytes, count: int, packed: bytes, dtype: str) -> bytes:
+def correct(total: Buffer, count: int, packed: bytes, dtype: str) -> Buffer:
     """`total` with its corrections.
 
     Raises:
@@ -52,25 +53,18 @@ def correct(total: bytes, count: int, packed: bytes, dtype: str) -> bytes:
     """
     if not count:
         return total
-    zstandard = require("zstandard", "export")
     width, numbers = ELEMENT_BYTES[dtype], as_bits(total, dtype).copy()
-    if count > len(numbers):
-        raise ValueError(f"{count} corrections of {len(numbers)} numbers")
-    size = count * (4 + width)
-    try:
-        if zstandard.get_frame_parameters(packed).content_size != size:
-            raise ValueError("corrections of another size")
-        planes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
+    planes = decompress(packed, count * (4 + width)) if count <= len(numbers) else b""
+    if len(planes) != count * (4 + width):
+        raise ValueError("corrections of another size")
     places = np.cumsum(from_planes(planes[: 4 * count], 4), dtype="<u8")
     if places[-1] >= len(numbers):
         raise ValueError("a correction beyond the end")
     numbers[places] = unordered(ordered(numbers[places]) + unfold(from_planes(planes[4 * count :], width)))
-    return numbers.tobytes()
+    return numbers.data.cast("B")
 
 
-def _combine(function: np.ufunc, left: bytes, right: bytes, dtype: str) -> bytes:
+def _combine(function: np.ufunc, left: Buffer, right: Buffer, dtype: str) -> Buffer:
     a, b = as_bits(left, dtype), as_bits(right, dtype)
     result: Bits = np.empty_like(a)
     widened = np.empty((2, min(BLOCK, len(a))), "<f4")
@@ -82,7 +76,7 @@ def _combine(function: np.ufunc, left: bytes, right: bytes, dtype: str) -> bytes
             _widen(b[part], dtype, y)
             function(x, y, out=x)
             _round(x, dtype, result[part])
-    return result.tobytes()
+    return result.data.cast("B")
 
 
 _HALVES: Floats | None = None

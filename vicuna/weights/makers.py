@@ -3,7 +3,6 @@
 Called by `make`; `delta` has the layout of what is written.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ from vicuna.weights.manifest import ShardRecord, TensorRecord, tensor_record
 from vicuna.weights.output import Digests, ShardWriter, TensorDigest
 from vicuna.weights.pairs import find_base, fit, read_base
 from vicuna.weights.regions import RegionFile
-from vicuna.weights.shard import Shard, Tensor
+from vicuna.weights.shard import Buffer, Shard, Tensor
 from vicuna.weights.unfinished import Work
 
 
@@ -136,7 +135,7 @@ class ExactMaker(_Maker):
             self.progress.update(size)
         offset, size_bytes, sha256 = self.regions.end()
         record = pair.record(offset=offset, size_bytes=size_bytes, delta_sha256=sha256)
-        self.work.note(dataclasses.asdict(record))
+        self.work.note(vars(record))
         return record
 
 
@@ -157,12 +156,12 @@ class AdditiveMaker(_Maker):
             self._end_shard(shard)
         return records, digests
 
-    def _data_of(self, tensor: Tensor) -> Iterator[bytes]:
+    def _data_of(self, tensor: Tensor) -> Iterator[Buffer]:
         self.regions.begin()
         self._pair = pair = _Pair(self.base, self.target, tensor)
         self._num_corrections = 0
 
-        def encode(piece: tuple[bytes, bytes | None]) -> tuple[bytes, tuple[int, bytes] | None]:
+        def encode(piece: tuple[bytes, bytes | None]) -> tuple[Buffer, tuple[int, bytes] | None]:
             data, base_data = piece
             if (fitted := pair.fitted(base_data, len(data))) is None:
                 return data, None

@@ -17,7 +17,7 @@ from vicuna.jsonl import read_json, write_json
 from vicuna.log import Progress, info
 from vicuna.weights.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
 from vicuna.weights.output import Digests, ShardWriter, copy_files
-from vicuna.weights.shard import Shard, Tensor
+from vicuna.weights.shard import Buffer, Shard, Tensor
 from vicuna.weights.unfinished import resumable_directory, unfinished_bytes
 
 CONFIG_NAME = "config.json"
@@ -38,7 +38,7 @@ class NewModel:
 
     shards: Sequence[Shard]
     index: bytes | None
-    data_of: Callable[[Tensor], Iterable[bytes]]
+    data_of: Callable[[Tensor], Iterable[Buffer]]
     files: Mapping[str, Path]
     config: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,6 @@ Stands on `unfinished` and `checkpoint`; `make`, `apply`, `published`, `cast` an
 bytes pass once: they are written and hashed, for the tensor alone, for its file, and in samples for a quick look later.
 """
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -17,7 +16,7 @@ from vicuna.files import atomic_file, sha256_file
 from vicuna.log import Progress, info, warning
 from vicuna.weights.checkpoint import CHUNK_BYTES, INDEX_NAME
 from vicuna.weights.manifest import OUR_NAMES, TensorRecord, is_copied_verbatim, tensor_record
-from vicuna.weights.shard import Shard, Tensor
+from vicuna.weights.shard import Buffer, Shard, Tensor
 from vicuna.weights.unfinished import Work
 
 SAMPLE_BYTES, NUM_SAMPLES = 64 << 10, 4
@@ -41,7 +40,7 @@ class TensorDigest:
         self._whole, self._samples, self._position = hashlib.sha256(), hashlib.sha256(), 0
         self._spans = sample_spans(size_bytes)
 
-    def update(self, chunk: bytes) -> None:
+    def update(self, chunk: Buffer) -> None:
         self._whole.update(chunk)
         end = self._position + len(chunk)
         for start, stop in self._spans:
@@ -69,20 +68,23 @@ class ShardWriter:
         data_of: gives a tensor's bytes, in chunks.
         record_of: what to note of a tensor that is written. It raises if its hash is not the one that it must have.
         written: the hash in a record that the bytes in these files have.
+        hash_files: also hash whole files, for callers who do not know their hashes.
         is_done: looks at what else an earlier run wrote for a tensor that it noted.
     """
 
     work: Work
     progress: Progress
-    data_of: Callable[[Tensor], Iterable[bytes]]
+    data_of: Callable[[Tensor], Iterable[Buffer]]
     record_of: Callable[[Tensor, Digests], TensorRecord]
     written: Callable[[TensorRecord], str | None] = lambda record: record.target_sha256
     is_done: Callable[[Tensor, TensorRecord], bool] = lambda _tensor, _record: True
+    hash_files: bool = True
 
     def write(self, shards: Sequence[Shard], index: bytes | None) -> tuple[list[TensorRecord], dict[str, str]]:
-        """Write all files. Returns the records in order, and the SHA-256 of every file by its name."""
+        """Write all files. Returns the records in order, and the SHA-256 of every file by its name if asked for."""
         records: list[TensorRecord] = []
         digests = {shard.file_name: self._write_shard(shard, records) for shard in shards}
+        digests = digests if self.hash_files else {}
         if index is not None:
             with atomic_file(self.work.folder / INDEX_NAME, "wb") as file:
                 file.write(index)
@@ -120,12 +122,13 @@ class ShardWriter:
         for chunk in self.data_of(tensor):
             file.write(chunk)
             own.update(chunk)
-            digest.update(chunk)
+            if self.hash_files:
+                digest.update(chunk)
             self.progress.update(len(chunk))
         assert file.tell() == position + tensor.size_bytes, f"{tensor}: {file.tell() - position} bytes were made"
         file.flush()
         record = self.record_of(tensor, own.digests())
-        self.work.note(dataclasses.asdict(record))
+        self.work.note(vars(record))
         return record
 
     def _reuse(
@@ -137,7 +140,8 @@ class ShardWriter:
         record, own, longer = tensor_record(noted), TensorDigest(tensor.size_bytes), digest.copy()
         for chunk in read_region(file, position, tensor.size_bytes):
             own.update(chunk)
-            longer.update(chunk)
+            if self.hash_files:
+                longer.update(chunk)
         if own.digests().sha256 != self.written(record) or not self.is_done(tensor, record):
             return None, digest
         self.work.confirm()

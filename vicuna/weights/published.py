@@ -22,7 +22,7 @@ from vicuna.weights.manifest import Manifest
 from vicuna.weights.model import NewModel, read_config, write_model
 from vicuna.weights.output import TOKENIZER_NAMES, other_files
 from vicuna.weights.pairs import EMBEDDING, HEAD, VOCABULARY, find_base, fit, is_match, read_base
-from vicuna.weights.shard import Tensor, plan_shards
+from vicuna.weights.shard import Buffer, Tensor, plan_shards
 from vicuna.weights.unfinished import identity
 
 IGNORED_SUFFIX = "rotary_emb.inv_freq"  # computed from the config; old checkpoints stored it
@@ -54,7 +54,7 @@ def apply_published(
         tensors = [tensor for tensor in delta_reader.tensors.values() if not tensor.name.endswith(IGNORED_SUFFIX)]
         check_fit(base_reader, delta_reader, tensors, trim_vocabulary=trim_vocabulary)
 
-        def data_of(tensor: Tensor) -> Iterator[bytes]:
+        def data_of(tensor: Tensor) -> Iterator[Buffer]:
             found = find_base(tensor, base_reader)
             if found is None:
                 return delta_reader.chunks(tensor.name)
@@ -64,7 +64,7 @@ def apply_published(
                     difference = delta_reader.read(tensor.name, start, CHUNK_BYTES)
                     yield difference, read_base(base_reader, found, tensor, start, len(difference))
 
-            def total(piece: tuple[bytes, bytes]) -> bytes:
+            def total(piece: tuple[bytes, bytes]) -> Buffer:
                 difference, base_data = piece
                 return add(fit(base_data, found, tensor, len(difference)), difference, tensor.dtype)
 

@@ -17,7 +17,7 @@ from vicuna.weights.delta import DAMAGED, FRAME_BYTES, FRAME_HEADER, PREAMBLES, 
 from vicuna.weights.manifest import ADDITIVE, EXACT, Manifest, TensorRecord
 from vicuna.weights.output import Digests
 from vicuna.weights.pairs import fit, read_base
-from vicuna.weights.shard import Tensor
+from vicuna.weights.shard import Buffer, Tensor
 
 MAX_CORRECTIONS_BYTES = 4 * FRAME_BYTES  # more than any list of a frame's numbers takes
 
@@ -42,7 +42,7 @@ class Restorer:
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._regions.close()
 
-    def data_of(self, tensor: Tensor) -> Iterator[bytes]:
+    def data_of(self, tensor: Tensor) -> Iterator[Buffer]:
         """The target's bytes of a tensor, frame by frame.
 
         Raises:
@@ -63,7 +63,7 @@ class Restorer:
                     self._base_digest.update(base_data)
                 yield part, base_data, size
 
-        def restore(piece: tuple[Part, bytes | None, int]) -> bytes:
+        def restore(piece: tuple[Part, bytes | None, int]) -> Buffer:
             part, base_data, size = piece
             fitted = None if base is None or base_data is None else fit(base_data, base, tensor, size)
             return self._restore(tensor, part, fitted, size)
@@ -87,7 +87,7 @@ class Restorer:
         """What the delta has of one frame, hashed."""
         raise NotImplementedError
 
-    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> bytes:
+    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> Buffer:
         """The target's bytes of one frame. Raises ValueError where the delta is damaged."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class ExactRestorer(Restorer):
     def _read(self, tensor: Tensor, record: TensorRecord, start: int, size: int) -> Part:  # noqa: ARG002
         return *self._frame(tensor, size), b""
 
-    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> bytes:
+    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> Buffer:
         kind, payload, _ = part
         return decode_frame(kind, payload, base, tensor.dtype, size)
 
@@ -158,7 +158,7 @@ class AdditiveRestorer(Restorer):
             return 0, b"", difference
         return *self._frame(tensor, MAX_CORRECTIONS_BYTES), difference
 
-    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> bytes:  # noqa: ARG002
+    def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> Buffer:  # noqa: ARG002
         count, packed, difference = part
         if base is None:
             return difference

@@ -25,6 +25,8 @@ ELEMENT_BYTES = {
 }  # fmt: skip
 FLOATS = ("F16", "BF16", "F32")  # the dtypes of which differences are taken, and that are cast into each other
 
+Buffer = bytes | memoryview  # of single bytes
+
 
 @dataclass(frozen=True)
 class Tensor:
