@@ -116,6 +116,26 @@ class TrainOptions:
         False,
         help="keep weights, gradients and optimizer in the host's memory, and update there: fits more, runs slower",
     )
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = option(
+        (), help="tell the log to these as well; tensorboard writes into --output-dir"
+    )
+    sample_prompts: Path | None = option(
+        None,
+        help="prompts, one a line (or .jsonl records), that the model answers at every evaluation, into samples.jsonl",
+        metavar="FILE",
+    )
+    num_samples: int | None = option(
+        None,
+        help="prompts answered: of --sample-prompts (by default all), or of --eval-data (by default none)",
+        minimum=0,
+    )
+    sample_tokens: int = option(96, help="longest sampled answer in tokens", minimum=1)
+    loss_spike_factor: float = option(
+        5.0,
+        help="stop before the update, naming the records, when a step's loss is so many times the median of the steps "
+        "before it; 0 never does",
+        minimum=0,
+    )
     price_per_gpu_hour: float | None = option(
         None, help="dollars for an hour of one GPU; by default from a dated table", minimum=0
     )
@@ -132,7 +152,10 @@ class TrainOptions:
         self._require("rows_per_step", self.rows_per_step is None or self.rows_per_step >= 1, "at least 1")
         self._require("max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
         self._require("eval_steps", self.eval_steps is None or self.eval_steps >= 1, "at least 1")
-        self._require("eval_steps", self.eval_steps is None or bool(self.eval_data), "used together with --eval-data")
+        has_something = bool(self.eval_data) or self.sample_prompts is not None
+        self._require(
+            "eval_steps", self.eval_steps is None or has_something, "used together with --eval-data or --sample-prompts"
+        )
         self._require("num_train_epochs", 0 < self.num_train_epochs < float("inf"), "more than 0")
         self._require("learning_rate", 0 < self.learning_rate < float("inf"), "more than 0")
         self._require("max_grad_norm", self.max_grad_norm > 0, "more than 0")
@@ -165,7 +188,7 @@ WITHOUT_INFLUENCE = {
     *("per_device_train_batch_size", "gradient_accumulation_steps", "rows_per_step", "fsdp", "reshard_after_forward"),
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
     *("deterministic", "activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
-    *("price_per_gpu_hour", "plan"),
+    *("price_per_gpu_hour", "plan", "report_to", "sample_prompts", "num_samples", "sample_tokens", "loss_spike_factor"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from vicuna import log
+from vicuna.train.config import TrainOptions
 from vicuna.train.fit import Fit, Hardware, Step, find_fit, refusal, reserve_bytes
-from vicuna.train.hardware import GIB
+from vicuna.train.hardware import GIB, Gpu
 from vicuna.train.loss import CHUNK_LOGITS
+from vicuna.train.metrics import Meter
 from vicuna.train.model import read_config
 from vicuna.train.plan import hardware_here
 from vicuna.train.prepare import Run
@@ -47,6 +49,18 @@ class Foresight:
             f"memory: about {self.needed_bytes / GIB:.1f} of {available}{where} ({parts}, the rest "
             f"{self.fit.reserve_bytes / GIB:.2f}); activation checkpointing: {self.checkpointing}"
         )
+
+    def meter(self, run: Run) -> Meter:
+        """What the run's figures are measured against."""
+        gpu = self.hardware.gpu
+        return Meter(run.device, self.hardware.number, gpu.peak_flops, price_of(run.options, gpu))
+
+
+def price_of(options: TrainOptions, gpu: Gpu) -> float | None:
+    """Dollars for an hour of one device: as stated, else the lowest that is known."""
+    if options.price_per_gpu_hour is not None:
+        return options.price_per_gpu_hour
+    return gpu.prices[0].dollars if gpu.prices else None
 
 
 def foresee(run: Run) -> Foresight:
@@ -83,9 +97,7 @@ def announce(run: Run, foresight: Foresight) -> None:
     speed = expected_speed(gpu, size, flops / workload.num_tokens, foresight.checkpointing)
     assert speed is not None
     hours = _num_tokens(run, workload) / (speed.tokens_per_second * number) / 3600
-    price = run.options.price_per_gpu_hour
-    if price is None and gpu.prices:
-        price = gpu.prices[0].dollars
+    price = price_of(run.options, gpu)
     money = "" if price is None else f", ${hours * number * price:,.0f} at ${price:.2f} a GPU hour"
     log.info(
         f"time: about {hours:.1f} hours at {speed.tokens_per_second:,.0f} tokens/s on each of {number} {gpu.name} "

@@ -7,7 +7,6 @@ cut into micro-batches and dealt to ranks: a mean of micro-batch means would wei
 Before: `prepare`. After: `export`, which `train` calls when the last step is done.
 """
 
-import json
 import math
 import signal
 import time
@@ -27,15 +26,19 @@ from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
 from vicuna.train.evaluate import evaluate
 from vicuna.train.export import check_room, export_model
+from vicuna.train.flops import count_flops
 from vicuna.train.foresight import announce, foresee
-from vicuna.train.metrics import StepRecord, TrainLog, peak_memory_bytes
+from vicuna.train.generations import generate
+from vicuna.train.guard import LossGuard, refuse_broken, refuse_leap
+from vicuna.train.metrics import Meter, StepRecord, TrainLog, peak_memory_bytes
 from vicuna.train.model import ConversationModel, load_model
 from vicuna.train.optimizer import make_optimizer
 from vicuna.train.output import RUN, check_output_directory, claim_output_directory
 from vicuna.train.packing import deal
 from vicuna.train.parallel import local
 from vicuna.train.prepare import Run, prepare
-from vicuna.train.ranks import Ranks, join_ranks
+from vicuna.train.ranks import join_ranks
+from vicuna.train.reporters import Reporters, check_reporters
 from vicuna.train.saver import CheckpointSaver
 from vicuna.train.signals import StopSignal
 
@@ -63,6 +66,7 @@ def train(config: TrainOptions) -> TrainResult:
     ):
         with ranks.agreed():
             check_output_directory(config)
+            check_reporters(config)
             run = prepare(config, ranks)
         config = run.options  # where the model is a folder, even if the hub's name was given
         with ranks.agreed():
@@ -99,8 +103,10 @@ def _train(run: Run, target: Path) -> TrainResult:
     with (
         StopSignal() as stop,
         CheckpointSaver(ranks, keep=config.save_total_limit, in_background=config.save_in_background) as saver,
+        ExitStack() as stack,
     ):
-        trainer = Trainer(run, model, optimizer, stop, saver)
+        trainer = Trainer(run, model, optimizer, stop, saver, foresight.meter(run))
+        stack.callback(trainer.log.close)
         if not trainer.train():
             return TrainResult(trainer.log, stopped_by=stop.agreed)
         stop.answer = "all steps are done; writing the model"
@@ -138,11 +144,17 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         stop: StopSignal,
         saver: CheckpointSaver,
+        meter: Meter,
     ) -> None:
         self.run, self.model, self.optimizer, self.stop, self.saver = run, model, optimizer, stop, saver
         self.options, self.ranks = run.options, run.ranks
         self.steps_done = self._restore()
-        self.log = TrainLog(self.options.output_dir, self.steps_done, writes=self.ranks.is_first)
+        reporters = Reporters(self.options) if self.ranks.is_first else None
+        self.log = TrainLog(
+            self.options.output_dir, self.steps_done, writes=self.ranks.is_first, meter=meter, reporters=reporters
+        )
+        self.guard = LossGuard(self.options.loss_spike_factor)
+        self.flops = count_flops(model)
 
     def train(self) -> bool:
         """Do the steps that are left. False if a stop signal came first; a checkpoint has then been saved."""
@@ -155,7 +167,7 @@ class Trainer:
         with log.Progress(self.run.num_steps - first_step, description=description, unit="steps") as progress:
             while self.steps_done < self.run.num_steps and not self.stop.agreed:
                 record = self.step()
-                progress.update(1, **record.shown())
+                progress.update(1, **self.log.shown(record))
                 self.log.add_step(record, is_due=self._is_due(self.options.logging_steps))
                 if self._is_due(self.options.eval_steps):
                     self.evaluate()
@@ -195,7 +207,10 @@ class Trainer:
         grad_norm = math.sqrt(square_norm_sum)
         self.stop.agree(stop_sums)
         if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
-            refuse_to_go_on(losses, batches, self.steps_done + 1, self.ranks)
+            refuse_broken(losses, batches, self.steps_done + 1, self.ranks)
+        if self.guard.is_leap(loss_sum / num_supervised):
+            loss_mean = loss_sum / num_supervised
+            refuse_leap(losses, batches, self.steps_done + 1, loss_mean, self.guard, self.ranks)
 
         if grad_norm > self.options.max_grad_norm:
             torch._foreach_mul_(gradients, self.options.max_grad_norm / grad_norm)
@@ -213,10 +228,12 @@ class Trainer:
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             seconds=time.monotonic() - started,
+            flops=self.flops.of_documents(self._lengths(rows), num_supervised),
         )
 
     def evaluate(self) -> None:
-        """Measure the held-out loss, unless this step's is known already."""
+        """Measure the held-out loss and let the model answer, unless this step's is known already."""
+        self._sample()
         if self.run.held_out is None:
             return
         if not self.ranks.any(self.ranks.is_first and not self.log.has(self.steps_done, "eval_loss")):
@@ -227,6 +244,27 @@ class Trainer:
             loss, num_tokens = evaluation.loss, evaluation.num_supervised
             log.info(f"held-out loss after step {self.steps_done}: {loss:.4f} ({num_tokens:,} tokens)")
             self.log.add({"step": self.steps_done, "eval_loss": loss, "eval_tokens": num_tokens})
+
+    def _sample(self) -> None:
+        """Let the model answer the prompts, and keep what it says."""
+        prompts = self.run.prompts
+        if not prompts or not self.ranks.any(self.ranks.is_first and self.steps_done not in self.log.sampled_steps):
+            return
+        with self._autocast():
+            replies = generate(
+                self.model,
+                prompts,
+                self.run.template,
+                self.run.tokenizer,
+                self.ranks,
+                max_new_tokens=self.options.sample_tokens,
+            )
+        samples = [
+            {"prompt": prompt[-1].content, "reply": reply} for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        self.log.add_samples(self.steps_done, samples)
+        first = f"{samples[0]['prompt'][:60]!r}: {samples[0]['reply'][:100]!r}"
+        log.info(f"{len(samples)} samples after step {self.steps_done}; {first}")
 
     def save(self, *, at_once: bool = False) -> None:
         """Save a checkpoint, in the background unless `at_once`; a disk that refuses does not end the run."""
@@ -251,6 +289,10 @@ class Trainer:
         dealt = deal(rows, lengths, self.options.per_device_train_batch_size, self.ranks.size)
         return [self.run.conversations.batch(hand) for hand in dealt[self.ranks.rank]]
 
+    def _lengths(self, rows: Sequence[tuple[int, ...]]) -> list[int]:
+        lengths = self.run.conversations.conversations.lengths
+        return [lengths[item] for row in rows for item in row]
+
     def _is_due(self, every: int | None, *, at_end: bool = True) -> bool:
         if not every:
             return False
@@ -262,20 +304,3 @@ class Trainer:
             self.run.device.type, torch.bfloat16, enabled=self.run.bf16 and not self.run.is_sharded
         )
         return context
-
-
-def refuse_to_go_on(losses: Sequence[torch.Tensor], batches: Sequence[Batch], step: int, ranks: Ranks) -> None:
-    """Stop before a broken gradient reaches the weights.
-
-    Raises:
-        VicunaError: always; the message names the records whose loss is not finite, or all of the step's.
-    """
-    broken = [batch for batch, loss in zip(batches, losses, strict=True) if not math.isfinite(loss.item())]
-    is_loss = ranks.any(bool(broken))
-    ids = [record_id for batch in (broken if is_loss else batches) for record_id in batch.ids]
-    named = ", ".join(name for said in ranks.exchange(json.dumps(ids)) for name in json.loads(said))
-    with ranks.agreed():
-        raise VicunaError(
-            f"the {'loss' if is_loss else 'gradient'} of step {step} is not finite; its records: {named}; "
-            "look at them, or lower --learning-rate"
-        )

@@ -57,8 +57,15 @@ class ConversationModel(torch.nn.Module):
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """The cross-entropy summed over the batch's supervised tokens (a scalar, fp32)."""
+    def forward(self, batch: Batch, *, next_tokens: bool = False) -> torch.Tensor:
+        """The cross-entropy summed over the batch's supervised tokens (a scalar, fp32).
+
+        With `next_tokens` the likeliest token after each document instead: (N,).
+        """
+        if next_tokens:
+            last = self.hidden_states(batch)[batch.documents.cu_seqlens[1:].long() - 1]  # (N, H)
+            head: torch.Tensor = self.causal_lm.lm_head.weight
+            return (last.to(head.dtype) @ head.T).float().argmax(-1)
         return linear_cross_entropy(self.hidden_states(batch), self.causal_lm.lm_head.weight, batch.targets)
 
     def named_weights(self) -> dict[str, torch.nn.Parameter]:

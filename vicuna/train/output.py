@@ -18,11 +18,11 @@ from vicuna import log
 from vicuna.errors import VicunaError
 from vicuna.jsonl import read_json, write_json
 from vicuna.train.config import TrainOptions, influential_options
-from vicuna.train.metrics import LOG
+from vicuna.train.metrics import CHARTS, LOG, SAMPLES
 
 CHECKPOINTS = "checkpoints"
 RUN = "run.json"
-OUTPUTS = (CHECKPOINTS, "model", LOG, "train_config.json", "loss.svg", RUN)
+OUTPUTS = (CHECKPOINTS, "model", LOG, SAMPLES, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
 """All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
 NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK}
 

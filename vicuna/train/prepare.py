@@ -16,6 +16,7 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.train.config import DEFAULT_TEMPLATE, TrainOptions
 from vicuna.train.dataset import ConversationDataset
 from vicuna.train.export import read_generation_config
+from vicuna.train.generations import Prompt, read_prompts
 from vicuna.train.model import model_fingerprint, read_config
 from vicuna.train.output import earlier_rows_per_step, run_identity
 from vicuna.train.packing import Row, TrainingPlan, pack
@@ -37,6 +38,7 @@ class Run:
         bf16: compute in bfloat16.
         held_out: conversations whose loss is measured, or None.
         held_out_rows: the rows they are measured in.
+        prompts: what the model answers at every evaluation.
         identity: what makes it this run and no other (see `output.run_identity`).
     """
 
@@ -49,6 +51,7 @@ class Run:
     conversations: ConversationDataset
     held_out: ConversationDataset | None
     held_out_rows: list[Row]
+    prompts: list[Prompt]
     plan: TrainingPlan
     schedule: CosineSchedule
     identity: dict[str, Any]
@@ -90,6 +93,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         check_fit(held_out_tokens, config, options)
         held_out = ConversationDataset(held_out_tokens, device)
         held_out_rows = pack(held_out_tokens.lengths, options.tokens_per_row)
+    prompts = read_prompts(options)
     rows_per_step = choose_rows_per_step(options, ranks)
     plan = TrainingPlan(conversations.lengths, options.tokens_per_row, rows_per_step, seed=options.seed)
     schedule = make_schedule(options, plan.steps_per_epoch)
@@ -117,6 +121,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         ConversationDataset(conversations, device),
         held_out,
         held_out_rows,
+        prompts,
         plan,
         schedule,
         identity,
