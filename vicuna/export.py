@@ -72,6 +72,10 @@ def gguf(argv: list[str]) -> int:
         description="Write a model of the LLaMA family as one GGUF file.",
         epilog=TYPES_HELP,
     )
+    if options.check:
+        from vicuna.weights.gguf.check import ensure_can_check  # here: it brings in transformers and torch
+
+        ensure_can_check()
     source = find_source(options.model)
     made = export_gguf(
         source.folder,

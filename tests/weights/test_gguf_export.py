@@ -303,6 +303,8 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, tokenizer: Path, change: An
         ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' cannot be said"),
         ({"rope_scaling": {"rope_type": "linear"}}, "the rope scaling's factor is None"),
         ({"rope_scaling": {**YARN, "truncate": False}}, "truncate: false"),
+        ({"rope_scaling": {**YARN, "beta_fast": "quick"}}, "beta_fast is 'quick'"),
+        ({"rope_theta": 1e300}, "rope_theta is 1e[+]300"),
         ({"rope_scaling": "linear"}, "take a table"),
         ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
         ({"num_key_value_heads": 3}, "do not go together"),

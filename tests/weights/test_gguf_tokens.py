@@ -173,6 +173,12 @@ def test_tokenizers_that_llama_cpp_does_not_have(tmp_path: Path) -> None:
             "not those",
         ),
         ("tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": ["a b c"]}, "decoder": "ByteLevel"}', "not a pair"),
+        (
+            "tokenizer.json",
+            '{"model": {"vocab": {"\\ud800": 0}, "merges": []}, "decoder": "ByteLevel", '
+            '"pre_tokenizer": {"type": "ByteLevel"}}',
+            "is no Unicode",
+        ),
         ("tokenizer.json", '{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "is a WordPiece tokenizer"),
         ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "y"}}}', "not an id and a text"),
         ("added_tokens.json", '{"other": 3}', "id 3 is 'this' here and 'other' in another file"),

@@ -19,7 +19,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vicuna.conversation import Message, encode_prompt, get_template, load_template, load_tokenizer, render
+from vicuna.conversation import (
+    Message,
+    TemplateError,
+    encode_prompt,
+    get_template,
+    load_template,
+    load_tokenizer,
+    render,
+)
 from vicuna.errors import VicunaError, require
 from vicuna.log import Progress, warning
 from vicuna.weights.gguf.convert import GGUFModel, import_gguf
@@ -136,6 +144,16 @@ class Runner(Protocol):
     def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]: ...
 
 
+def ensure_can_check() -> None:
+    """See, before something that takes long, that a check could be made.
+
+    Raises:
+        VicunaError: torch or transformers is missing.
+    """
+    require("torch", "train")
+    require("transformers", "data")
+
+
 def check_gguf(model: Path, file: Path) -> Report:
     """Compare `file` with the Hugging Face folder it was made from.
 
@@ -212,6 +230,7 @@ class _Folder:
         torch = require("torch", "train")
         transformers = require("transformers", "data")
         if self._network is None:
+            transformers.utils.logging.disable_progress_bar()
             self._network = transformers.AutoModelForCausalLM.from_pretrained(
                 self.folder, dtype=self._dtype(torch), local_files_only=True, trust_remote_code=False
             ).eval()
@@ -222,7 +241,10 @@ class _Folder:
 
     def _dtype(self, torch: Any) -> Any:
         """Full precision where the memory is there for it."""
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        try:
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):  # not every system tells
+            return torch.float32
         return torch.float32 if 4 * inspect(self.folder)["num_parameters"] < free * 0.7 else "auto"
 
     def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]:
@@ -256,8 +278,12 @@ def _compare_tokens(reference: _Folder, runner: Runner, read: GGUFModel, model: 
     if template is None:
         return mismatches, num_texts
     for turns in (TURNS[:1], TURNS):
-        expected = encode_prompt(turns, template, reference.tokenizer)
-        text = _prompt(turns, template, reference.tokenizer)
+        try:
+            expected = encode_prompt(turns, template, reference.tokenizer)
+            text = _prompt(turns, template, reference.tokenizer)
+        except TemplateError as error:
+            warning(f"prompts are not compared: {error}")
+            break
         found = runner.tokenize(text, parse_special=True)
         num_texts += 1
         if expected == found:

@@ -22,6 +22,7 @@ from vicuna.weights.gguf.names import Architecture, architecture_of_model_type
 MODEL_TYPE_KEY = "vicuna.model_type"  # llama and mistral are one architecture in GGUF
 ROPE_KEY = "vicuna.rope_scaling"  # Llama 3's scaling is only a tensor there, yarn's attention factor another number
 MAX_LAYERS = 10_000
+LARGEST_FLOAT32 = 3.4e38
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_config(config: Any, where: str) -> HubConfig:
 
     def number(key: str, place: dict[str, Any], default: float) -> float:
         value = place.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if not is_positive(value):
             raise VicunaError(f"{where}: {key} is {value!r}; it takes a number above 0")
         return float(value)
 
@@ -110,9 +111,8 @@ def _rope(config: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: rope scaling {rope['rope_type']!r} cannot be said in a GGUF file of this architecture "
             f"(what can: {', '.join(ROPE_WRITERS)})"
         )
-    for key in NEEDED[rope["rope_type"]]:
-        value = rope.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    for key in (*NEEDED[rope["rope_type"]], *(key for key in OPTIONAL if rope.get(key) is not None)):
+        if not is_positive(value := rope.get(key)):
             raise VicunaError(f"{where}: the rope scaling's {key} is {value!r}; it takes a number above 0")
     if rope.get("truncate") is False:
         raise VicunaError(f"{where}: the rope scaling says truncate: false, which llama.cpp does not know")
@@ -125,6 +125,21 @@ NEEDED = {
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+
+
+OPTIONAL = (
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+)
+
+
+def is_positive(value: Any) -> bool:
+    """Is it a number above 0 that a float32 can hold?"""
+    return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < LARGEST_FLOAT32
 
 
 def _warn_about_windows(config: dict[str, Any], found: HubConfig, where: str) -> None:

@@ -340,7 +340,12 @@ def _packed(value: Value) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    data = text.encode("utf-8")
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can spell half a surrogate pair
+        raise VicunaError(
+            f"the text {text[:60]!r} is no Unicode, which GGUF needs; correct it in the model's files"
+        ) from None
     return struct.pack("<Q", len(data)) + data
 
 

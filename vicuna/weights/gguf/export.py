@@ -138,7 +138,10 @@ def _sources(reader: CheckpointReader, config: HubConfig) -> dict[str, Tensor]:
     expected = expected_shapes(config, set(found))
     for name, shape in expected.items():
         if name not in found:
-            raise VicunaError(f"{reader.path} has no tensor for {name}; fetch the checkpoint again")
+            tied = ", or set tie_word_embeddings in config.json if the embedding is its output" * name.startswith(
+                "output."
+            )
+            raise VicunaError(f"{reader.path} has no tensor for {name}; fetch the checkpoint again{tied}")
         if found[name].shape != shape:
             raise VicunaError(
                 f"{reader.path}: tensor {found[name]} should be [{', '.join(map(str, shape))}] by config.json; "

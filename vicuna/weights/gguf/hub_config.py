@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
-from vicuna.weights.gguf.config import MODEL_TYPE_KEY, ROPE_KEY, HubConfig, read_config, rope_factors, shortest_float
+from vicuna.weights.gguf.config import (
+    MODEL_TYPE_KEY,
+    ROPE_KEY,
+    HubConfig,
+    is_positive,
+    read_config,
+    rope_factors,
+    shortest_float,
+)
 from vicuna.weights.gguf.names import Architecture, architecture_of_gguf
 
 TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -51,7 +59,7 @@ class Metadata:
     def number(self, key: str, default: float | None = None) -> float:
         """A number above 0."""
         value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        if value is None or not is_positive(value):
             raise VicunaError(f"{self.path} says {key} is {value!r}; fetch a complete GGUF file")
         return shortest_float(value)
 

@@ -61,7 +61,7 @@ class LlamaCpp:
         self._letter: int | None = None
         self.name = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        command = [sys.executable, "-c", PROGRAM, str(path.resolve()), str(context_length), str(num_threads)]
+        command = [sys.executable, "-P", "-c", PROGRAM, str(path.resolve()), str(context_length), str(num_threads)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
         )

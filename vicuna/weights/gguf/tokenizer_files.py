@@ -129,9 +129,14 @@ def _template_adds(processor: Any, special: dict[str, str], default_bos: bool) -
         return default_bos and processor is not None, False
     for step in list_of(processor.get("processors")) or [processor]:
         if isinstance(step, dict) and step.get("type") == "TemplateProcessing":
-            single = [one for one in list_of(step.get("single")) if isinstance(one, dict)]
-            ends = [one["SpecialToken"].get("id") for one in single if isinstance(one.get("SpecialToken"), dict)]
-            first = bool(single) and "SpecialToken" in single[0] and ends[0] == special.get("bos", ends[0])
-            last = bool(single) and "SpecialToken" in single[-1] and ends[-1] == special.get("eos", ends[-1])
-            return first, last
+            single = list_of(step.get("single"))
+            first, last = (_special_token(one) for one in (single[:1], single[-1:]))
+            return first is not None and first == special.get("bos"), last is not None and last == special.get("eos")
     return False, False
+
+
+def _special_token(parts: list[Any]) -> str | None:
+    """The text of the special token that these parts of a template are."""
+    token = parts[0].get("SpecialToken") if parts and isinstance(parts[0], dict) else None
+    text = token.get("id") if isinstance(token, dict) else None
+    return text if isinstance(text, str) else None

@@ -289,6 +289,8 @@ def _special_ids(files: TokenizerFiles, ids: dict[str, int]) -> dict[str, int]:
             found[theirs] = candidates[0]
     template = load_template(files.folder)
     stops = [ids[text] for text in (template.stop_tokens if template else ()) if text in ids]
+    for text in template.stop if template else ():
+        warning(f"replies end with the text {text!r}, which a GGUF file cannot say; give it as a stop string")
     _add_stops(found, [*stops, *configured("eos")], {index: text for text, index in ids.items()}.__getitem__)
     return found
 
