@@ -64,7 +64,7 @@ def price_of(options: TrainOptions, gpu: Gpu) -> float | None:
 
 
 def foresee(run: Run) -> Foresight:
-    """Memory and checkpointing of a run on the devices that it has. Every rank comes to the same answer.
+    """Memory and checkpointing of a run on the devices that it has.
 
     Raises:
         VicunaError: it cannot fit; the message says what would.
@@ -82,7 +82,7 @@ def foresee(run: Run) -> Foresight:
     fit = find_fit(config, options, hardware, step)
     if not fit.is_possible:
         raise refusal(str(options.model), config, options, hardware, step, fit)
-    return Foresight(ranks.exchange(fit.checkpointing)[0], hardware, fit.needed_bytes, fit)
+    return Foresight(fit.checkpointing, hardware, fit.needed_bytes, fit)
 
 
 def announce(run: Run, foresight: Foresight) -> None:

@@ -93,10 +93,12 @@ def _train(run: Run, target: Path) -> TrainResult:
             check_room(config.model, target)
         foresight = foresee(run)
         announce(run, foresight)
+    checkpointing = ranks.exchange(foresight.checkpointing)[0]  # their memory may differ, what they do may not
+    with ranks.agreed():
         model = load_model(
             config.model,
             run.device,
-            lambda model: arrange(model, config, checkpointing=foresight.checkpointing, mesh=mesh, bf16=run.bf16),
+            lambda model: arrange(model, config, checkpointing=checkpointing, mesh=mesh, bf16=run.bf16),
             offload=config.cpu_offload,
         )
     optimizer = make_optimizer(model, config)
