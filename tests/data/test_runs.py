@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
+from vicuna.conversation import get_template, load_token_counter
 from vicuna.data import __main__ as program
 from vicuna.data import engines, pipeline, shard
 from vicuna.data.__main__ import SET_ASIDE, main
@@ -422,3 +424,18 @@ def test_ray_is_asked_for_by_name(tmp_path: Path, inputs: list[Path], monkeypatc
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(*inputs, "--output-dir", tmp_path / "out", "--engine", "ray") == 1
     assert "ray is not installed: pip install 'vicuna[ray]'" in capsys.readouterr().err
+
+
+def test_one_worker_gets_a_process_only_where_transformers_would_load_torch(
+    tmp_path: Path, bpe_tokenizer_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VICUNA_HOME", str(tmp_path / "remembered"))
+    load_token_counter(get_template("chatml"), bpe_tokenizer_directory)
+    plain = DataOptions((tmp_path,), tmp_path / "out", workers=1)
+    counting = replace(plain, tokenizer=bpe_tokenizer_directory, template="chatml")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # nothing is loaded from here on
+    assert program._engine(plain, 10) is engines.here
+    assert program._engine(counting, 10) is engines.here
+    assert program._engine(replace(counting, template="hf"), 10) is not engines.here
+    monkeypatch.setenv("VICUNA_HOME", str(tmp_path / "new"))
+    assert program._engine(counting, 10) is not engines.here

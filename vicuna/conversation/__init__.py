@@ -9,7 +9,7 @@ loads one from a folder, `records` reads and writes the formats in which people 
 """
 
 from vicuna.conversation.counting import CountTokens, TokenCounter
-from vicuna.conversation.counting_tokenizer import load_token_counter
+from vicuna.conversation.counting_tokenizer import load_token_counter, needs_transformers
 from vicuna.conversation.jinja import load_template, save_template, to_jinja
 from vicuna.conversation.message import ROLES, Conversation, Message, RecordError, Role, TemplateError
 from vicuna.conversation.records import from_record, to_alpaca, to_openai, to_sharegpt
@@ -41,6 +41,7 @@ __all__ = [
     "load_template",
     "load_token_counter",
     "load_tokenizer",
+    "needs_transformers",
     "render",
     "save_template",
     "stop_token_ids",

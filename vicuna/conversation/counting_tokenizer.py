@@ -76,6 +76,11 @@ def load_token_counter(template: Template, folder: Path) -> TokenCounter:
     return TokenCounter(template, load_tokenizer(folder) if template.name == HF else _load(folder))
 
 
+def needs_transformers(template: Template, folder: Path) -> bool:
+    """Whether `load_token_counter` will load transformers, and with it torch where that is installed."""
+    return template.name == HF or not _kept_at(folder).is_file()
+
+
 def _load(folder: Path) -> Any:
     """The tokenizer in a folder, for any template but `hf`, which transformers renders.
 
@@ -83,7 +88,7 @@ def _load(folder: Path) -> Any:
         VicunaError: as `load_tokenizer`.
     """
     check_tokenizer(folder)
-    path = vicuna_home() / "tokenizers" / f"{_key(folder)}.json"
+    path = _kept_at(folder)
     try:
         return CountingTokenizer(json.loads(path.read_text("utf-8")))
     except Exception:  # not there, or damaged in a way that only its parser knows
@@ -97,6 +102,10 @@ def _load(folder: Path) -> Any:
         except OSError:
             pass  # it is only for the next time
     return tokenizer
+
+
+def _kept_at(folder: Path) -> Path:
+    return vicuna_home() / "tokenizers" / f"{_key(folder)}.json"
 
 
 def _key(folder: Path) -> str:

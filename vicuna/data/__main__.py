@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna import log
+from vicuna.conversation import get_template, needs_transformers
 from vicuna.data import engines, merge, sample, show, stats, why
 from vicuna.data.figures import Figures
 from vicuna.data.options import WHERE_ONLY, DataOptions
@@ -123,8 +124,15 @@ def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
     workers = options.workers or len(os.sched_getaffinity(0))
     if options.engine == "ray":
         return engines.ray(workers)
-    workers = min(workers, -(-total_bytes // SHARD_BYTES))
-    return engines.local(workers) if workers > 1 else engines.here
+    workers = max(1, min(workers, -(-total_bytes // SHARD_BYTES)))
+    return engines.local(workers) if workers > 1 or _would_load_torch(options) else engines.here
+
+
+def _would_load_torch(options: DataOptions) -> bool:
+    """Whether cleaning in this process would load torch for nothing; a worker of the pool does without."""
+    if options.tokenizer is None or options.template is None or "torch" in sys.modules:
+        return False
+    return needs_transformers(get_template(options.template), options.tokenizer)
 
 
 def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], reducer: Reducer) -> Row:
