@@ -4,9 +4,9 @@
     .venv/bin/python scripts/bench/data.py --pairs pairs.jsonl.gz     # real answers: {"markdown": ..., "html": ...}
 
 Both clean the same generated ShareGPT pages (`pages`), each as whole processes: ours `python -m vicuna.data`, FastChat
-`clean_sharegpt`, `filter_wrong_format` and `split_long_conversation`, one after the other, as its `prepare_all` has
-them (its language filter is left out: it needs libraries that have to be compiled). Ours runs twice: with the steps
-that FastChat has too, and with all.
+the modules of its own recipe (`fastchat.data.prepare_all`), one after the other: clean_sharegpt, optional_clean
+(its language filter; left out where its libraries cannot be compiled), split_long_conversation, filter_wrong_format,
+split_train_test. Ours runs twice: with the steps that FastChat has too, and with all.
 
 A round trip is exact if the page drawn from the Markdown that came out is the page that went in.
 """
@@ -28,7 +28,7 @@ from harness import Cost, say
 from pages import PAGES, YEARS, Answer, Writer, conversations
 
 TEMPLATE = "vicuna_v1.1"
-ONLY_OURS = ("privacy", "quality", "language", "decontaminate")
+ONLY_OURS = ("privacy", "quality", "decontaminate")
 CONVERT = """
 import json, sys, time
 {load}
@@ -132,19 +132,25 @@ def pipelines(options: argparse.Namespace, fastchat: Path, folder: Path) -> Foun
     source.write_text(json.dumps(pages))
     say(f"{len(pages):,} conversations, {source.stat().st_size / 1e6:.0f} MB")
     tokenizer = tokenizer_folder(folder)
+    has_language = harness.add_packages(fastchat, harness.FASTCHAT_LANGUAGE)
 
     def peer() -> Cost:
         def module(name: str, *arguments: str) -> Cost:
             return harness.run([str(fastchat), "-m", f"fastchat.data.{name}", *arguments])
 
-        files = [str(folder / name) for name in ("pages.json", "clean.json", "format.json", "split.json")]
-        costs = [
-            module("clean_sharegpt", "--in", files[0], "--out", files[1]),
-            module("filter_wrong_format", "--in", files[1], "--out", files[2]),
+        pages_, clean, language, split = (
+            str(folder / f"{name}.json") for name in ("pages", "clean", "language", "split")
+        )
+        costs = [module("clean_sharegpt", "--in", pages_, "--out", clean)]
+        if has_language:
+            costs.append(module("optional_clean", "--in", clean, "--out", language, "--skip-lang", "ko"))
+        costs += [
             module(
-                *("split_long_conversation", "--in", files[2], "--out", files[3]),
+                *("split_long_conversation", "--in", language if has_language else clean, "--out", split),
                 *("--model-name", str(tokenizer), "--max-length", str(options.max_tokens)),
             ),
+            module("filter_wrong_format", "--in", split, "--out", str(folder / "format.json")),
+            module("split_train_test", "--in", str(folder / "format.json"), "--ratio", "0.99"),
         ]
         return Cost(
             sum(cost.wall_seconds for cost in costs),
@@ -157,7 +163,8 @@ def pipelines(options: argparse.Namespace, fastchat: Path, folder: Path) -> Foun
         output = folder / f"cleaned{len(more)}"
         return lambda: ours(
             *("-m", "vicuna.data", str(source), "--output-dir", str(output), "--tokenizer", str(tokenizer)),
-            *("--template", TEMPLATE, "--max-tokens", str(options.max_tokens), "--workers", "1", *more),
+            *("--template", TEMPLATE, "--max-tokens", str(options.max_tokens), "--workers", "1"),
+            *("--skip-languages", "ko", "--held-out-ratio", "0.01", *more),
         )
 
     same_steps = ("--near-duplicates", "0", "--skip", *ONLY_OURS)
@@ -192,7 +199,7 @@ def splitters(options: argparse.Namespace, _: Path, folder: Path) -> Found:
     """Rounds that were lost and pieces over the budget, from the same cleaned conversations."""
     from vicuna.conversation import Message, TokenCounter, get_template, load_tokenizer
 
-    cleaned = json.loads((folder / "format.json").read_text())
+    cleaned = json.loads((folder / "clean.json").read_text())
     records = [{"id": row["id"], "messages": _messages(row["conversations"])} for row in cleaned]
     source, output = folder / "to_split.jsonl", folder / "split_by_us"
     source.write_text("".join(json.dumps(row) + "\n" for row in records))

@@ -36,6 +36,10 @@ FASTCHAT = (
 """FastChat's last release with versions of its time that it runs with; torch is ours, so that both compute alike."""
 
 
+FASTCHAT_LANGUAGE = ("pyicu", "pycld2", "morfessor", "polyglot", "six")
+"""What FastChat's language filter needs; the first two are compiled (Debian: libicu-dev, pkg-config, g++)."""
+
+
 class BenchError(Exception):
     """A command of a bench failed; the message holds the end of what it printed."""
 
@@ -79,6 +83,17 @@ def environment(name: str, packages: Sequence[str]) -> Path:
             run([str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages])
             ready.touch()
     return interpreter
+
+
+def add_packages(interpreter: Path, packages: Sequence[str]) -> bool:
+    """Install packages that may fail to install into an environment; whether they are there."""
+    install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    try:
+        run(install)
+    except BenchError as error:
+        say(f"{', '.join(packages)} cannot be installed here: {str(error).splitlines()[-1]}")
+        return False
+    return True
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Cost:
