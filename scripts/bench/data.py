@@ -44,7 +44,7 @@ FASTCHAT = CONVERT.format(load="from fastchat.data.clean_sharegpt import html_to
 def main() -> int:
     """Run the bench."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--conversations", type=int, default=4000, help="generated conversations (default: 4000)")
+    parser.add_argument("--conversations", type=int, default=2072, help="generated conversations (default: 2072)")
     parser.add_argument(
         "--answers", type=int, default=2000, help="generated answers for the round trip (default: 2000)"
     )
