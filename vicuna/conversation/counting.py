@@ -46,7 +46,7 @@ class TokenCounter:
     def _learn(self, runs: Sequence[Run]) -> None:
         divisible = [run for run in runs if self._by_word and self._by_word.divides(run)]
         whole = [run for run in runs if not (self._by_word and self._by_word.divides(run))]
-        counts = self._encoder.lengths(whole)
+        counts = [self._encoder.length(run) for run in whole]
         if self._by_word:
             counts += self._by_word.count(divisible)
         for run, count in zip([*whole, *divisible], counts, strict=True):
@@ -59,23 +59,30 @@ def _key(run: Run) -> tuple[str, bool]:
 
 
 class _Known(dict[str, int]):
-    """The tokens of words; those it does not know count 0 and are put down in `missed`, as often as they come."""
+    """The tokens of words; a word that is new is counted. Long ones hardly come twice and are not kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: Callable[[str], int]) -> None:
         super().__init__()
-        self.missed: list[str] = []
+        self._count = count
 
     def __missing__(self, word: str) -> int:
-        self.missed.append(word)
-        return 0
+        found = self._count(word)
+        if len(word) <= LONGEST_WORD:
+            self[word] = found
+        return found
 
 
 class _WordCounter:
-    """Counts runs word by word, and remembers the words."""
+    """Counts runs word by word, and remembers the words and their parts."""
 
     def __init__(self, encoder: Encoder, words: Words) -> None:
         self._encoder, self._words = encoder, words
-        self._known = _Known()
+        self._forget()
+
+    def _forget(self) -> None:
+        encoder, find_parts = self._encoder, self._words.parts.findall
+        parts = _Known(lambda part: encoder.length(Run(part, None, encoder.needs_anchor)))
+        self._known = _Known(lambda word: sum(map(parts.__getitem__, find_parts(word))))
 
     def divides(self, run: Run) -> bool:
         """Whether the counts of this run's words add up."""
@@ -84,23 +91,12 @@ class _WordCounter:
     def count(self, runs: Sequence[Run]) -> list[int]:
         """The tokens of each run."""
         if len(self._known) > KEPT_WORDS:
-            self._known = _Known()
-        known, counts = self._known, [0] * len(runs)
-        places: list[int] = []  # for each word in `new`, its run
-        new: list[Run] = []
-        for place, run in enumerate(runs):
+            self._forget()
+        counts = []
+        for run in runs:
             words = self._words.pattern.findall(run.text)
             # Where text behind text is anchored, a word at the very start is the only one that is not.
-            if run.is_anchored != self._encoder.needs_anchor:
-                new.append(Run(words.pop(0), None))
-                places.append(place)
-            counts[place] = sum(map(known.__getitem__, words))
-            new += [Run(word, None, self._encoder.needs_anchor) for word in known.missed]
-            places += [place] * len(known.missed)
-            known.missed.clear()
-        lengths = self._encoder.lengths(new)
-        for run, place, length in zip(new, places, lengths, strict=True):
-            counts[place] += length
-            if run.is_anchored == self._encoder.needs_anchor and len(run.text) <= LONGEST_WORD:
-                known[run.text] = length
+            is_alone = run.is_anchored != self._encoder.needs_anchor
+            first = self._encoder.length(Run(words.pop(0), None)) if is_alone else 0
+            counts.append(first + sum(map(self._known.__getitem__, words)))
         return counts

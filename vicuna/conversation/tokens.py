@@ -140,6 +140,8 @@ class Encoder:
         longest_first = sorted(self.control, key=len, reverse=True)
         self.control_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self.control_ids = set(self.control.values())
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._backend: Any = backend if hasattr(backend, "encode_batch_fast") else None  # of the library tokenizers
         self.anchor_ids = self._tokenize([ANCHOR])[0]
         self.needs_anchor = self._tokenize(["x"])[0] != self._tokenize([ANCHOR + "x"])[0][len(self.anchor_ids) :]
         self.anchors_after_control = self.needs_anchor and not self._adds_space_after_control()
@@ -159,19 +161,13 @@ class Encoder:
         given = [ANCHOR + run.text if run.is_anchored else run.text for run in runs]
         return [self._checked(ids, run) for ids, run in zip(self._tokenize(given) if given else [], runs, strict=True)]
 
-    def lengths(self, runs: Sequence[Run]) -> list[int]:
-        """How many ids each of these runs of text has: `len` of what `ids` gives, in a third of the time."""
-        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
-        if not hasattr(backend, "encode_batch_fast") or any(self.control_pattern.search(run.text) for run in runs):
-            return [len(ids) for ids in self.ids(runs)]
-        backend.no_truncation()
-        backend.no_padding()
-        keys = [(run.text, run.is_anchored) for run in runs]
-        unique = list(dict.fromkeys(keys))
-        given = [ANCHOR + text if is_anchored else text for text, is_anchored in unique]
-        found = backend.encode_batch_fast(given, add_special_tokens=False) if given else []
-        lengths = {key: len(ids) - len(self.anchor_ids) * key[1] for key, ids in zip(unique, found, strict=True)}
-        return [lengths[key] for key in keys]
+    def length(self, run: Run) -> int:
+        """How many ids a run of text has: `len(ids([run])[0])`, in a fifth of the time."""
+        if self._backend is None or self.control_pattern.search(run.text):
+            return len(self.ids([run])[0])
+        if run.is_anchored:
+            return len(self._backend.encode(ANCHOR + run.text, add_special_tokens=False)) - len(self.anchor_ids)
+        return len(self._backend.encode(run.text, add_special_tokens=False))
 
     def runs(self, parts: Sequence[Segment]) -> list[Run]:
         """The text cut at every control token and at both ends of every reply."""

@@ -16,7 +16,7 @@ SPLIT_REGEX = re.compile(
     + r"(\{1,3\})?"
     + re.escape(r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 )
-NOTHING = re.compile(r"(?!)")
+NOTHING, WHOLE = re.compile(r"(?!)"), re.compile(r"(?s:.+)")
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Words:
     """How to cut a text.
 
     Attributes:
-        pattern: finds the pieces one after the other; together they are the text.
+        pattern: finds the words one after the other; together they are the text.
+        parts: finds the parts of a word, into which it may be cut too. Words are fewer, parts come more often.
         exceptions: a text in which this is found must not be cut.
     """
 
     pattern: re.Pattern[str]
+    parts: re.Pattern[str]
     exceptions: re.Pattern[str]
 
 
@@ -59,7 +61,7 @@ def _words(tokenizer: Any) -> Words | None:
     if not all(added):
         return None
     if _splits_at_spaces(described["normalizer"], described["pre_tokenizer"]):
-        return Words(_BYTE_LEVEL, _any_of(added))
+        return Words(_BYTE_LEVEL, WHOLE, _any_of(added))
     if _writes_spaces(described["normalizer"], described["pre_tokenizer"]) and not model.get("ignore_merges"):
         return _sentencepiece(model, added)
     return None
@@ -129,7 +131,8 @@ def _sentencepiece(model: Any, added: list[str]) -> Words | None:
         is_run = any((one, other) in joined for one in group for other in group)
         runs.append(f"[{''.join(KINDS[name] for name in sorted(group))}]{'+' if is_run else ''}")
     run = f"(?:{'|'.join(runs)})"
-    return Words(re.compile(rf"\n| *(?:{run}(?:{OTHER}{run}?)*|(?:{OTHER}{run}?)+)| +"), _any_of([*added, SPACE]))
+    parts = re.compile(rf"\n| *(?:{run}(?:{OTHER}{run}?)*|(?:{OTHER}{run}?)+)| +")
+    return Words(re.compile(r"\n| *[^ \n]+| +"), parts, _any_of([*added, SPACE]))
 
 
 def _kind(character: str) -> str:
