@@ -1,10 +1,12 @@
 """Base + delta = target, bit for bit, or one line that says what is wrong."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -168,20 +170,63 @@ def test_a_filled_target_is_left_alone(tmp_path: Path, base: Path, delta: Path) 
     assert (tmp_path / "again" / "mine").read_text() == "precious"
 
 
-def test_every_damaged_byte_is_found(tmp_path: Path, base: Path, delta: Path) -> None:
-    """Any single byte of any file of the delta: an error, exit code 3, and no model."""
-    random = np.random.default_rng(5)
-    for path in sorted(entry for entry in delta.rglob("*") if entry.is_file()):
-        good = path.read_bytes()
-        for place in random.integers(0, len(good), 12):
-            bad = bytearray(good)
-            bad[place] ^= int(random.integers(1, 256))
-            path.write_bytes(bytes(bad))
-            with pytest.raises(VerificationError):
-                apply_delta(base, delta, tmp_path / "again")
-            assert not (tmp_path / "again").exists(), f"{path.name} byte {place}"
+def damaged(folder: Path, random: np.random.Generator) -> Iterator[str]:
+    """One byte of one file after the other is wrong, each file by its size; gives the file's name meanwhile."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = np.array([path.stat().st_size for path in files])
+    while True:
+        path = files[random.choice(len(files), p=sizes / sizes.sum())]
+        good, place = path.read_bytes(), int(random.integers(0, path.stat().st_size))
+        path.write_bytes(good[:place] + bytes([good[place] ^ int(random.integers(1, 256))]) + good[place + 1 :])
+        yield path.name
         path.write_bytes(good)
-    apply_delta(base, delta, tmp_path / "again")
+
+
+@pytest.mark.parametrize("format", ["exact", "additive"])
+def test_every_damaged_byte_of_a_delta_is_found_and_named(
+    tmp_path: Path, base: Path, target: Path, format: Format
+) -> None:
+    """Exit code 3, no model, and the name of the file or of a tensor in it."""
+    make_delta(base, target, tmp_path / "delta", format=format)
+    for name, _ in zip(damaged(tmp_path / "delta", np.random.default_rng(5)), range(200), strict=False):
+        with pytest.raises(
+            VerificationError, match=rf"tensor '[a-z_0-9.]+'|{re.escape(name)}|disagree about '[a-z.]+'"
+        ):
+            apply_delta(base, tmp_path / "delta", tmp_path / "again")
+        assert not (tmp_path / "again").exists()
+    shutil.rmtree(tmp_path / "delta")
+
+
+@pytest.mark.parametrize("format", ["exact", "additive"])
+def test_every_damaged_number_of_a_base_is_found_and_named(
+    tmp_path: Path, base: Path, target: Path, format: Format
+) -> None:
+    make_delta(base, target, tmp_path / "delta", format=format)
+    path, random = base / "model.safetensors", np.random.default_rng(6)
+    good = path.read_bytes()
+    start = 8 + int.from_bytes(good[:8], "little")
+    for place in random.integers(start, len(good), 200):
+        path.write_bytes(good[:place] + bytes([good[place] ^ int(random.integers(1, 256))]) + good[place + 1 :])
+        with pytest.raises(VerificationError, match=r"base is not this delta's base: tensor '[a-z_0-9.]+' differs"):
+            apply_delta(base, tmp_path / "delta", tmp_path / "again")
+    for place in random.integers(0, start, 100):  # the header: damage that reads as the same tensors does not matter
+        path.write_bytes(good[:place] + bytes([good[place] ^ int(random.integers(1, 256))]) + good[place + 1 :])
+        flags = ["--base", str(base), "--delta", str(tmp_path / "delta"), "--target", str(tmp_path / "again")]
+        if apply_main(flags) == 0:
+            assert files_of(tmp_path / "again") == files_of(target)
+            shutil.rmtree(tmp_path / "again")
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 600])
+def test_every_damaged_byte_of_a_target_is_found_and_named(
+    tmp_path: Path, base: Path, shard_bytes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_delta(base, write_model(tmp_path / "target", tuned(numbers(0)), shard_bytes=shard_bytes), tmp_path / "delta")
+    apply_delta(base, tmp_path / "delta", tmp_path / "model")
+    for name, _ in zip(damaged(tmp_path / "model", np.random.default_rng(7)), range(200), strict=False):
+        assert weights_main(["verify", str(tmp_path / "model")]) == 3
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert name in said or "tensor '" in said, (name, said)
 
 
 def test_damage_in_the_weights_is_named_by_tensor(tmp_path: Path, base: Path, delta: Path) -> None:

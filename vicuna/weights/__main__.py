@@ -99,7 +99,9 @@ def verify(argv: list[str]) -> int:
         if is_delta:
             verified = verify_delta(path)
         else:
-            verified = verify_model(path, manifest_for(path, options.delta, options.manifest), quick=options.quick)
+            manifest = manifest_for(path, options.delta, options.manifest)
+            is_own = options.delta is None and options.manifest is None
+            verified = verify_model(path, manifest, quick=options.quick, is_own=is_own)
     except VerificationError as error:
         if not options.json:
             raise

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vicuna.errors import VicunaError, require
+from vicuna.errors import VerificationError, VicunaError, require
 from vicuna.files import atomic_file
 from vicuna.weights.pickled import Place, read_pickled
 from vicuna.weights.shard import (
@@ -49,7 +49,8 @@ class CheckpointReader:
         aliases: second names of a tensor, each with its first name: tied weights, which a `.bin` file holds once.
 
     Raises:
-        VicunaError: there is no checkpoint, it is damaged, or it is of a kind that is not read.
+        VerificationError: the checkpoint is damaged or incomplete.
+        VicunaError: there is none, or it is of a kind that is not read.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -89,7 +90,7 @@ class CheckpointReader:
         while size > 0:
             part = os.pread(self._descriptors[file], size, position)
             if not part:
-                raise VicunaError(f"{file} became shorter while it was read; leave it alone meanwhile")
+                raise VerificationError(f"{file} became shorter while it was read; leave it alone meanwhile")
             parts.append(part)
             position, size = position + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -131,7 +132,7 @@ class CheckpointReader:
     def _add_tensor(self, tensor: Tensor, file: Path, place: Place) -> None:
         if tensor.name in self.tensors:
             both = f"{self._places[tensor.name][0].name} and {file.name}"
-            raise VicunaError(f"{self.folder}: tensor {tensor.name!r} is in {both}; fetch the checkpoint again")
+            raise VerificationError(f"{self.folder}: tensor {tensor.name!r} is in {both}; fetch the checkpoint again")
         self.tensors[tensor.name] = tensor
         self._places[tensor.name] = (file, place)
 
@@ -151,7 +152,7 @@ class CheckpointReader:
         there = {name: file.name for name, (file, _) in self._places.items()}
         if weight_map != there:
             name = min(set(weight_map.items()) ^ set(there.items()))[0]
-            raise VicunaError(
+            raise VerificationError(
                 f"{self.folder / index_name} and the shards disagree about tensor {name!r}: the index says "
                 f"{weight_map.get(name, 'nothing')}, it is in {there.get(name, 'no shard')}; fetch the checkpoint again"
             )
@@ -201,7 +202,7 @@ def _read_index(path: Path) -> dict[str, str]:
         weight_map = json.loads(path.read_bytes().decode("utf-8"))["weight_map"]
         names = set(weight_map.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise VicunaError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None
+        raise VerificationError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None
     for name in names:
         check_shard_name(name, str(path), suffix)
     return dict(weight_map)

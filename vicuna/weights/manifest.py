@@ -7,6 +7,7 @@ from elsewhere: every value is checked before it is used.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VerificationError, VicunaError
-from vicuna.jsonl import write_json
+from vicuna.files import atomic_file
+from vicuna.jsonl import format_json
 from vicuna.weights.shard import FLOATS, Shard, Tensor, check_shard_name, parse_header
 
 DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME = "vicuna_delta.json", "vicuna_manifest.json", "SHA256SUMS"
@@ -22,6 +24,7 @@ WEIGHTS_NAME, CORRECTIONS_NAME = "weights.vdelta", "corrections.vdelta"
 OUR_NAMES = (DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME, WEIGHTS_NAME, CORRECTIONS_NAME)
 EXACT, ADDITIVE, MODEL = "vicuna exact delta", "vicuna additive delta", "vicuna model"
 FORMATS, VERSION = (EXACT, ADDITIVE, MODEL), 2
+NO_HASH = "0" * 64
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
 LEFT_OUT_SUFFIXES = (*WEIGHT_SUFFIXES, ".safetensors.index.json", ".bin.index.json", ".py", ".tmp")
 MAX_MANIFEST_BYTES = 256 << 20
@@ -96,9 +99,11 @@ class Manifest:
         ]
 
     def write(self, path: Path) -> None:
-        """Save as JSON, atomically."""
-        value = dataclasses.asdict(self)
-        write_json(path, {"format": value.pop("format"), "version": VERSION, **value})
+        """Save as JSON, atomically. The text holds its own hash, taken with zeros in the hash's place."""
+        value = {**dataclasses.asdict(self), "version": VERSION, "manifest_sha256": NO_HASH}
+        text = format_json(value, indent=2, sort_keys=True) + "\n"
+        with atomic_file(path) as file:
+            file.write(text.replace(NO_HASH, _sha256(text), 1))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -111,11 +116,14 @@ def read_manifest(path: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
-        value = json.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        value = json.loads(text)
         if value["format"] not in FORMATS:
             raise ValueError("it is of another format")
-        version = value.pop("version")
+        version, own = value.pop("version"), value.pop("manifest_sha256")
         if version == VERSION:
+            if _sha256(text.replace(own, NO_HASH, 1)) != own:
+                raise ValueError("it does not have its own hash")
             return _checked(value)
         if type(version) is not int or version < 1:
             raise ValueError(f"version {version!r}")
@@ -184,6 +192,10 @@ def _check_record(record: TensorRecord, tensor: Tensor, kind: str) -> None:
         _check_sha256(record.delta_sha256)
     if kind == ADDITIVE:
         _check_sha256(record.corrections_sha256)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check(is_good: bool, what: str) -> None:

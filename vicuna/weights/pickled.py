@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from vicuna.errors import VicunaError
+from vicuna.errors import VerificationError, VicunaError
 from vicuna.weights.pickle_program import Machine, RefusedError, View
 from vicuna.weights.shard import ELEMENT_BYTES, Tensor
 
@@ -52,7 +52,8 @@ def read_pickled(path: Path) -> PickledShard:
     """Find the tensors of one `.bin` file; their bytes stay on disk, and nothing of it is run.
 
     Raises:
-        VicunaError: the file is missing, damaged, or asks for more than a state dict needs.
+        VerificationError: the file is missing or damaged.
+        VicunaError: it asks for more than a state dict needs.
     """
     try:
         with path.open("rb") as file:
@@ -61,12 +62,12 @@ def read_pickled(path: Path) -> PickledShard:
         tensors = tuple(Tensor(name, view.dtype, view.shape) for name, view in views.items())
         places = {tensor.name: _place(tensor, views[tensor.name], storages, size) for tensor in tensors}
     except (FileNotFoundError, IsADirectoryError):
-        raise VicunaError(f"{path} is missing; fetch the checkpoint again") from None
+        raise VerificationError(f"{path} is missing; fetch the checkpoint again") from None
     except RefusedError as refusal:
         raise VicunaError(f"{path} {refusal}; do not trust this file") from None
     except NONSENSE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise VicunaError(f"{path} is damaged or no PyTorch checkpoint ({reason}); fetch it again") from None
+        raise VerificationError(f"{path} is damaged or no PyTorch checkpoint ({reason}); fetch it again") from None
     return PickledShard(path.name, tensors, places)
 
 

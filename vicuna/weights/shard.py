@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import VicunaError
+from vicuna.errors import VerificationError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
@@ -73,11 +73,11 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
         where: what to call it in a message.
 
     Raises:
-        VicunaError: the header is not what the format allows, or does not fit the file.
+        VerificationError: the header is not what the format allows, or does not fit the file.
     """
 
-    def fail(reason: str) -> VicunaError:
-        return VicunaError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
+    def fail(reason: str) -> VerificationError:
+        return VerificationError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
 
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=_unique_object)
@@ -126,19 +126,19 @@ def read_shard(path: Path) -> Shard:
     """Read and check one safetensors file's header; the data stays on disk.
 
     Raises:
-        VicunaError: the file is missing, cut short, or lies about itself.
+        VerificationError: the file is missing, cut short, or lies about itself.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise VicunaError(
+                raise VerificationError(
                     f"{path} is damaged or not safetensors: {size} bytes cannot hold its header; fetch it again"
                 )
             header = file.read(length)
     except (FileNotFoundError, IsADirectoryError):
-        raise VicunaError(f"{path} is missing; fetch the checkpoint again") from None
+        raise VerificationError(f"{path} is missing; fetch the checkpoint again") from None
     return Shard(path.name, header, parse_header(header, size - 8 - length, str(path)))
 
 
@@ -146,10 +146,10 @@ def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> 
     """A shard's file name that stays in its own folder.
 
     Raises:
-        VicunaError: it is not a plain file name that ends so.
+        VerificationError: it is not a plain file name that ends so.
     """
     if not isinstance(name, str) or not name.endswith(suffix) or name.startswith(".") or set(name) & set("/\\\0:"):
-        raise VicunaError(f"{where} names the shard {name!r}, which is no plain {suffix} file name; do not trust it")
+        raise VerificationError(f"{where} names the shard {name!r}, no plain {suffix} file name; do not trust it")
     return name
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.files import sha256_file
 from vicuna.log import Progress
-from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader
 from vicuna.weights.delta import DAMAGED, read_delta, read_sums
 from vicuna.weights.manifest import MODEL_MANIFEST, Manifest, read_manifest
 from vicuna.weights.output import sample_spans
@@ -28,10 +28,12 @@ class Verified:
     num_files: int
 
 
-def verify_model(model: Path, manifest: Manifest, *, quick: bool = False) -> Verified:
+def verify_model(model: Path, manifest: Manifest, *, quick: bool = False, is_own: bool = False) -> Verified:
     """Hash every tensor of a model, and every file the manifest lists beside the weights.
 
     Args:
+        is_own: the manifest came with these very files, so that their headers must be the same too. Another copy may be
+            cut into files differently.
         quick: hash samples of each tensor instead (`output.sample_spans`): seconds for any model. Finds another model,
             another version and broken downloads, but not every single wrong byte.
 
@@ -45,6 +47,8 @@ def verify_model(model: Path, manifest: Manifest, *, quick: bool = False) -> Ver
             name = min(different)
             where = "is missing from" if name in planned else "is one too many in"
             raise VerificationError(f"tensor {name!r} {where} {model}; {_WAY_OUT}")
+        if is_own:
+            _check_headers(reader, manifest)
         with Progress(reader.total_bytes, description="verifying", unit="B") as progress:
             for record in manifest.tensors:
                 found, wanted = reader.tensors[record.name], planned[record.name]
@@ -64,6 +68,15 @@ def verify_model(model: Path, manifest: Manifest, *, quick: bool = False) -> Ver
                 raise VerificationError(f"{reader.folder / name} is missing; {_WAY_OUT}")
             _compare(str(reader.folder / name), sha256_file(reader.folder / name), expected)
         return Verified(len(manifest.tensors), reader.total_bytes, len(manifest.files))
+
+
+def _check_headers(reader: CheckpointReader, manifest: Manifest) -> None:
+    found = {shard.file_name: shard.header.decode("utf-8", "replace") for shard in reader.shards}
+    for shard in manifest.shards:
+        if found.get(shard.file) != shard.header:
+            raise VerificationError(f"{reader.folder / shard.file} is not as it was written (its header); {_WAY_OUT}")
+    if (None if reader.index is None else reader.index.decode("utf-8", "replace")) != manifest.index:
+        raise VerificationError(f"{reader.folder / INDEX_NAME} is not as it was written; {_WAY_OUT}")
 
 
 def _samples(reader: CheckpointReader, tensor: Tensor) -> Iterator[bytes]:
