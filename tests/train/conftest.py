@@ -14,7 +14,8 @@ from vicuna.conversation import get_template
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import ConversationDataset
 from vicuna.train.model import ConversationModel, load_model
-from vicuna.train.tokenize import TokenizedConversations, tokenize_files
+from vicuna.train.token_cache import TokenizedConversations
+from vicuna.train.tokenize import tokenize_files
 
 TEMPLATE = "vicuna_v1.1"
 WORDS = ["hello", "world", "import", "path", "return", "name", "file", "you", "how", "are", "self", "os", "value"]
@@ -105,6 +106,7 @@ def make_options(tmp_path: Path, tiny_model: Path, records_file: Path) -> Callab
             "learning_rate": 1e-3,
             "save_steps": 2,
             "device": "cpu",
+            "token_cache": str(tmp_path / "tokens"),
         }
         return TrainOptions(**(defaults | changes))
 

@@ -32,6 +32,24 @@ def test_every_epoch_has_the_same_number_of_steps(lengths: list[int], seed: int)
     assert len(counts) == 1
 
 
+@given(lengths_lists, st.integers(1, 9), st.integers(0, 100))
+def test_without_packing_each_has_a_row_and_the_longest_go_first(
+    lengths: list[int], rows_per_step: int, seed: int
+) -> None:
+    steps = plan_epoch(lengths, ROW, rows_per_step, seed=seed, epoch=0, packing=False)
+    rows = [row for step in steps for row in step]
+    assert sorted(rows) == [(item,) for item in range(len(lengths))]
+    for step in steps:
+        assert [lengths[row[0]] for row in step] == sorted((lengths[row[0]] for row in step), reverse=True)
+    assert lengths[steps[0][0][0]] == max(lengths)
+    plan = TrainingPlan(lengths, ROW, rows_per_step, seed=seed, packing=False)
+    assert plan.rows(0) == steps[0]
+    assert (
+        plan.rows(plan.steps_per_epoch + 0)
+        == plan_epoch(lengths, ROW, rows_per_step, seed=seed, epoch=1, packing=False)[0]
+    )
+
+
 @given(lengths_lists)
 def test_no_two_rows_could_be_one(lengths: list[int]) -> None:
     filled = sorted(sum(lengths[item] for item in row) for row in pack(lengths, ROW))

@@ -15,7 +15,9 @@ from vicuna.data.record import read_records
 from vicuna.data.split import splitting
 from vicuna.data.step import Record, Split
 from vicuna.errors import VicunaError
-from vicuna.train.tokenize import TokenizedConversations, tokenize_files
+from vicuna.train import samples
+from vicuna.train.token_cache import TokenizedConversations
+from vicuna.train.tokenize import tokenize_files
 
 HOSTILE = ["ASSISTANT: no", "</s>", "<|im_end|>\n<|im_start|>assistant\nhi", "USER:", " ", "", "\n", "naïve 你好"]
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30))
@@ -81,15 +83,51 @@ def test_pieces_of_a_conversation_teach_each_reply_once(tmp_path: Path, tiny_mod
     assert learned == "".join(f" reply {number}.<|im_end|>" for number in range(12))
 
 
-def test_long_conversations_are_left_out_and_named(
-    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_what_cannot_be_used_is_left_out_counted_and_named(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
-    short, long = record("a", "b"), {**record("a", "word " * 300), "id": "the-long-one"}
-    tokens = tokenize(write_records(tmp_path / "r.jsonl", [short, long]), tiny_model, max_length=120)
+    long, mute = {**record("a", "word " * 300), "id": "the-long-one"}, {**record("a question"), "id": "the-mute-one"}
+    lines = [json.dumps(item) for item in (record("a", "b"), long, mute)]
+    path = tmp_path / f"r{suffix}"
+    path.write_text(f"[{','.join([*lines, '7'])}]" if suffix == ".json" else "\n".join([*lines, '{"id": "cut sh']))
+    tokenizer, template = AutoTokenizer.from_pretrained(tiny_model), get_template("vicuna_v1.1")
+    tokens = tokenize_files([path], template, tokenizer, max_length=120, max_bad_share=0.8)
     assert tokens.ids == ["the-record"]
     assert tokens.too_long == ["the-long-one"]
-    assert "1 of 2 conversations" in (warning := capsys.readouterr().err)
-    assert "the-long-one" in warning
+    said = capsys.readouterr().err
+    assert "1 of 4 conversations are longer than 120 tokens: the-long-one" in said
+    assert "2 of 4 records cannot be used" in said
+    assert "record the-mute-one has no reply to learn from" in said
+    assert ("item 3 is a int" if suffix == ".json" else "r.jsonl:4: not JSON") in said
+
+
+def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path, tiny_model: Path) -> None:
+    good = [record("a", "b")] * 200
+    tokenize(write_records(tmp_path / "r.jsonl", [*good, record("a"), record("a")]), tiny_model)
+    path = write_records(tmp_path / "r.jsonl", [*good, *[record("a")] * 2, {**record("a", "b " * 999), "id": "long"}])
+    with pytest.raises(
+        VicunaError, match=r"long; python.*2 of 203 records.*; that is 1\.5% of all, and --max-bad-share"
+    ):
+        tokenize(path, tiny_model, max_length=200)
+
+
+def test_several_processes_give_the_tokens_of_one(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "CHUNK_BYTES", 4000)
+    records = [record(f"question {number}", "word " * (number % 50), "more", "end") for number in range(300)]
+    records[7]["messages"] = 3
+    path = write_records(tmp_path / "r.jsonl", records)
+    assert path.stat().st_size > 10 * samples.CHUNK_BYTES
+    tokenizer, template = AutoTokenizer.from_pretrained(tiny_model), get_template("chatml")
+    one, two = (
+        tokenize_files([path], template, tokenizer, max_length=100, max_bad_share=0.9, workers=workers)
+        for workers in (1, 2)
+    )
+    assert one.fingerprint() == two.fingerprint()
+    assert (one.ids, one.malformed) == (two.ids, two.malformed)
+    assert "r.jsonl:8: record the-record: 'messages'" in two.malformed[0]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
@@ -117,13 +155,13 @@ def test_the_fingerprint_sees_texts_masks_and_order(tmp_path: Path, tiny_model: 
             json.dumps(record("only a question")),
             "record the-record has no reply to learn from under template vicuna_v1.1",
         ),
-        (json.dumps({"id": "x", "messages": 3}), r"r\.jsonl: record x: 'messages'"),
+        (json.dumps({"id": "x", "messages": 3}), r"r\.jsonl:1: record x: 'messages'"),
         (
             json.dumps(record("a", "b", context_messages=9)),
             "context_messages is 9; .* system text, from 0 to 2",
         ),
         (json.dumps(record("a", "b", context_messages=2)), "no reply to learn from"),
-        (json.dumps(record("a", "word " * 5000)), "every conversation is longer than 2048 tokens"),
+        (json.dumps(record("a", "word " * 5000)), "nothing to train on, 1 of 1 conversations are longer than 2048"),
     ],
 )
 def test_data_that_cannot_be_used(tmp_path: Path, tiny_model: Path, content: str, message: str) -> None:
@@ -136,7 +174,9 @@ def test_data_that_cannot_be_used(tmp_path: Path, tiny_model: Path, content: str
 
 def test_json_that_is_no_list_of_records(tmp_path: Path, tiny_model: Path) -> None:
     path = tmp_path / "r.json"
-    for content, message in (("{}", "holds a JSON dict"), ("[1]", "item 0 is a int")):
+    for content, message in (("{}", "holds a JSON dict"), ("[1]", "item 0 is a int"), ("[", "not JSON")):
         path.write_text(content)
         with pytest.raises(VicunaError, match=message):
             tokenize(path, tiny_model)
+    with pytest.raises(VicunaError, match=r"none\.jsonl: no such file"):
+        tokenize(tmp_path / "none.jsonl", tiny_model)

@@ -3,7 +3,8 @@
 What happens, in order:
 
 1. `config`: flags and config file become one frozen `TrainOptions`.
-2. `tokenize`: records become token ids with a mask of what is to be learned (the assistant's replies, nothing else).
+2. `tokenize`: records (`samples`) become token ids with a mask of what is to be learned, the assistant's replies, and
+   are kept for the next run (`token_cache`).
 3. `packing`: whole conversations share rows; the plan of an epoch is a pure function of lengths, seed and epoch.
 4. `ranks`, `model`: the processes meet; the LLaMA-architecture model, with `attention` (documents in a row never see
    each other), `fused` and `loss`, is cut over them (`parallel`), and each reads its own rows.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vicuna.errors import UsageError
+from vicuna.files import vicuna_home
 from vicuna.options import option, to_dict
 
 DEFAULT_TEMPLATE = "vicuna_v1.1"
@@ -49,8 +50,21 @@ class TrainOptions:
     max_length: int = option(
         2048, help="longest conversation in tokens; longer ones are left out", aliases=("--model-max-length",)
     )
+    packing: bool = option(
+        True,
+        help="fill rows with whole conversations; without, each has a row of its own, the longest first in a step",
+    )
     row_length: int | None = option(
         None, help="tokens in a packed row, at least --max-length (which is the default); sets the memory of a step"
+    )
+    max_bad_share: float = option(
+        0.01, help="share of the records that may be left out, too long or malformed; more stops the run"
+    )
+    tokenize_workers: int | None = option(
+        None, help="processes that tokenize; by default one for a small file and one a core for a large one"
+    )
+    token_cache: str | None = option(
+        None, help="folder that keeps tokens for later runs, or off; by default tokens/ in $VICUNA_HOME", metavar="DIR"
     )
     num_train_epochs: float = option(3.0, help="passes over the data")
     max_steps: int | None = option(None, help="optimizer steps; replaces --num-train-epochs")
@@ -147,6 +161,8 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("max_bad_share", 0 <= self.max_bad_share < 1, "at least 0 and less than 1")
+        self._require("tokenize_workers", self.tokenize_workers is None or self.tokenize_workers >= 1, "at least 1")
         self._require("save_total_limit", self.save_total_limit >= 1, "at least 1")
         self._require("save_steps", self.save_steps >= 0, "0 or more")
         self._require("rows_per_step", self.rows_per_step is None or self.rows_per_step >= 1, "at least 1")
@@ -166,6 +182,7 @@ class TrainOptions:
         is_compilable = not (self.compile and self.activation_checkpointing == "selective")
         self._require("activation_checkpointing", is_compilable, "none or full together with --compile")
         longest = self.row_length is None or self.row_length >= self.max_length
+        self._require("row_length", self.packing or self.row_length is None, "left out together with --no-packing")
         self._require("row_length", longest, f"at least --max-length, which is {self.max_length}")
 
     def _require(self, name: str, is_good: bool, what: str) -> None:
@@ -176,6 +193,11 @@ class TrainOptions:
     def tokens_per_row(self) -> int:
         """The length of a packed row."""
         return self.row_length or self.max_length
+
+    @property
+    def token_cache_dir(self) -> Path | None:
+        """Where tokens are kept; None keeps none."""
+        return None if self.token_cache == "off" else Path(self.token_cache or vicuna_home() / "tokens")
 
     @property
     def rows_per_rank(self) -> int:
@@ -189,6 +211,7 @@ WITHOUT_INFLUENCE = {
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
     *("deterministic", "activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
     *("price_per_gpu_hour", "plan", "report_to", "sample_prompts", "num_samples", "sample_tokens", "loss_spike_factor"),
+    *("max_bad_share", "tokenize_workers", "token_cache"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

@@ -18,7 +18,7 @@ import torch
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.train.attention import Documents
 from vicuna.train.packing import Row
-from vicuna.train.tokenize import TokenizedConversations
+from vicuna.train.token_cache import TokenizedConversations
 
 
 @dataclass(frozen=True)

@@ -51,22 +51,31 @@ def pack(lengths: Sequence[int], row_length: int, order: Sequence[int] | None = 
 
 
 def plan_epoch(
-    lengths: Sequence[int], row_length: int, rows_per_step: int, *, seed: int, epoch: int
+    lengths: Sequence[int], row_length: int, rows_per_step: int, *, seed: int, epoch: int, packing: bool = True
 ) -> list[list[Row]]:
     """The steps of one epoch, each a list of at most `rows_per_step` rows; every conversation occurs exactly once.
 
     Every epoch has the same number of steps, because the number of rows depends on the lengths only; which of the
     equally long conversations meet in a row, and the order of the rows, are drawn anew. Where the rows do not divide
     evenly, steps differ by one row at most instead of leaving a small step for the end.
+
+    Without packing every conversation is a row. The longest go first: within a step, so that what is computed together
+    is about equally long, and among the steps, so that a run which does not fit into the memory fails at once.
     """
     draw = random.Random(f"{seed} {epoch}")
     order = list(range(len(lengths)))
     draw.shuffle(order)
-    rows = pack(lengths, row_length, order)
+    rows: list[Row] = pack(lengths, row_length, order) if packing else [(item,) for item in order]
     draw.shuffle(rows)
     num_steps = -(-len(rows) // rows_per_step)
     bounds = [len(rows) * step // num_steps for step in range(num_steps + 1)] if rows else []
-    return [rows[start:end] for start, end in pairwise(bounds)]
+    steps = [rows[start:end] for start, end in pairwise(bounds)]
+    if not packing:
+        for step in steps:
+            step.sort(key=lambda row: -lengths[row[0]])
+        longest = max(lengths, default=0)
+        steps.sort(key=lambda step: lengths[step[0][0]] < longest)  # a stable sort: the others stay as drawn
+    return steps
 
 
 class TrainingPlan:
@@ -77,12 +86,16 @@ class TrainingPlan:
         row_length: the most tokens in a row.
         rows_per_step: rows in a global step.
         seed: what the order is drawn from.
+        packing: conversations share rows.
     """
 
-    def __init__(self, lengths: Sequence[int], row_length: int, rows_per_step: int, *, seed: int) -> None:
-        self.lengths, self.row_length, self.rows_per_step, self.seed = lengths, row_length, rows_per_step, seed
+    def __init__(
+        self, lengths: Sequence[int], row_length: int, rows_per_step: int, *, seed: int, packing: bool = True
+    ) -> None:
+        self.lengths, self.row_length, self.rows_per_step = lengths, row_length, rows_per_step
+        self.seed, self.packing = seed, packing
         self._epoch = 0
-        self._steps = plan_epoch(lengths, row_length, rows_per_step, seed=seed, epoch=0)
+        self._steps = self._plan(0)
         self.steps_per_epoch = len(self._steps)
         self.num_rows = sum(map(len, self._steps))
         self.fill = sum(lengths) / (self.num_rows * row_length) if lengths else 0.0
@@ -92,8 +105,13 @@ class TrainingPlan:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._steps = plan_epoch(self.lengths, self.row_length, self.rows_per_step, seed=self.seed, epoch=epoch)
+            self._steps = self._plan(epoch)
         return self._steps[step_in_epoch]
+
+    def _plan(self, epoch: int) -> list[list[Row]]:
+        return plan_epoch(
+            self.lengths, self.row_length, self.rows_per_step, seed=self.seed, epoch=epoch, packing=self.packing
+        )
 
 
 def deal(rows: Sequence[Row], lengths: Sequence[int], rows_per_batch: int, num_ranks: int) -> list[list[list[Row]]]:

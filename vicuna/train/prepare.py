@@ -4,7 +4,9 @@ Before: `config`. After: `loop`.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,8 @@ from vicuna.train.output import earlier_rows_per_step, run_identity
 from vicuna.train.packing import Row, TrainingPlan, pack
 from vicuna.train.ranks import Ranks
 from vicuna.train.schedule import CosineSchedule, make_schedule
-from vicuna.train.tokenize import TokenizedConversations, tokenize_files
+from vicuna.train.token_cache import TokenizedConversations
+from vicuna.train.tokenize import tokenize_files
 from vicuna.weights.checkpoint import CheckpointReader
 from vicuna.weights.detect import refuse_delta
 from vicuna.weights.hub import find_source
@@ -85,17 +88,19 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     read_generation_config(options.model)  # the result will hold it too
     tokenizer = load_tokenizer(options.model)
     template = choose_template(options)
-    conversations = tokenize_files(options.data, template, tokenizer, max_length=options.max_length)
+    conversations = tokenize(options, options.data, template, tokenizer)
     check_fit(conversations, config, options)
     held_out, held_out_rows = None, []
     if options.eval_data:
-        held_out_tokens = tokenize_files(options.eval_data, template, tokenizer, max_length=options.max_length)
+        held_out_tokens = tokenize(options, options.eval_data, template, tokenizer)
         check_fit(held_out_tokens, config, options)
         held_out = ConversationDataset(held_out_tokens, device)
         held_out_rows = pack(held_out_tokens.lengths, options.tokens_per_row)
     prompts = read_prompts(options)
     rows_per_step = choose_rows_per_step(options, ranks)
-    plan = TrainingPlan(conversations.lengths, options.tokens_per_row, rows_per_step, seed=options.seed)
+    plan = TrainingPlan(
+        conversations.lengths, options.tokens_per_row, rows_per_step, seed=options.seed, packing=options.packing
+    )
     schedule = make_schedule(options, plan.steps_per_epoch)
     log.info(
         f"{len(conversations.ids):,} conversations, {sum(conversations.lengths):,} tokens, "
@@ -140,6 +145,25 @@ def choose_kernels(options: TrainOptions) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def tokenize(
+    options: TrainOptions, paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase
+) -> TokenizedConversations:
+    """The conversations of these files, as the options say.
+
+    Raises:
+        VicunaError: as `tokenize_files`.
+    """
+    return tokenize_files(
+        paths,
+        template,
+        tokenizer,
+        max_length=options.max_length,
+        max_bad_share=options.max_bad_share,
+        workers=options.tokenize_workers,
+        cache_dir=options.token_cache_dir,
+    )
+
+
 def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
     """Whether the model is cut over the ranks.
 
@@ -148,12 +172,6 @@ def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
     """
     if options.fsdp == "off" and ranks.size > 1:
         raise UsageError(f"--fsdp off: {ranks.size} ranks share one model; use --fsdp auto, or one process")
-    if options.cpu_offload and ranks.device.type == "cpu":
-        raise UsageError(
-            "--cpu-offload moves what a GPU holds to the host's memory, and this run is on a CPU; leave it out"
-        )
-    if options.cpu_offload and options.fsdp == "off":
-        raise UsageError("--cpu-offload is done by FSDP; use it without --fsdp off")
     return options.fsdp == "on" or options.cpu_offload or ranks.size > 1
 
 

@@ -1,102 +1,115 @@
-"""Records become token ids, with a mask of what is to be learned.
+"""All records of a run as token ids, tokenized once by several processes and kept on the disk (`token_cache`).
 
-Each conversation is rendered once and tokenized once, by `vicuna.conversation.encode`; the mask is the span of each
-assistant's reply, end mark included. Nothing is cut: a conversation longer than `max_length` is left out and named,
-and one without a single reply is an error, because training on nothing looks healthy and is not.
+What cannot be used is counted and named; more of it than a stated share stops the run, because a wrong template or a
+wrong file looks like many bad records.
 
-Before: files of records. After: `packing` (lengths) and `dataset` (tokens).
+Before: `samples` (one record). After: `packing` (lengths) and `dataset` (tokens).
 """
 
-import hashlib
-from array import array
+import os
+import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from vicuna import log
-from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
+from vicuna.conversation import Template
 from vicuna.errors import VicunaError
-from vicuna.jsonl import Row, read_json, read_jsonl
+from vicuna.train.samples import Samples, Source, encode_chunk, read_chunks
+from vicuna.train.token_cache import TokenCache, TokenizedConversations, cache_key, in_memory
 
+MAX_BAD_SHARE = 0.01
 MAX_NAMED = 5
-
-
-@dataclass(frozen=True)
-class TokenizedConversations:
-    """Conversations end to end in flat tensors: 5 bytes a token, so 200 million tokens take 1 GB.
-
-    Args:
-        ids: the record ids.
-        lengths: tokens of each conversation.
-        input_ids: (sum of lengths,) int32.
-        is_learned: (sum of lengths,) bool: the token belongs to a reply and is predicted from the ones before it.
-        too_long: ids of the records that were left out.
-    """
-
-    ids: list[str]
-    lengths: list[int]
-    input_ids: torch.Tensor
-    is_learned: torch.Tensor
-    too_long: list[str]
-
-    @property
-    def num_supervised(self) -> int:
-        """Tokens that the loss looks at."""
-        return int(self.is_learned.sum())
-
-    def fingerprint(self) -> str:
-        """SHA-256 over everything that training sees: token ids, masks, lengths and their order."""
-        digest = hashlib.sha256(array("q", self.lengths).tobytes())
-        digest.update(self.input_ids.numpy())
-        digest.update(self.is_learned.numpy())
-        return digest.hexdigest()
+PARALLEL_BYTES = 16 << 20
+"""From here on other processes are worth their start, which takes some seconds each."""
+MAX_WORKERS = 16
+CHUNKS_AHEAD = 4
 
 
 def tokenize_files(
-    paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    paths: Sequence[Path],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    max_bad_share: float = MAX_BAD_SHARE,
+    workers: int | None = None,
+    cache_dir: Path | None = None,
 ) -> TokenizedConversations:
-    """Read, render and tokenize every record of the files.
+    """Read, render and tokenize every record of the files, or take what an earlier run, or another rank, has made.
+
+    Args:
+        max_bad_share: the largest share of records that may be left out, too long or malformed.
+        workers: processes; by default as many as there are cores, where the files are large enough.
+        cache_dir: where tokens are kept; None keeps none.
 
     Raises:
-        VicunaError: a file or record that cannot be read, a record without a reply, nothing left to train on.
+        VicunaError: a file that cannot be read, too many records that cannot be used, nothing left to train on.
     """
-    ids: list[str] = []
-    lengths: list[int] = []
-    too_long: list[str] = []
-    tokens, mask = array("i"), bytearray()
-    with log.Progress(None, description="tokenizing", unit="conversations") as progress:
-        for place, record in _read_records(paths):
-            conversation = _parse(record, place)
-            input_ids, is_learned = _encode(conversation, template, tokenizer, place)
-            progress.update()
-            if len(input_ids) > max_length:
-                too_long.append(conversation.id)
-                continue
-            ids.append(conversation.id)
-            lengths.append(len(input_ids))
-            tokens.extend(input_ids)
-            mask.extend(is_learned)
-    where = ", ".join(map(str, paths))
-    if too_long:
-        log.warning(
-            f"{len(too_long)} of {len(too_long) + len(ids)} conversations in {where} are longer than {max_length} "
-            f"tokens and left out: {name_some(too_long)}; python -m vicuna.data --max-tokens {max_length} splits them"
+    for path in paths:
+        if not path.is_file():
+            raise VicunaError(f"{path}: no such file")
+    num_workers = choose_workers(paths, workers)
+    make = partial(_tokenized, paths, template, tokenizer, max_length, num_workers)
+    if cache_dir is None:
+        found = in_memory(make())
+    else:
+        cache = TokenCache(cache_dir, cache_key(paths, template, tokenizer, max_length))
+        with cache.locked():  # whoever comes first tokenizes; the other ranks wait, and find the work done
+            if loaded := cache.load():
+                log.info(f"{len(loaded.ids):,} conversations were tokenized before: {cache.path}")
+            found = loaded or cache.fill(make)
+    check_left_out(found, ", ".join(map(str, paths)), max_length, max_bad_share)
+    return found
+
+
+def choose_workers(paths: Sequence[Path], workers: int | None) -> int:
+    """As many processes as were asked for, or as the size of the files is worth."""
+    if workers is not None:
+        return workers
+    if sum(path.stat().st_size for path in paths) < PARALLEL_BYTES:
+        return 1
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def check_left_out(found: TokenizedConversations, where: str, max_length: int, max_bad_share: float) -> None:
+    """Say what is left out, and see that it is not too much.
+
+    Raises:
+        VicunaError: nothing is left, or more than `max_bad_share` is left out.
+    """
+    num_bad = len(found.too_long) + len(found.malformed)
+    total = len(found.ids) + num_bad
+    reasons = []
+    if found.too_long:
+        reasons.append(
+            f"{len(found.too_long)} of {total} conversations are longer than {max_length} tokens: "
+            f"{name_some(found.too_long)}; python -m vicuna.data --max-tokens {max_length} splits them"
         )
-    if not ids:
-        reason = f"every conversation is longer than {max_length} tokens" if too_long else "it has no records"
-        raise VicunaError(f"{where}: nothing to train on, {reason}")
-    return TokenizedConversations(
-        ids,
-        lengths,
-        torch.frombuffer(tokens, dtype=torch.int32),
-        torch.frombuffer(mask, dtype=torch.bool),
-        too_long,
-    )
+    if found.malformed:
+        more = f"; and {len(found.malformed) - 1} more" if len(found.malformed) > 1 else ""
+        reasons.append(f"{len(found.malformed)} of {total} records cannot be used: {found.malformed[0]}{more}")
+    if not total:
+        raise VicunaError(f"{where}: nothing to train on, it has no records")
+    if not found.ids:
+        raise VicunaError(f"{where}: nothing to train on, {'; '.join(reasons)}")
+    if num_bad > max_bad_share * total:
+        raise VicunaError(
+            f"{where}: {'; '.join(reasons)}; that is {num_bad / total:.1%} of all, and --max-bad-share allows "
+            f"{max_bad_share:.1%} to be left out"
+        )
+    if reasons:
+        log.warning(f"left out of {where}: {'; '.join(reasons)}")
+    for message in found.malformed[1:MAX_NAMED]:
+        log.warning(f"left out: {message}")
 
 
 def name_some(ids: Sequence[str]) -> str:
@@ -105,62 +118,53 @@ def name_some(ids: Sequence[str]) -> str:
     return named if len(ids) <= MAX_NAMED else f"{named} and {len(ids) - MAX_NAMED} more"
 
 
-def _read_records(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
-    """Records and where they stand, from JSON lines or from a JSON array."""
-    for path in paths:
-        if path.suffix != ".json":
-            yield from ((str(path), record) for record in read_jsonl(path))
-            continue
-        records = read_json(path)
-        if not isinstance(records, list):
-            raise VicunaError(f"{path} holds a JSON {type(records).__name__}; a list of records is needed (or .jsonl)")
-        for number, record in enumerate(records):
-            if not isinstance(record, dict):
-                raise VicunaError(f"{path}: item {number} is a {type(record).__name__}; a record is a JSON object")
-            yield str(path), record
+def _tokenized(
+    paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int
+) -> Iterator[Samples]:
+    """The samples of the files, piece by piece and in order."""
+    with log.Progress(None, description="tokenizing", unit="conversations") as progress, ExitStack() as stack:
+        chunks = read_chunks(paths)
+        if workers == 1:
+            pieces: Iterator[Samples] = (encode_chunk(chunk, template, tokenizer, max_length) for chunk in chunks)
+        else:
+            pool = ProcessPoolExecutor(
+                workers,
+                # Not a fork: this process may hold a GPU, and has threads.
+                mp_context=get_context("spawn"),
+                initializer=_begin_worker,
+                initargs=(template, tokenizer, max_length),
+            )
+            stack.callback(pool.shutdown, cancel_futures=True)
+            pieces = _in_order(pool, chunks, ahead=CHUNKS_AHEAD * workers)
+        for piece in pieces:
+            progress.update(piece.num_records)
+            yield piece
 
 
-def _parse(record: Row, place: str) -> Conversation:
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[list[Source]], ahead: int) -> Iterator[Samples]:
+    """What the workers make of the chunks; `ahead` of them are read before they are needed."""
+    waiting: deque[Future[Samples]] = deque()
     try:
-        return from_record(record)
-    except VicunaError as error:
-        raise VicunaError(f"{place}: record {record.get('id', '(no id)')}: {error}") from None
+        for chunk in chunks:
+            waiting.append(pool.submit(_work, chunk))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise VicunaError("a tokenizing process was killed, perhaps for memory; use --tokenize-workers 1") from None
 
 
-def _encode(
-    conversation: Conversation, template: Template, tokenizer: PreTrainedTokenizerBase, place: str
-) -> tuple[list[int], list[bool]]:
-    """Token ids, and for each whether it is to be learned."""
-    try:
-        encoding = encode(conversation.messages, template, tokenizer)
-    except VicunaError as error:
-        raise VicunaError(f"{place}: record {conversation.id}: {error}") from None
-    is_learned = [label != IGNORE_INDEX for label in encoding.labels]
-    num_context = _num_context_replies(conversation, place)
-    for start, end in encoding.reply_spans[:num_context]:
-        is_learned[start:end] = [False] * (end - start)
-    if is_learned:
-        is_learned[0] = False  # nothing comes before it that could predict it
-    if not any(is_learned):
-        raise VicunaError(
-            f"{place}: record {conversation.id} has no reply to learn from under template {template.name}; "
-            "remove it, or clean the data with python -m vicuna.data"
-        )
-    return encoding.input_ids, is_learned
+_worker: tuple[Template, Any, int] | None = None
 
 
-def _num_context_replies(conversation: Conversation, place: str) -> int:
-    """Replies among the first `context_messages` messages behind the system text; another piece is trained on them.
+def _begin_worker(template: Template, tokenizer: Any, max_length: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
+    _worker = template, tokenizer, max_length
 
-    Replies that follow one another without a turn between them are one span to `encode`, so they count once.
-    """
-    messages = conversation.messages
-    num_system = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
-    count: Any = conversation.extra.get("context_messages", 0)
-    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(messages) - num_system:
-        raise VicunaError(
-            f"{place}: record {conversation.id}: context_messages is {count!r}; "
-            f"it counts messages behind the system text, from 0 to {len(messages) - num_system}"
-        )
-    roles = [message.role for message in messages[num_system : num_system + count]]
-    return sum(before != role == "assistant" for before, role in pairwise(["user", *roles]))
+
+def _work(chunk: list[Source]) -> Samples:
+    assert _worker is not None
+    template, tokenizer, max_length = _worker
+    return encode_chunk(chunk, template, tokenizer, max_length)
