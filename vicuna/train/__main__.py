@@ -69,6 +69,8 @@ def summary(result: "TrainResult") -> str:
     """The result in a few lines."""
     find = result.train_log.find
     lines = [f"model: {result.model}"]
+    if result.model and result.model.name == "adapter":
+        lines = [f"adapter: {result.model}; vicuna weights merge-lora makes it part of its model"]
     if losses := find("loss"):
         lines.append(f"training loss: {losses[0][1]:.4f} -> {losses[-1][1]:.4f} over {losses[-1][0]:.0f} steps")
     if held_out := find("eval_loss"):

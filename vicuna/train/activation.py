@@ -35,16 +35,19 @@ SAVED_OPERATIONS = {
 """Expensive to compute again, next to their size. Scaled-dot-product attention in plain matrix products is `bmm`."""
 
 
-def checkpoint_layers(model: ConversationModel, kind: str) -> None:
-    """Let every decoder layer keep only what `kind` (none, selective, full) says."""
+def checkpoint_layers(model: ConversationModel, kind: str, *, is_random: bool = False) -> None:
+    """Let every decoder layer keep only what `kind` (none, selective, full) says.
+
+    Args:
+        is_random: something in a layer is drawn at random, an adapter's dropout, and must be drawn again alike.
+    """
     if kind == "none":
         return
     assert kind in ("selective", "full"), kind
     keywords = {} if kind == "full" else {"context_fn": _selective_contexts}
     for layer in model.causal_lm.model.layers:
-        # No state of the random number generator is kept: nothing in a layer is random (dropout is refused).
         layer.forward = functools.partial(
-            checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, **keywords
+            checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=is_random, **keywords
         )
 
 

@@ -9,6 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from vicuna.train.activation import checkpoint_layers, compile_layers
 from vicuna.train.config import TrainOptions
+from vicuna.train.lora import add_adapters
 from vicuna.train.model import ConversationModel
 from vicuna.train.parallel import shard_model
 
@@ -16,16 +17,18 @@ from vicuna.train.parallel import shard_model
 def arrange(
     model: ConversationModel, options: TrainOptions, *, checkpointing: str, mesh: DeviceMesh | None, bf16: bool
 ) -> None:
-    """Decide what the layers keep for the backward pass, and which rank has which rows of the weights.
+    """Decide what is learned, what the layers keep for the backward pass, and which rank has which rows of the weights.
 
     Args:
         checkpointing: none, selective or full, which `options` may have left open.
         mesh: the ranks that share the model; None where one process has all of it.
         bf16: compute in bfloat16.
     """
+    if options.has_adapter:
+        add_adapters(model.causal_lm, options, bf16=bf16)
     if options.compile:
         compile_layers(model)
-    checkpoint_layers(model, checkpointing)
+    checkpoint_layers(model, checkpointing, is_random=options.has_adapter and options.lora_dropout > 0)
     if mesh is not None:
         shard_model(
             model,

@@ -95,6 +95,20 @@ class TrainOptions:
         False,
         help="on CUDA: use kernels that give the same bits every time, so that a resumed run ends with the same ones",
     )
+    lora: bool = option(
+        False,
+        help="learn a small adapter beside the frozen model (LoRA); it is written to adapter/, and "
+        "vicuna weights merge-lora makes it part of the model. Ten times the learning rate of a full run suits it",
+    )
+    qlora: bool = option(False, help="--lora with the frozen model as 4-bit numbers, on one device")
+    lora_r: int = option(16, help="rank of the adapter")
+    lora_alpha: float = option(32.0, help="scale of the adapter: it counts alpha / r times")
+    lora_dropout: float = option(0.0, help="share of the adapter's inputs that is dropped while learning")
+    lora_targets: tuple[str, ...] = option(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        help="layers that get an adapter, by the last part of their name; by default all of a decoder layer",
+        metavar="NAME",
+    )
     device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
     fsdp: Literal["auto", "on", "off"] = option(
         "auto",
@@ -161,6 +175,10 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("lora_r", self.lora_r >= 1, "at least 1")
+        self._require("lora_alpha", self.lora_alpha > 0, "more than 0")
+        self._require("lora_dropout", 0 <= self.lora_dropout < 1, "at least 0 and less than 1")
+        self._require("lora_targets", bool(self.lora_targets), "at least one name")
         self._require("max_bad_share", 0 <= self.max_bad_share < 1, "at least 0 and less than 1")
         self._require("tokenize_workers", self.tokenize_workers is None or self.tokenize_workers >= 1, "at least 1")
         self._require("save_total_limit", self.save_total_limit >= 1, "at least 1")
@@ -193,6 +211,11 @@ class TrainOptions:
     def tokens_per_row(self) -> int:
         """The length of a packed row."""
         return self.row_length or self.max_length
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is learned, and the model is not."""
+        return self.lora or self.qlora
 
     @property
     def token_cache_dir(self) -> Path | None:

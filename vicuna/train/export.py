@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from vicuna.conversation import Template, save_template, stop_token_ids
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.files import atomic_directory, ensure_free_space
 from vicuna.jsonl import read_json, write_json
+from vicuna.train.config import TrainOptions
 from vicuna.train.model import CHUNK_ELEMENTS, DTYPES, ConversationModel
 from vicuna.train.parallel import local, rows_of_ranks
 from vicuna.train.ranks import Ranks
@@ -62,7 +63,7 @@ def export_model(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     *,
-    base: Path,
+    options: TrainOptions,
     target: Path,
     extra_files: Iterable[Path],
     ranks: Ranks,
@@ -74,7 +75,7 @@ def export_model(
     reads the file again and compares the hash of every tensor.
 
     Args:
-        base: the model that training started from; names, dtypes, shards and tokenizer come from it.
+        options: name the model that training started from; names, dtypes, shards and tokenizer come from it.
         target: the directory to make.
         extra_files: copied into it: the options and the log of the run.
 
@@ -82,29 +83,44 @@ def export_model(
         VicunaError: `target` is there already; what was written cannot be read back.
         OSError: the disk refused.
     """
+    base = options.model
     with ExitStack() as stack:
         with ranks.agreed():
             folder = stack.enter_context(atomic_directory(target)) if ranks.is_first else target
         folder = Path(ranks.exchange(str(folder))[0])
         with CheckpointReader(base) as reader:
             with ranks.agreed():
-                digests = _write_weights(model, reader, folder, ranks)
+                # Some checkpoints store a tied head as well: it is a name of the same weight.
+                weights = dict(model.causal_lm.named_parameters(remove_duplicate=False))
+                digests = write_weights(weights, reader.shards, reader, folder, ranks)
             with ranks.agreed():
-                _check_weights(folder, reader.shards, digests, ranks)
+                check_written(folder, reader.shards, digests, ranks)
                 if ranks.is_first:
-                    _write_other_files(folder, reader.index, base, extra_files)
-                    _write_stop_tokens(folder, template, tokenizer)
+                    write_other_files(folder, reader.index, base, extra_files)
+                    write_stop_tokens(folder, template, tokenizer)
                     save_template(template, folder)
                     stack.close()
 
 
-def _write_weights(model: ConversationModel, reader: CheckpointReader, folder: Path, ranks: Ranks) -> dict[str, str]:
-    """Write every file of weights, each on one rank, with what the others send. Returns the SHA-256 of every tensor."""
-    # Some checkpoints store a tied head as well: it is a name of the same weight.
-    weights = dict(model.causal_lm.named_parameters(remove_duplicate=False))
+def write_weights(
+    weights: Mapping[str, torch.Tensor],
+    shards: Sequence[Shard],
+    reader: CheckpointReader | None,
+    folder: Path,
+    ranks: Ranks,
+) -> dict[str, str]:
+    """Write every file of weights, each on one rank, with what the others send; every rank calls it.
+
+    Args:
+        weights: by the names of the tensors in `shards`.
+        reader: has the tensors that are not among the weights.
+
+    Returns:
+        The SHA-256 of every tensor that this rank wrote.
+    """
     digests: dict[str, str] = {}
     error: OSError | None = None
-    for number, shard in enumerate(reader.shards):
+    for number, shard in enumerate(shards):
         writer = number % ranks.size
         if ranks.rank != writer:
             for tensor in shard.tensors:
@@ -128,8 +144,8 @@ class _Pieces:
 
     def __init__(
         self,
-        weights: dict[str, torch.nn.Parameter],
-        reader: CheckpointReader,
+        weights: Mapping[str, torch.Tensor],
+        reader: CheckpointReader | None,
         tensors: Iterable[Tensor],
         ranks: Ranks,
     ) -> None:
@@ -155,6 +171,7 @@ class _Pieces:
     def _pieces(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
         weight = self._weights.get(tensor.name)
         if weight is None:
+            assert self._reader is not None, f"{tensor} is neither trained nor in the base"
             yield from self._reader.chunks(tensor.name)
             return
         assert tuple(weight.shape) == tensor.shape, f"{tensor} was trained as {tuple(weight.shape)}"
@@ -192,7 +209,7 @@ def _receive(num_elements: int, tensor: Tensor, sender: int, ranks: Ranks) -> It
         yield memoryview(part.numpy())
 
 
-def _check_weights(folder: Path, shards: Sequence[Shard], digests: dict[str, str], ranks: Ranks) -> None:
+def check_written(folder: Path, shards: Sequence[Shard], digests: dict[str, str], ranks: Ranks) -> None:
     """Read back every file, each on another rank than wrote it, and compare the hash of every tensor.
 
     Raises:
@@ -211,7 +228,8 @@ def _check_weights(folder: Path, shards: Sequence[Shard], digests: dict[str, str
                     raise VerificationError(f"{folder / shard.file_name}: {tensor.name} does not read back as written")
 
 
-def _write_other_files(folder: Path, index: bytes | None, base: Path, extra_files: Iterable[Path]) -> None:
+def write_other_files(folder: Path, index: bytes | None, base: Path, extra_files: Iterable[Path]) -> None:
+    """Copy what belongs to a model beside its weights."""
     if index is not None:
         (folder / INDEX_NAME).write_bytes(index)
     for path in (*(base / name for name in COPIED_FILES), *extra_files):
@@ -219,7 +237,7 @@ def _write_other_files(folder: Path, index: bytes | None, base: Path, extra_file
             shutil.copyfile(path, folder / path.name)
 
 
-def _write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let `generate` of other programs end a reply where this template ends it."""
     config = read_generation_config(folder)
     ids = config.get("eos_token_id", tokenizer.eos_token_id)

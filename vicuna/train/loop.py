@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from vicuna import log, options
 from vicuna.errors import VicunaError
+from vicuna.train.adapter import export_adapter
 from vicuna.train.arrange import arrange
 from vicuna.train.checkpoint import checkpoint_path, load_checkpoint, newest_intact, whole_checkpoints
 from vicuna.train.config import TrainOptions
@@ -75,7 +76,7 @@ def train(config: TrainOptions) -> TrainResult:
         with ranks.agreed():
             if not (config.output_dir / RUN).is_file():
                 raise VicunaError(f"rank {ranks.rank} does not see --output-dir {config.output_dir}; all ranks must")
-        target = config.output_dir / "model"
+        target = config.output_dir / ("adapter" if config.has_adapter else "model")
         if target.is_dir():
             log.info(f"{target} is there already, from the same model, data and options")
             return TrainResult(TrainLog(config.output_dir, run.num_steps, writes=ranks.is_first), target)
@@ -90,7 +91,8 @@ def _train(run: Run, target: Path) -> TrainResult:
     with ranks.agreed():
         if ranks.is_first:
             options.save(config, config.output_dir / "train_config.json")
-            check_room(config.model, target)
+            if not config.has_adapter:
+                check_room(config.model, target)
         foresight = foresee(run)
         announce(run, foresight)
     checkpointing = ranks.exchange(foresight.checkpointing)[0]  # their memory may differ, what they do may not
@@ -100,6 +102,7 @@ def _train(run: Run, target: Path) -> TrainResult:
             run.device,
             lambda model: arrange(model, config, checkpointing=checkpointing, mesh=mesh, bf16=run.bf16),
             offload=config.cpu_offload,
+            seed=config.seed,
         )
     optimizer = make_optimizer(model, config)
     with (
@@ -117,11 +120,12 @@ def _train(run: Run, target: Path) -> TrainResult:
             with ranks.agreed():
                 trainer.log.draw()
             extra_files = (config.output_dir / "train_config.json", trainer.log.path)
-            export_model(
+            export = export_adapter if config.has_adapter else export_model
+            export(
                 model,
                 run.tokenizer,
                 run.template,
-                base=config.model,
+                options=config,
                 target=target,
                 extra_files=extra_files,
                 ranks=ranks,

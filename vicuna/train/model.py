@@ -22,6 +22,7 @@ from vicuna.errors import VicunaError
 from vicuna.train.attention import NAME as ATTENTION
 from vicuna.train.dataset import Batch
 from vicuna.train.fused import fuse
+from vicuna.train.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
 from vicuna.train.loss import linear_cross_entropy
 from vicuna.train.parallel import first_row, local
 from vicuna.weights.checkpoint import CheckpointReader
@@ -69,8 +70,8 @@ class ConversationModel(torch.nn.Module):
         return linear_cross_entropy(self.hidden_states(batch), self.causal_lm.lm_head.weight, batch.targets)
 
     def named_weights(self) -> dict[str, torch.nn.Parameter]:
-        """The weights by the names they have in a Hugging Face checkpoint; tied ones once."""
-        return dict(self.causal_lm.named_parameters())
+        """The weights by the names they have in a Hugging Face checkpoint, and those of an adapter; tied ones once."""
+        return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
 
 
 def read_config(path: Path) -> PretrainedConfig:
@@ -109,14 +110,16 @@ def load_model(
     arrange: Callable[[ConversationModel], None] | None = None,
     *,
     offload: bool = False,
+    seed: int = 0,
 ) -> ConversationModel:
-    """Read a model's weights in fp32, the precision that training keeps them in.
+    """Read a model's weights in fp32, the precision that training keeps them in (frozen ones as `arrange` says).
 
     Args:
         path: a Hugging Face model directory.
         device: where the weights are needed.
         arrange: changes the modules before they have memory. If it cuts them over the ranks, each reads its own rows.
         offload: keep the weights in the host's memory all the same.
+        seed: what an adapter's first values are drawn from.
 
     Raises:
         VicunaError: weights that are missing, unreadable or of the wrong shape.
@@ -124,13 +127,32 @@ def load_model(
     model = build_model(read_config(path))
     if arrange:
         arrange(model)
-    model.to_empty(device="cpu" if offload else device)
+    _give_memory(model, torch.device("cpu") if offload else device)
     _finish_modules(model.causal_lm, device)
     with CheckpointReader(path) as reader:
         check_weights(model, reader)
-        for name, weight in model.named_weights().items():
-            _read_rows(reader, name, weight)
+        for name, weight in list(model.causal_lm.named_parameters()):
+            if is_adapter(name):
+                begin_adapter(name, weight, seed)
+            elif is_4bit(weight):
+                whole = torch.empty(weight.shape, dtype=torch.bfloat16)
+                _read_rows(reader, base_name(name), whole)
+                fill_4bit(model.causal_lm.get_submodule(name.rpartition(".")[0]), whole, device)
+            else:
+                _read_rows(reader, base_name(name), weight)
     return model
+
+
+def _give_memory(model: ConversationModel, device: torch.device) -> None:
+    """Memory for every weight but the 4-bit ones, which get theirs when they are quantized."""
+    if not any(is_4bit(weight) for weight in model.parameters()):
+        model.to_empty(device=device)
+        return
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if not is_4bit(weight):
+                empty = torch.empty_like(weight, device=device)
+                module.register_parameter(name, torch.nn.Parameter(empty, requires_grad=weight.requires_grad))
 
 
 def _finish_modules(causal_lm: Any, device: torch.device) -> None:
@@ -149,7 +171,8 @@ def check_weights(model: ConversationModel, reader: CheckpointReader) -> None:
     Raises:
         VicunaError: it has not; the message names the first.
     """
-    weights, path = model.named_weights(), reader.path
+    weights = {name: weight for name, weight in model.named_weights().items() if not is_adapter(name)}
+    path = reader.path
     missing = sorted(weights.keys() - reader.tensors.keys())
     if missing and missing[0].removeprefix("model.") in reader.tensors:
         raise VicunaError(f"{path} stores {missing[0]} under another name; load it once with transformers and save it")

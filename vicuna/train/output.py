@@ -22,7 +22,7 @@ from vicuna.train.metrics import CHARTS, LOG, SAMPLES
 
 CHECKPOINTS = "checkpoints"
 RUN = "run.json"
-OUTPUTS = (CHECKPOINTS, "model", LOG, SAMPLES, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
+OUTPUTS = (CHECKPOINTS, "model", "adapter", LOG, SAMPLES, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
 """All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
 NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK}
 
@@ -114,7 +114,7 @@ def _is_identity(value: Any) -> bool:
 
 
 def _has_outcome(directory: Path) -> bool:
-    there = [path for path in (directory / CHECKPOINTS, directory / "model", directory / LOG) if path.exists()]
+    there = [path for path in map(directory.joinpath, (CHECKPOINTS, "model", "adapter", LOG)) if path.exists()]
     return any(path.is_dir() or path.stat().st_size for path in there)
 
 

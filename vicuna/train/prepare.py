@@ -172,6 +172,14 @@ def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
     """
     if options.fsdp == "off" and ranks.size > 1:
         raise UsageError(f"--fsdp off: {ranks.size} ranks share one model; use --fsdp auto, or one process")
+    if options.qlora and (ranks.size > 1 or options.fsdp == "on" or options.cpu_offload):
+        raise UsageError("--qlora runs on one device, whole: 4-bit weights are not sharded; use --lora over several")
+    if options.cpu_offload and ranks.device.type == "cpu":
+        raise UsageError(
+            "--cpu-offload moves what a GPU holds to the host's memory, and this run is on a CPU; leave it out"
+        )
+    if options.cpu_offload and options.fsdp == "off":
+        raise UsageError("--cpu-offload is done by FSDP; use it without --fsdp off")
     return options.fsdp == "on" or options.cpu_offload or ranks.size > 1
 
 
