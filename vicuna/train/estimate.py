@@ -29,6 +29,7 @@ from vicuna.train.arrange import arrange
 from vicuna.train.attention import Documents
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
+from vicuna.train.lora import saved_by_4bit
 from vicuna.train.memory import MemoryCounter, Peak
 from vicuna.train.model import ConversationModel, build_model
 from vicuna.train.optimizer import make_optimizer
@@ -99,9 +100,14 @@ def estimate_memory(config: PretrainedConfig, options: TrainOptions, setting: Se
     """
     num_layers = config.num_hidden_layers
     if num_layers <= max(LAYERS):
-        return _worst(_run(config, options, setting, num_layers), options, num_layers)
-    few, more = (_run(config, options, setting, number) for number in LAYERS)
-    return _worst(_extrapolate(few, more, num_layers), options, num_layers)
+        peaks = _run(config, options, setting, num_layers)
+    else:
+        few, more = (_run(config, options, setting, number) for number in LAYERS)
+        peaks = _extrapolate(few, more, num_layers)
+    if options.qlora:
+        for peak in peaks.values():
+            peak.parts["weights"] -= saved_by_4bit(config, bf16=setting.bf16)
+    return _worst(peaks, options, num_layers)
 
 
 def _extrapolate(few: dict[str, Peak], more: dict[str, Peak], num_layers: int) -> dict[str, Peak]:
@@ -139,7 +145,8 @@ def _run(config: PretrainedConfig, options: TrainOptions, setting: Setting, num_
             stack.enter_context(_cuda_attention())
         model = build_model(config)
         # On fake tensors the host's memory is no other than the device's: offload is reckoned afterwards (`_worst`).
-        on_device = replace(options, cpu_offload=False, compile=False)
+        # Neither are there 4-bit weights: they are reckoned as the 16 or 32 bits that they replace, and then taken off.
+        on_device = replace(options, cpu_offload=False, compile=False, lora=options.has_adapter, qlora=False)
         arrange(model, on_device, checkpointing=setting.activation_checkpointing, mesh=mesh, bf16=setting.bf16)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         block_bytes = CUDA_BLOCK_BYTES if setting.device_type == "cuda" else 1

@@ -24,6 +24,8 @@ from vicuna.train.parallel import first_row, local
 ADAPTER = "default"
 BLOCK_SIZE = 64
 """4-bit numbers that share a scale (QLoRA, section 3)."""
+SCALES_PER_BLOCK = 256
+"""Scales that are quantized together."""
 
 
 def is_adapter(name: str) -> bool:
@@ -94,6 +96,17 @@ def _quantize(causal_lm: Any) -> None:
             )
             setattr(module, name, layer)
     causal_lm.is_loaded_in_4bit = True  # peft asks for it, to choose its own layer
+
+
+def saved_by_4bit(config: Any, *, bf16: bool) -> int:
+    """Bytes that a model of this shape saves with its layers' matrices as 4-bit numbers, beside one matrix unpacked."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    matrices = config.hidden_size * (heads * head_dim + 3 * config.intermediate_size)
+    scales = 1 / BLOCK_SIZE + 4 / (BLOCK_SIZE * SCALES_PER_BLOCK)  # one byte each, and an fp32 number for 256 of them
+    saved: float = config.num_hidden_layers * matrices * ((2 if bf16 else 4) - 0.5 - scales)
+    unpacked: int = 2 * config.hidden_size * config.intermediate_size
+    return int(saved) - unpacked
 
 
 def is_4bit(weight: torch.Tensor) -> bool:

@@ -21,11 +21,10 @@ from vicuna.train.hardware import GIB, Gpu, Price, get_gpu, get_shape, gpu_of_de
 from vicuna.train.model import read_config
 from vicuna.train.packing import TrainingPlan
 from vicuna.train.plan_options import PlanOptions
-from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16
+from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16, tokenize
 from vicuna.train.ranks import choose_device
 from vicuna.train.schedule import make_schedule
 from vicuna.train.speed import Size, Speed, expected_speed, measure
-from vicuna.train.tokenize import tokenize_files
 from vicuna.train.workload import Workload, count_workload, imagine_workload, one_micro_batch
 
 
@@ -234,9 +233,11 @@ def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int
     rows = options.per_device_train_batch_size
     if options.data and options.model:
         template, tokenizer = choose_template(options), load_tokenizer(options.model)
-        tokens = tokenize_files(options.data, template, tokenizer, max_length=options.max_length)
+        tokens = tokenize(options, options.data, template, tokenizer)
         check_fit(tokens, config, options)
-        plan = TrainingPlan(tokens.lengths, options.tokens_per_row, rows_per_step, seed=options.seed)
+        plan = TrainingPlan(
+            tokens.lengths, options.tokens_per_row, rows_per_step, seed=options.seed, packing=options.packing
+        )
         return count_workload(ConversationDataset(tokens, torch.device("cpu")), plan, rows)
     if options.num_conversations is None or options.num_tokens is None:
         return None
