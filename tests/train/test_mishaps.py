@@ -74,6 +74,14 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, earlier)
 
 
+def test_under_torchrun_a_signal_that_comes_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with StopSignal() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+    assert stop.received == signal.SIGTERM
+
+
 def test_ctrl_c_saves_although_nobody_reads_the_log_any_more(make_options: MakeOptions) -> None:
     options = make_options()
     command = [sys.executable, "-m", "vicuna.train", "--model", options.model, "--data", options.data[0]]

@@ -1,22 +1,26 @@
 """Two ranks train as one process does: the same losses, the same weights, and either goes on with the other's."""
 
+import errno
+import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from tests.train.conftest import make_records, write_records
+from tests.train.conftest import make_records, save_llama, write_records
 from tests.train.launch import on_ranks
 from tests.train.test_loop import log_rows, losses, weights
 from vicuna.errors import UsageError
-from vicuna.train import loop
+from vicuna.train import export, loop
 from vicuna.train.__main__ import main
+from vicuna.train.checkpoint import whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
 
@@ -165,3 +169,57 @@ def test_several_ranks_without_sharding_are_refused(make_options: MakeOptions) -
             train(make_options(fsdp="off"))
 
     assert on_ranks(2, work) == [0, 0]
+
+
+def test_a_disk_that_is_full_for_one_rank_at_the_export_loses_no_step(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = save_qwen(tmp_path / "qwen", bpe_tokenizer_directory)
+    options = make_options(model=base, max_steps=2, save_steps=0, bf16=False)
+
+    def work(rank: int) -> None:
+        def full(folder: Path, shards: Any, _: Any, data_of: Any) -> Any:
+            next(iter(data_of(shards[0].tensors[0])))  # some of it has been written
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder))
+
+        if rank == 1:
+            export.write_checkpoint = full  # type: ignore[assignment]
+        try:
+            train(options)
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    assert on_ranks(2, work) == [1 << 8] * 2
+    assert capfd.readouterr().err.count("error: ") == 1
+    assert not (options.output_dir / "model").exists()
+    assert [path.name for path in whole_checkpoints(options.output_dir)] == ["step-00000002"]
+    train_on_ranks(2, options)
+    clean = make_options(
+        output_dir=tmp_path / "clean", model=base, max_steps=2, save_steps=0, bf16=False, rows_per_step=2
+    )
+    train(clean)
+    assert_same(options, clean)
+
+
+def test_the_rank_whose_loss_is_broken_names_its_records(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    base = save_llama(tmp_path / "base", bpe_tokenizer_directory)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    records = make_records(6)
+    known = set(tokenizer(json.dumps(records))["input_ids"])
+    token = next(token for token in tokenizer("zebra")["input_ids"] if token not in known)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.embed_tokens.weight"][token] = torch.nan
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    records[3]["messages"][0]["content"] = "zebra"
+    data = write_records(tmp_path / "poisoned.jsonl", records)
+    options = make_options(model=base, data=(data,), rows_per_step=6)
+    assert on_ranks(2, lambda _: train(options)) == [1 << 8] * 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "the loss of step 1 is not finite" in line
+    assert "record-3" in line
+    assert line.count("record-") < 6

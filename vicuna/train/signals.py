@@ -8,6 +8,7 @@ Before: `loop` installs it. After: `loop` finishes its step, saves a checkpoint 
 steps are all done, it writes the model to its end.
 """
 
+import os
 import signal
 from collections.abc import Sequence
 from types import FrameType, TracebackType
@@ -19,6 +20,8 @@ from vicuna import log
 class StopSignal:
     """Catches the first stop signal while its block runs; the second acts as if nobody had caught the first.
 
+    Under `torchrun` a second one is nothing new: Ctrl-C, or a scheduler that ends a job, signals every process of it,
+    and torchrun then signals its ranks again. It ends them itself if they take longer than its --shutdown-timeout.
     A signal that the run was started to ignore (`nohup`) stays ignored.
 
     Attributes:
@@ -33,6 +36,7 @@ class StopSignal:
         self.received: signal.Signals | None = None
         self.agreed: signal.Signals | None = None
         self.answer = "saving a checkpoint after this step"
+        self._is_under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -55,9 +59,14 @@ class StopSignal:
         return self.agreed is not None
 
     def _catch(self, number: int, _: FrameType | None) -> None:
+        if self.received:
+            return
         self.received = signal.Signals(number)
-        self._restore()
-        log.info(f"{self.received.name}: {self.answer} (once more: stop at once)")
+        if self._is_under_torchrun:
+            log.info(f"{self.received.name}: {self.answer}")
+        else:
+            self._restore()
+            log.info(f"{self.received.name}: {self.answer} (once more: stop at once)")
 
     def _restore(self) -> None:
         while self._earlier:
