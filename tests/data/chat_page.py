@@ -13,6 +13,7 @@ from html import escape
 from typing import Literal
 
 from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
 from markdown_it.tree import SyntaxTreeNode
 from mdit_py_plugins.texmath import texmath_plugin
 
@@ -58,7 +59,27 @@ KEYWORDS = re.compile(r"\b(?:def|class|return|import|from|for|if|else|function|c
 def parser() -> MarkdownIt:
     """CommonMark with tables, strikethrough, and formulas between `\\(` and `\\)`, `\\[` and `\\]`."""
     markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    return markdown.use(texmath_plugin, delimiters="brackets")
+    markdown.use(texmath_plugin, delimiters="brackets")
+    # The plugin's own rule takes the marks of a list or quotation around a formula for a part of it.
+    markdown.block.ruler.at("math_block", _display_formula, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    return markdown
+
+
+def _display_formula(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A block that begins with `\\[` and ends with the line on which `\\]` stands."""
+    if state.is_code_block(start) or not state.src.startswith("\\[", state.bMarks[start] + state.tShift[start]):
+        return False
+    for line in range(start, end):
+        if line > start and (state.isEmpty(line) or state.sCount[line] < state.blkIndent):
+            return False
+        content = state.getLines(start, line + 1, state.blkIndent, False).strip()
+        if content.endswith("\\]"):
+            if not silent:
+                token = state.push("math_block", "math", 0)
+                token.block, token.content = True, content[2:-2]
+                state.line = line + 1
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,8 @@ class Page:
         return "<br>" if re.fullmatch(r"<br\s*/?>", node.content) else escape(node.content)
 
     def _html_block(self, node: SyntaxTreeNode) -> str:
-        return f"<p>{escape(node.content.strip())}</p>"
+        text = escape(node.content.strip())
+        return text if node.parent and node.parent.type == "list_item" else f"<p>{text}</p>"
 
     def _code_inline(self, node: SyntaxTreeNode) -> str:
         return f"<code>{escape(node.content)}</code>"
@@ -158,8 +180,11 @@ class Page:
     _math_single = _math_inline
 
     def _image(self, node: SyntaxTreeNode) -> str:
-        return f'<img src="{escape(str(node.attrs["src"]))}" alt="{escape(node.content)}">'
+        alt = MarkdownIt().renderer.renderInlineAsText(node.token.children, parser().options, {}) if node.token else ""
+        return f'<img src="{escape(str(node.attrs["src"]))}" alt="{escape(alt)}"{self._title(node)}>'
 
     def _link(self, node: SyntaxTreeNode) -> str:
-        title = ' title="{}"'.format(escape(str(node.attrs["title"]))) if "title" in node.attrs else ""
-        return f'<a href="{escape(str(node.attrs["href"]))}"{title}>{self._children(node)}</a>'
+        return f'<a href="{escape(str(node.attrs["href"]))}"{self._title(node)}>{self._children(node)}</a>'
+
+    def _title(self, node: SyntaxTreeNode) -> str:
+        return ' title="{}"'.format(escape(str(node.attrs["title"]))) if "title" in node.attrs else ""

@@ -3,7 +3,8 @@
 The way of a record, in the order of the modules: `sources` finds the files and cuts them into raw records (`arrays`
 cuts a JSON array); `shard` batches those, and `engines` runs the batches here, in a pool or on Ray. In a batch,
 `record` reads a record of any known shape; `step` says what a step is and what it may answer; `html` turns a page's
-answer into Markdown (`markdown` writes the pieces); `filters` repairs the order of roles and leaves out what is no
+answer into Markdown (`dom` holds its tree, `inline`, `code_box` and `formulas` read it, `markdown` and `escape` write);
+`filters` repairs the order of roles and leaves out what is no
 answer; `privacy` takes out what is private (`private_keys`, `private_addresses` and `private_numbers` know it);
 `quality` looks for answers caught in a loop; `language` names the language; `decontaminate` keeps evaluation questions
 out; `dedup` compares with what was there before (`words` makes the numbers that three of them compare); `split` cuts

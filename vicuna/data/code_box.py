@@ -3,41 +3,51 @@
 Every year had a box of its own, and some are drawn without `pre`. The code comes out byte for byte; the language is the
 one that the author gave, as far as the page tells.
 
-`html` asks for a block of code wherever it meets an element that `is_code`.
+`html` asks whether an element is a box, and for the block of code in it.
 """
 
 import re
 
 from vicuna.data import markdown
-from vicuna.data.dom import WITHOUT_WORDS, Element
+from vicuna.data.dom import SKIPPED, Element
 
 # Classes with which pages mark a block of code, of every year seen.
 CODE_CLASS = re.compile(r"(?:^|\s)(?:hljs|language-\S+|!?whitespace-pre\S*)(?:\s|$)")
 LANGUAGE_CLASS = re.compile(r"(?:^|\s)lang(?:uage)?-(\S+)")
-# Words of a code box that are not its language.
-BOX_WORDS = re.compile(r"copy code|copied!?|copy|edit|wrap|run|collapse|download|always show details", re.IGNORECASE)
+# Words of a code box that are not its language; the first also where a page has lost the button around them.
+COPY_CODE = re.compile(r"(?:copy code|copied!)$", re.IGNORECASE)
+BOX_WORDS = frozenset({"copied", "copy", "edit", "wrap", "run", "collapse", "download", "always show details"})
 LABEL = re.compile(r"[\w+#.\- /]{0,30}")
 NO_LANGUAGE = frozenset({"", "text", "code", "plain text"})
+NO_HEADER = ("p", "ul", "ol", "dl", "table", "blockquote", "hr", "img", "h1", "h2", "h3", "h4", "h5", "h6", "math")
 
 
-def is_code(element: Element) -> bool:
-    """Whether an element is a block of code, or a box that holds one and, beside it, nothing but a header bar."""
-    if element.tag in ("pre", "code"):
-        return element.tag == "pre" or CODE_CLASS.search(element.classes) is not None
+def is_block(code: Element) -> bool:
+    """Whether a `code` element is a block of code, and not a few words of it in a line."""
+    return CODE_CLASS.search(code.classes) is not None
+
+
+def is_box(element: Element) -> bool:
+    """Whether an element holds one block of code and, beside it, nothing but a header bar."""
     if element.num_code != 1 or element.tag not in ("div", "span", "figure"):
         return False
     code = element.find("code")
-    if code is None or not CODE_CLASS.search(code.classes) or element.find("p", "ul", "ol", "table", "blockquote"):
+    if code is None or not is_block(code) or element.find(*NO_HEADER):
         return False
-    return LABEL.fullmatch(_header(element)[0]) is not None
+    label, _ = header(element)
+    if element.find("pre") is None:
+        return is_label(label, code)
+    return label.lower() in ("", class_language(code).lower())  # other words may be a text that the code follows
 
 
-def code_block(element: Element) -> str:
-    """The fenced block of an element that `is_code`."""
-    code = element if element.tag == "code" else element.find("code")
-    if code is None:
-        return markdown.code_fence(element.text(), "")
-    return markdown.code_fence(code.text(), _language(element, code))
+def is_label(text: str, code: Element) -> bool:
+    """Whether a header's text can be the name of a language."""
+    return LABEL.fullmatch(text) is not None or text == class_language(code)
+
+
+def fenced(box: Element, code: Element) -> str:
+    """The fenced block of the code in a box; the box may be the code itself."""
+    return markdown.code_fence(code.text(), _language(box, code))
 
 
 def _language(box: Element, code: Element) -> str:
@@ -45,9 +55,8 @@ def _language(box: Element, code: Element) -> str:
 
     A bar with an empty label means that the author gave none: the class then holds the highlighter's guess.
     """
-    match = LANGUAGE_CLASS.search(code.classes)
-    from_class = match[1] if match else ""
-    label, has_label = ("", False) if box is code else _header(box)
+    from_class = class_language(code)
+    label, has_label = ("", False) if box is code else header(box)
     if not has_label:
         return from_class
     label = label.lower() if label.lower() == from_class.lower() else label
@@ -56,7 +65,13 @@ def _language(box: Element, code: Element) -> str:
     return from_class if from_class.lower() == label.lower() else label.replace(" ", "-")
 
 
-def _header(box: Element) -> tuple[str, bool]:
+def class_language(code: Element) -> str:
+    """The language that the class names, or the highlighter guessed."""
+    match = LANGUAGE_CLASS.search(code.classes)
+    return match[1] if match else ""
+
+
+def header(box: Element) -> tuple[str, bool]:
     """The text of a code box outside of its code and buttons, and whether there is a place for a label at all."""
     texts: list[str] = []
     has_label = False
@@ -64,10 +79,12 @@ def _header(box: Element) -> tuple[str, bool]:
     while rest:
         node = rest.pop()
         if isinstance(node, str):
-            texts.append(node)
-            has_label = has_label or bool(BOX_WORDS.sub("", node).strip())
+            text = COPY_CODE.sub("", node.strip())
+            if text and text.lower() not in BOX_WORDS:
+                texts.append(text)
+                has_label = True
         elif node.tag == "span" and not node.children:
             has_label = True
-        elif node.tag not in ("code", "button") and node.tag not in WITHOUT_WORDS:
+        elif node.tag != "code" and node.tag not in SKIPPED:
             rest += node.children[::-1]
-    return BOX_WORDS.sub("", " ".join(texts)).strip(), has_label
+    return " ".join(texts), has_label

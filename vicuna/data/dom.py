@@ -1,10 +1,11 @@
-"""A page's elements as plain Python objects, for the walker in `html`.
+"""A page's elements as plain Python objects, for the walkers in `html` and `inline`.
 
 lexbor reads the page, with all that browsers do to broken ones. The walker asks each element many times for its tag
 and its classes, which lexbor's own objects make anew each time; here they are asked for once, and what has no words of
 the answer (drawings, the picture of a formula beside its TeX) is left behind. That halves the time of a page.
 """
 
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -12,8 +13,26 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 Node: TypeAlias = "Element | str"
 
-PROSE = frozenset({"p", "div", "pre", "ul", "ol", "table", "blockquote", "h1", "h2", "h3", "h4", "h5", "h6"})
-WITHOUT_WORDS = frozenset({"svg", "script", "style", "noscript", "template", "head", "select", "audio"})
+PROSE = frozenset(
+    re.findall(r"\S+", "p div pre ul ol li dl table blockquote h1 h2 h3 h4 h5 h6 section article details figure")
+)
+WITHOUT_WORDS = frozenset(
+    re.findall(r"\S+", "svg script style noscript template head select audio video iframe object datalist")
+)
+SKIPPED = WITHOUT_WORDS | {"button"}
+BLOCKS = frozenset(
+    re.findall(
+        r"\S+",
+        "address article aside blockquote body caption center dd details dir div dl dt fieldset figcaption figure"
+        " footer form h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main menu nav ol p pre search section summary"
+        " table tbody td tfoot th thead tr ul",
+    )
+)
+MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
+
+
+class HtmlError(ValueError):
+    """A page that cannot be read: nested beyond any sense."""
 
 
 class Element:
@@ -51,7 +70,14 @@ class Element:
 
     def find(self, *tags: str) -> "Element | None":
         """The first element of these tags inside."""
-        return next((element for element in self.descendants() if element.tag in tags), None)
+        rest = self.children[::-1]
+        while rest:
+            node = rest.pop()
+            if isinstance(node, Element):
+                if node.tag in tags:
+                    return node
+                rest += node.children[::-1]
+        return None
 
     def text(self) -> str:
         """All text inside, byte for byte; `<br>` is a line break."""
@@ -63,9 +89,24 @@ class Element:
                 texts.append(node)
             elif node.tag == "br":
                 texts.append("\n")
-            else:
+            elif node.tag != "button":
                 rest += node.children[::-1]
         return "".join(texts)
+
+
+def check_depth(depth: int) -> None:
+    """Raise HtmlError at a depth that no answer has."""
+    if depth > MAX_DEPTH:
+        raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks as spaces."""
+    if "\n" not in text:
+        return text
+    first, *others = text.split("\n")
+    *middle, last = [line.lstrip() for line in others]
+    return " ".join([first.rstrip(), *map(str.rstrip, middle), last])
 
 
 def parse(html: str) -> Element:

@@ -270,7 +270,7 @@ def _blocked_hints() -> tuple[str, ...]:
 FILTERS = (
     Step(
         "html",
-        1,
+        2,
         {
             "human_html": "a human turn was an element of the page; its text was taken",
             "broken_html": "an answer's elements are nested beyond any sense",

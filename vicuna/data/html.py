@@ -1,31 +1,31 @@
 """An answer as the chat page drew it, turned back into the Markdown that the model wrote.
 
 Our own walk over the page's tree (`dom`), because no general converter knows these pages: code boxes of several years
-with a header bar and a copy button (`code_box`), formulas that KaTeX drew in three ways at once, page markers and
-character counters. Code comes out byte for byte, a formula from the TeX that the page carries along.
+with a header bar and a copy button (`code_box`), formulas that KaTeX drew in three ways at once (`formulas`), page
+markers and character counters. Code comes out byte for byte, a formula from the TeX that the page carries along.
 
-`filters` calls `to_markdown` on answers for which `looks_like_html` is true; `markdown` writes the pieces.
+This file knows the page and walks its blocks. Below it, `inline` reads what is inside of them, `markdown` writes the
+pieces, and `escape` keeps literal text from being read as marks. `filters` calls `to_markdown` on answers for which
+`looks_like_html` is true.
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from vicuna.data import markdown
-from vicuna.data.code_box import CODE_CLASS, code_block, is_code
-from vicuna.data.dom import WITHOUT_WORDS, Element, Node, parse
+from vicuna.data import code_box, markdown
+from vicuna.data.dom import BLOCKS, SKIPPED, Element, HtmlError, Node, check_depth, parse
+from vicuna.data.escape import escape_cell, escape_heading, escape_paragraph
+from vicuna.data.formulas import display_formula, is_display_formula
+from vicuna.data.inline import inline
 
-SKIPPED = WITHOUT_WORDS | {"button"}
-BLOCKS = frozenset(
-    re.findall(
-        r"\S+",
-        "address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form"
-        " h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul",
-    )
-)
-MARKS = {"strong": "**", "b": "**", "em": "*", "i": "*", "del": "~~", "s": "~~", "strike": "~~"}
-LISTS = ("ul", "ol")
-MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
+__all__ = ["HtmlError", "is_page", "looks_like_html", "page_text", "to_markdown"]
 
+HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+LISTS = frozenset({"ul", "ol"})
+RULE = re.compile(r"([-*])(?: \1)+ \1?$", re.MULTILINE)
+# A quotation or list whose last line is no paragraph, which would take the next line for one of its own.
+CLOSED = re.compile(r"(?:[\s\S]*\n)?[> ]*(?:[-*] |\d+[.)] )*(?:(?:#|```|---|___|\||\\[\[\]]).*|[-*]|\d+[.)])")
 PAGE_MARKER = re.compile(r"\d+ / \d+")
 CHARACTER_COUNT = re.compile(r"(?:Copy)?\s*\d[\d,.]* chars / \d[\d,.]* words")
 
@@ -35,10 +35,6 @@ PROSE_START = re.compile(r"<(?:p|div|ol|ul|pre|table|h[1-6]|blockquote|span|stro
 PROSE_END = re.compile(r"</(?:p|div|ol|ul|pre|table|h[1-6]|blockquote|span|strong|em)>$")
 HUMAN_PAGE = re.compile(r"""\s*<div class="[^"]*\b(?:markdown prose|whitespace-pre-wrap)\b""")
 FENCE_LINE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
-
-
-class HtmlError(ValueError):
-    """A page that cannot be read: nested beyond any sense."""
 
 
 class Block(NamedTuple):
@@ -60,7 +56,7 @@ def to_markdown(html: str) -> str:
     """The Markdown of a page's answer.
 
     Raises:
-        HtmlError: elements are nested more than `MAX_DEPTH` deep.
+        HtmlError: elements are nested too deep.
     """
     return "\n\n".join(block.text for block in _without_page_noise(_blocks(parse(html), 0)))
 
@@ -80,52 +76,51 @@ def _without_page_noise(blocks: list[Block]) -> list[Block]:
 
 def _blocks(parent: Element, depth: int) -> list[Block]:
     """The blocks inside an element, in order; runs of inline content become paragraphs."""
-    if depth > MAX_DEPTH:
-        raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
+    check_depth(depth)
     blocks: list[Block] = []
-    inline: list[Node] = []
+    line: list[Node] = []
     for node in parent.children:
         if isinstance(node, str) or _is_inline(node):
-            inline.append(node)
+            line.append(node)
             continue
-        if inline:
-            blocks += _paragraph(inline, "", depth)
-            inline = []
-        blocks += _block(node, depth, blocks[-1].tag if blocks else "")
-    if inline:
-        blocks += _paragraph(inline, "", depth)
+        if line:
+            blocks += _paragraph(line, "", depth)
+            line = []
+        blocks += _block(node, depth, blocks[-1] if blocks else None)
+    if line:
+        blocks += _paragraph(line, "", depth)
     return blocks
 
 
 def _is_inline(element: Element) -> bool:
-    tag, classes = element.tag, element.classes
+    tag = element.tag
+    if tag in SKIPPED:
+        return True
     if tag in BLOCKS:
         return False
     if tag == "code":
-        return not CODE_CLASS.search(classes)
-    if classes and _is_display_formula(classes):
-        return False
+        return not code_box.is_block(element)
     # A span around blocks is a box like any other.
-    return not (element.holds_block and tag in ("span", "a", "font"))
+    return not element.holds_block and not (element.classes and is_display_formula(element.classes))
 
 
-def _is_display_formula(classes: str) -> bool:
-    return "katex-display" in classes or "math-display" in classes
-
-
-def _block(element: Element, depth: int, previous: str) -> list[Block]:
-    """The Markdown of one block element. `previous` is the tag of the block before it."""
+def _block(element: Element, depth: int, before: Block | None) -> list[Block]:
+    """The Markdown of one block element. `before` is the block that stands before it."""
     tag = element.tag
-    if tag in SKIPPED:
-        return []
-    if tag in ("p", "h1", "h2", "h3", "h4", "h5", "h6") and not element.holds_block:
+    if tag == "p" and not element.holds_block:
         return _paragraph(element.children, tag, depth)
-    if _is_display_formula(element.classes):
-        return [Block("math", _display_formula(element))]
-    if is_code(element):
-        return [Block("pre", code_block(element))]
+    if tag in HEADINGS and not (element.holds_block and element.find("pre", "ul", "ol", "table", "blockquote")):
+        text = escape_heading(inline(element.children, depth))
+        return [Block(tag, "#" * int(tag[1]) + " " + text)] if text else []
+    if element.classes and is_display_formula(element.classes):
+        return [Block("math", display_formula(element))]
+    if tag == "pre":
+        return _pre(element, depth)
+    if tag == "code" or code_box.is_box(element):
+        code = element if tag == "code" else element.find_all("code")[0]
+        return [Block("pre", code_box.fenced(element, code))]
     if tag in LISTS:
-        text = _list(element, depth, follows_list=previous == tag)
+        text = _list(element, depth, before)
         return [Block(tag, text)] if text else []
     if tag == "table":
         return _table(element, depth)
@@ -137,78 +132,93 @@ def _block(element: Element, depth: int, previous: str) -> list[Block]:
     return _blocks(element, depth + 1)
 
 
-def _paragraph(nodes: list[Node], tag: str, depth: int) -> list[Block]:
-    """A paragraph or heading from inline nodes; nothing if they hold no text."""
-    text = _lines(_inline(nodes, depth))
-    if not text:
-        return []
-    if tag.startswith("h"):
-        text = "#" * int(tag[1]) + " " + re.sub(r"(?:  )?\n", " ", text)
-    return [Block(tag, text)]
+def _paragraph(nodes: Sequence[Node], tag: str, depth: int) -> list[Block]:
+    """A paragraph of inline nodes; none if they hold no text."""
+    text = escape_paragraph(inline(nodes, depth), may_be_html=tag == "p")
+    return [Block(tag, text)] if text and not text.isspace() else []
 
 
-def _lines(text: str) -> str:
-    """Inline Markdown as lines: no indentation, no line that begins a block by accident, hard breaks kept."""
-    text = text.strip(" \t\n")
-    if "\n" not in text:
-        return markdown.escape_line_start(text)
-    kept: list[str] = []
-    for raw in text.split("\n"):
-        line = raw.lstrip(" \t")
-        if not line.endswith("  "):
-            line = line.rstrip(" \t")
-        if not kept:
-            kept.append(markdown.escape_line_start(line))
-        elif not line.strip():
-            continue
-        elif kept[-1].endswith("  "):
-            kept.append(markdown.escape_line_start(line))
-        elif markdown.begins_block(line):
-            kept[-1] += " " + line
-        else:
-            kept.append(line)
-    return "\n".join(kept).rstrip(" ")
+def _pre(element: Element, depth: int) -> list[Block]:
+    """A `pre`: a code box, several of them, or text that is set as it stands."""
+    if element.num_code == 1 and (code := element.find("code")):
+        label, _ = code_box.header(element)
+        is_label = code_box.is_label(label, code)
+        if is_label or code_box.is_block(code):
+            above = [] if is_label else [Block("", escape_paragraph(label))]
+            return [*above, Block("pre", code_box.fenced(element, code))]
+    elif sum(map(code_box.is_block, element.find_all("code"))) > 1:
+        return _blocks(element, depth + 1)
+    return [Block("pre", code_box.fenced(element, element))]
 
 
-def _list(element: Element, depth: int, *, follows_list: bool) -> str:
+# Lists
+
+
+def _list(element: Element, depth: int, before: Block | None) -> str:
     """A list; loose (with empty lines) if an item has paragraphs. A list right after a list takes the other mark."""
-    is_ordered = element.tag == "ol"
-    number = _start(element)
-    inside = [child for child in element.children if isinstance(child, Element)]
+    check_depth(depth)
     is_loose = any(
-        isinstance(part, Element) and part.tag == "p" for item in inside if item.tag == "li" for part in item.children
+        isinstance(part, Element) and part.tag == "p"
+        for item in element.children
+        if isinstance(item, Element) and item.tag == "li"
+        for part in item.children
     )
+    mark, number = _mark(element, before), _start(element)
     items: list[str] = []
-    for item in inside:
-        if item.tag in LISTS and items:  # a list among the items: pages nest it without an item of its own
-            nested = _list(item, depth + 1, follows_list=False)
-            width = len(items[-1]) - len(items[-1].lstrip(" ")) + (3 if is_ordered else 2)
-            items[-1] += "\n" + markdown.indent(nested, " " * width, " " * width)
+    for item in element.children:
+        if isinstance(item, str):
+            if item.isspace() or not item:
+                continue
+            text = "".join(block.text for block in _paragraph([item], "", depth))
+        elif item.tag in LISTS and items:  # a list among the items: pages nest it without an item of its own
+            width = len(items[-1]) - len(items[-1].lstrip(" ")) + (3 if mark in ".)" else 2)
+            items[-1] += "\n" + markdown.indent(_list(item, depth + 1, None), " " * width, " " * width)
             continue
-        if item.tag in SKIPPED:
+        elif item.tag in SKIPPED:
             continue
-        mark = f"{number}{')' if follows_list else '.'} " if is_ordered else ("* " if follows_list else "- ")
+        else:
+            text = _item(item, depth + 1, is_loose)
+        first = f"{number}{mark} " if mark in ".)" else f"{mark} "
         number += 1
-        text = _item(item, depth + 1, is_loose)
-        items.append(markdown.indent(text, mark, " " * len(mark)) if text else mark.rstrip())
+        items.append(markdown.indent(text, first, " " * len(first)) if text else first.rstrip())
+    if any(RULE.match(item) for item in items):  # `- - -`, from lists that begin with lists
+        items = [("*" if mark == "-" else "-") + item[1:] for item in items]
     return ("\n\n" if is_loose else "\n").join(items)
+
+
+def _mark(element: Element, before: Block | None) -> str:
+    """`-` or `.`; the other one of its kind right after a list that has it."""
+    usual, other = ".)" if element.tag == "ol" else "-*"
+    is_taken = before and before.tag == element.tag and re.match(rf"\d*{re.escape(usual)}", before.text)
+    return other if is_taken else usual
 
 
 def _start(element: Element) -> int:
     start = element.get("start") or "1"
-    return int(start) if re.fullmatch(r"\d{1,9}", start) else 1
+    return int(start) if re.fullmatch(r"[0-9]{1,9}", start) else 1
 
 
 def _item(item: Element, depth: int, is_loose: bool) -> str:
-    text, before = "", ""
-    for place, block in enumerate(_blocks(item, depth)):
-        if place:
-            # Two paragraphs always need the empty line; text and a list or code below it only in a loose list.
-            is_tight = not is_loose and (block.tag in ("ul", "ol", "pre") or before in ("ul", "ol", "pre"))
-            text += "\n" if is_tight and not (before in LISTS and block.tag in ("", "p")) else "\n\n"
-        text += block.text
-        before = block.tag
+    text = ""
+    before: Block | None = None
+    for block in _blocks(item, depth):
+        written = "___" if block.tag == "hr" else block.text  # `---` below text would make a heading of it
+        if before:
+            text += "\n" if not is_loose and _may_follow(block, before) else "\n\n"
+        text += written
+        before = block
     return _checkbox(item) + text
+
+
+def _may_follow(block: Block, before: Block) -> bool:
+    """Whether a block of an item is read as what it is without an empty line before it."""
+    is_text, follows_text = block.tag in ("", "p"), before.tag in ("", "p")
+    if follows_text and block.tag in LISTS:  # what cannot break into a paragraph (CommonMark 0.31, section 5.2)
+        return re.match(r"(?:[-*]|1[.)]) ", block.text) is not None
+    if is_text or (block.tag == "table" and not follows_text):
+        is_open = before.tag in ("table", "blockquote", *LISTS) and not CLOSED.fullmatch(before.text)
+        return not (follows_text or is_open)
+    return block.tag != before.tag or block.tag != "blockquote"
 
 
 def _checkbox(item: Element) -> str:
@@ -221,17 +231,33 @@ def _checkbox(item: Element) -> str:
     return ""
 
 
+# Tables
+
+
 def _table(element: Element, depth: int) -> list[Block]:
+    above: list[Block] = []
     rows: list[list[str]] = []
     alignments: list[str] = []
-    for row in element.find_all("tr"):
+    for row in _rows(element):
+        if row.tag == "caption":
+            above += _blocks(row, depth + 1)
+            continue
         cells = [cell for cell in row.children if isinstance(cell, Element) and cell.tag in ("td", "th")]
         if not rows and cells and not any(cell.tag == "th" for cell in cells):
             rows.append([""] * len(cells))  # Markdown wants a head
         if not alignments:
             alignments = [_alignment(cell) for cell in cells]
         rows.append([_cell(cell, depth) for cell in cells])
-    return [Block("table", markdown.table(rows, alignments))] if rows else []
+    return [*above, Block("table", markdown.table(rows, alignments))] if any(rows) else above
+
+
+def _rows(table: Element) -> Iterator[Element]:
+    """The rows of a table, and its caption, but not those of a table in a cell."""
+    for part in table.children:
+        if isinstance(part, Element) and part.tag in ("tr", "caption"):
+            yield part
+        elif isinstance(part, Element) and part.tag in ("thead", "tbody", "tfoot"):
+            yield from (row for row in part.children if isinstance(row, Element) and row.tag == "tr")
 
 
 def _alignment(cell: Element) -> str:
@@ -240,99 +266,14 @@ def _alignment(cell: Element) -> str:
 
 
 def _cell(cell: Element, depth: int) -> str:
-    """A cell's content in one line: `|` escaped, in code too (GFM 0.29, section 4.10), line breaks as `<br>`."""
+    """A cell's content in one line."""
     if all(isinstance(node, str) or _is_inline(node) for node in cell.children):
-        text = _inline(cell.children, depth)  # nothing begins a block here, so nothing is escaped against it
-        if "\n" in text:
-            text = re.sub(r"[ \t]*\n[ \t]*", " ", text.replace("  \n", "<br>"))
-    else:
-        text = re.sub(r" *\n+", "<br>", "\n".join(block.text for block in _blocks(cell, depth)))
-    return re.sub(r"(?<!\\)\|", r"\\|", text.strip()) if "|" in text else text.strip()
-
-
-# Formulas
-
-
-def _tex(element: Element) -> str | None:
-    for annotation in element.find_all("annotation"):
-        if annotation.get("encoding") == "application/x-tex":
-            return annotation.text().strip()
-    return None
-
-
-def _display_formula(element: Element) -> str:
-    formulas = [part for part in element.descendants() if "katex" in part.classes.split()] or [element]
-    texts = [_tex(formula) or _plain_formula(formula) for formula in formulas]
-    return "\n".join(f"\\[\n{tex}\n\\]" if "\n" in tex else f"\\[ {tex} \\]" for tex in texts)
-
-
-def _plain_formula(element: Element) -> str:
-    """The best that is left of a formula without its TeX: one of its drawings, not all three."""
-    drawings = (part for part in element.descendants() if part.tag == "math" or "katex-mathml" in part.classes.split())
-    return next(drawings, element).text().strip()
-
-
-# Inline content
-
-
-def _inline(nodes: list[Node], depth: int) -> str:
-    """Markdown of inline nodes."""
-    if depth > MAX_DEPTH:
-        raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
-    if len(nodes) == 1 and isinstance(nodes[0], str):
-        return markdown.escape_text(nodes[0])
-    pieces: list[str] = []
-    index = 0
-    while index < len(nodes):
-        node = nodes[index]
-        index += 1
-        if isinstance(node, str):
-            pieces.append(markdown.escape_text(node))
-            continue
-        tag = node.tag
-        if mark := MARKS.get(tag):
-            content = _inline(node.children, depth + 1)
-            while index < len(nodes):  # <b>a</b><b>b</b> is one emphasis
-                following = nodes[index]
-                if isinstance(following, str) or MARKS.get(following.tag) != mark:
-                    break
-                content += _inline(following.children, depth + 1)
-                index += 1
-            pieces.append(markdown.emphasis(content, mark))
-        elif tag == "br":
-            # The page breaks the line after `<br>`, or goes on in the same.
-            is_broken = index < len(nodes) and str(nodes[index]).startswith("\n")
-            pieces.append("  " if is_broken else "  \n")
-        elif tag == "code":
-            pieces.append(markdown.code_span(node.text()))
-        elif tag not in SKIPPED and tag != "input":
-            pieces.append(_inline_element(node, depth))
-    return "".join(pieces)
-
-
-def _inline_element(node: Element, depth: int) -> str:
-    """Markdown of an inline element that is no mark, break or code."""
-    tag = node.tag
-    if node.classes:
-        classes = node.classes.split()
-        if "katex" in classes or "math-inline" in classes:
-            return f"\\( {_tex(node) or _plain_formula(node)} \\)"
-        if _is_display_formula(node.classes):
-            return f"\n{_display_formula(node)}\n"
-    if tag == "img":
-        return _image(node)
-    content = _inline(node.children, depth + 1)
-    if tag == "a":
-        is_marked = "target" in node.attributes
-        return markdown.link(content, node.get("href"), node.attributes.get("title"), links_itself=is_marked)
-    if tag in ("sup", "sub") and content.strip():
-        return f"<{tag}>{content}</{tag}>"
-    return f"\n{content}\n" if tag in BLOCKS else content
-
-
-def _image(node: Element) -> str:
-    source, alt = node.get("src"), node.get("alt")
-    return f"![{alt}]({source})" if source and not source.startswith("data:") else alt
+        return escape_cell(inline(cell.children, depth))
+    lines: list[str] = []
+    for block in _blocks(cell, depth + 1):
+        inside = block.text.split("\n")
+        lines += map(markdown.code_span, inside[1:-1]) if block.tag == "pre" else inside
+    return "<br>".join(line.strip() for line in lines if line.strip()).replace("|", "\\|")
 
 
 # Human turns
