@@ -1,11 +1,16 @@
 """The real model through every type: llama.cpp's own bytes, its replies, and the figures of the check."""
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.weights.gguf_models import byte_level, make_model
+from tests.weights.gguf_models import byte_level, make_model, shapes
 from vicuna.cli import main
 from vicuna.conversation import load_tokenizer
 from vicuna.weights.checkpoint import CheckpointReader
@@ -15,6 +20,7 @@ from vicuna.weights.gguf.convert import import_gguf
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
 from vicuna.weights.gguf.types import FILE_TYPES
+from vicuna.weights.shard import Tensor, plan_shards
 from vicuna.weights.small_model import find_small_model
 
 # SHA-256 over names, types and bytes of all 272 tensors, sorted by name, as `llama_model_quantize` of llama.cpp wrote
@@ -102,3 +108,34 @@ def test_a_chat_with_a_random_model(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(folder)
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert answer["usage"]["prompt_tokens"] == len(prompt)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    """There and back, 200 and 800 MiB of zeros (files with holes) in the same memory."""
+    peaks: dict[str, list[int]] = {"export": [], "import": []}
+    for layers in (3, 15):
+        folder = make_model(tmp_path / f"tiny{layers}", byte_level(tmp_path / f"tokenizer{layers}", "gpt-2"))
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": layers}
+        (folder / "config.json").write_text(json.dumps(config))
+        plan, _ = plan_shards(Tensor(name, "F32", shape) for name, shape in shapes(config).items())
+        with (folder / "model.safetensors").open("wb") as file:
+            file.write(plan[0].preamble)
+            file.truncate(plan[0].size_bytes)
+            for tensor in plan[0].tensors:
+                if tensor.name.endswith("norm.weight"):
+                    file.seek(len(plan[0].preamble) + tensor.offset)
+                    file.write(np.ones(tensor.shape, "<f4").tobytes())
+        output = tmp_path / f"{layers}.gguf"
+        commands = {
+            "export": ["export", "gguf", "--model", str(folder), "--output", str(output), "--type", "q4_0"],
+            "import": ["import", "gguf", str(output), "--output-dir", str(tmp_path / f"back{layers}")],
+        }
+        for name, command in commands.items():
+            process = subprocess.Popen([sys.executable, "-m", "vicuna", *command], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            assert status == 0
+            peaks[name].append(usage.ru_maxrss // 1024)
+    for small, large in peaks.values():
+        assert large < 250 and large < small + 40, peaks

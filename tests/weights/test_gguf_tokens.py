@@ -43,7 +43,12 @@ def test_each_known_cut_gives_the_tokens_of_the_tokenizers_library(tmp_path: Pat
     assert GGUFModel(file).metadata.values["tokenizer.ggml.pre"] == pre
 
 
-@pytest.mark.parametrize("make", [real_sentencepiece, small_sentencepiece])
+def mistral_v3(folder: Path) -> Path:
+    """A real one with control tokens such as [INST]."""
+    return real_sentencepiece(folder, "mistral_instruct_tokenizer_240323.model.v3")
+
+
+@pytest.mark.parametrize("make", [real_sentencepiece, mistral_v3, small_sentencepiece])
 def test_sentencepiece_gives_the_tokens_of_sentencepiece(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     import sentencepiece
 
@@ -70,6 +75,23 @@ def test_a_sentencepiece_tokenizer_saved_as_json_only_keeps_its_tokens(tmp_path:
             expected = tokenizer(more + text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             assert llama_cpp.tokenize(text, parse_special=False) == expected, text
     assert check_gguf(folder, folder / "model.gguf").mismatches == []
+
+
+def test_spaces_behind_control_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """llama.cpp puts them there as old tokenizers do; a model of a new one is warned about, not failed."""
+    tokens = {}
+    for legacy in (True, False):
+        made = real_sentencepiece(tmp_path / f"tokenizer-{legacy}", legacy=legacy)
+        folder = make_model(tmp_path / f"model-{legacy}", made)
+        save_template(get_template("vicuna_v1.1"), folder)
+        file = exported(folder)
+        assert check_gguf(folder, file).mismatches == []
+        assert ("after a control token llama.cpp puts a space" in capsys.readouterr().err) is not legacy
+        back = tmp_path / f"back-{legacy}"
+        import_gguf(file, back)
+        tokens[legacy] = load_tokenizer(back)("a</s>b c", add_special_tokens=False)["input_ids"]
+        assert tokens[legacy] == load_tokenizer(folder)("a</s>b c", add_special_tokens=False)["input_ids"]
+    assert tokens[True] != tokens[False]
 
 
 @pytest.mark.parametrize("template", ["vicuna_v1.1", "llama-2", "mistral"])

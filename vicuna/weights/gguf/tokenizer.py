@@ -11,7 +11,7 @@ from typing import Any
 from vicuna.errors import VicunaError, require
 from vicuna.weights.gguf.hub_config import Metadata
 from vicuna.weights.gguf.pre_tokenizers import PreTokenizer, get_pre_tokenizer
-from vicuna.weights.gguf.vocabulary import BPE, SPACE, Kind
+from vicuna.weights.gguf.vocabulary import BPE, LEGACY_KEY, SPACE, Kind
 
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -115,7 +115,8 @@ class Tokenizer:
             "add_bos_token": adds["bos"] is not False,
             "add_eos_token": adds["eos"] is True,
             "add_prefix_space": self.metadata.flag("tokenizer.ggml.add_space_prefix") is not False,
-            "legacy": False,  # no space is put before what follows a control token, as in llama.cpp's prompts
+            # A space before what follows a control token: so llama.cpp has it, unless the file says how it was before.
+            "legacy": self.metadata.flag(LEGACY_KEY) is not False,
             "added_tokens_decoder": listed,
         }
 

@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
 
 
 SPACE = "▁"
+LEGACY_KEY = "vicuna.tokenizer_legacy"  # our own, for the way back
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0
 BPE, UNIGRAM = 2, 1  # sentencepiece's TrainerSpec.ModelType
 # Tokens at which llama.cpp ends a reply because of their text (llama-vocab.cpp), whatever the metadata say.
@@ -52,6 +53,7 @@ class Vocabulary:
         scores: sentencepiece's, by id.
         merges: byte-level BPE's, in order.
         ids: special tokens by llama.cpp's name: bos, eos, eot, eom, unknown, padding.
+        is_legacy: sentencepiece with a space before what follows a control token, as llama.cpp has it always.
         templates: chat templates by name; `default` is the one.
     """
 
@@ -65,6 +67,7 @@ class Vocabulary:
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool | None = None
+    is_legacy: bool | None = None
     templates: dict[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Value]:
@@ -83,6 +86,8 @@ class Vocabulary:
         if self.add_space_prefix is not None:
             values["add_space_prefix"] = boolean(self.add_space_prefix)
         metadata = {f"tokenizer.ggml.{name}": value for name, value in values.items()}
+        if self.is_legacy is not None:
+            metadata[LEGACY_KEY] = boolean(self.is_legacy)
         if "default" in self.templates:
             metadata["tokenizer.chat_template"] = string(self.templates["default"])
         if others := sorted(set(self.templates) - {"default"}):
@@ -121,6 +126,8 @@ def read_vocabulary(folder: Path, num_rows: int, pre_tokenizer: str | None = Non
     if vocabulary.add_eos and "eos" not in vocabulary.ids:
         vocabulary.add_eos = False
     vocabulary.templates = files.templates()
+    if vocabulary.model == "llama":
+        vocabulary.is_legacy = files.config.get("legacy", False) is True
     return vocabulary
 
 
