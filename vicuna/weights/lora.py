@@ -162,4 +162,6 @@ class _Merger:
 def _files_of(base: Path, adapter: Path) -> dict[str, Path]:
     """The base's files, and in their place what an adapter brings of tokenizer and template."""
     own = {name: adapter / name for name in BROUGHT_FILES if (adapter / name).is_file()}
-    return {**other_files(base), **own}
+    files = {**other_files(base), **own}
+    files.pop("adapter_config.json", None)  # it would have transformers look for an adapter
+    return files
