@@ -305,6 +305,8 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, tokenizer: Path, change: An
         ({"rope_scaling": {**YARN, "truncate": False}}, "truncate: false"),
         ({"rope_scaling": {**YARN, "beta_fast": "quick"}}, "beta_fast is 'quick'"),
         ({"rope_theta": 1e300}, "rope_theta is 1e[+]300"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "differ by layer .full_attention."),
+        ({"partial_rotary_factor": 0.5}, "turn only 0.5 of each head"),
         ({"rope_scaling": "linear"}, "take a table"),
         ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
         ({"num_key_value_heads": 3}, "do not go together"),

@@ -104,6 +104,13 @@ def _rope(config: dict[str, Any], where: str) -> dict[str, Any]:
     new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
     if not isinstance(new, dict) or not isinstance(old, dict):
         raise VicunaError(f"{where}: rope_parameters and rope_scaling take a table; correct the configuration")
+    by_layer = [key for key, value in new.items() if isinstance(value, dict)]
+    part = new.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if by_layer or part not in (None, 1):
+        what = f"differ by layer ({', '.join(by_layer)})" if by_layer else f"turn only {part} of each head"
+        raise VicunaError(
+            f"{where}: its rotary embeddings {what}, which cannot be said in a GGUF file of this architecture"
+        )
     rope = {**({"rope_theta": config["rope_theta"]} if config.get("rope_theta") else {}), **old, **new}
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", None)) or "default"
     if rope["rope_type"] not in ROPE_WRITERS:

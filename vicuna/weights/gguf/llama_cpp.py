@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from importlib.util import find_spec
@@ -74,9 +75,14 @@ class LlamaCpp:
 
     def _wait_for_address(self) -> str:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("listening at "):
-                return line.split()[-1]
+        timer = threading.Timer(START_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            for line in self._process.stdout:
+                if line.startswith("listening at "):
+                    return line.split()[-1]
+        finally:
+            timer.cancel()
         self._process.wait()
         raise VicunaError(f"llama.cpp does not load {self.path}: {self._last_words()}")
 
