@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         log.warning(f"--held-out-ratio {options.held_out_ratio} held nothing out; give more records or a larger ratio")
     if counts["set_aside"]:
         log.warning(
-            f"{counts['set_aside']:,} records were set aside: unreadable, or a step failed on them; "
+            f"records set aside: {counts['set_aside']:,} (unreadable, or a step failed on them); "
             f"{options.output_dir / 'dropped.jsonl'} has the place and reason of each (--strict stops at the first)"
         )
         return SET_ASIDE
@@ -116,7 +116,7 @@ def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -
         raise VicunaError(f"{first} (--strict stops here; without it the record is set aside)")
     if not num_readable:
         work.clear()
-        raise VicunaError(f"no record can be read; the first: {first}")
+        raise VicunaError(f"no record can be read; the first: {first}" if problems else "the input holds no record")
     return num_parts
 
 

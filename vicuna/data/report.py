@@ -86,12 +86,8 @@ def _add_rules(page: Page, title: str, text: str, rules: Sequence[Row], total: i
         ]
         more = f"<p class=faint>{len(rows)} of {rule['count']:,}:</p>" if len(rows) < rule["count"] else ""
         examples = table(["id", "turn", "source", "evidence"], rows, numeric=())
-        meaning = f"<p>{html.escape(_sentence(rule['meaning']))} (step {html.escape(rule['step'])})</p>"
-        page.add_details(f"{rule['rule']}: {rule['count']:,}{part}", meaning + more + examples)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+        step = f"<p class=faint>Found by the step {html.escape(rule['step'])}.</p>"
+        page.add_details(f"{rule['rule']}: {rule['count']:,}{part}: {rule['meaning']}", step + more + examples)
 
 
 def _add_duplicates(page: Page, duplicates: Row) -> None:
@@ -149,6 +145,8 @@ def _add_lengths(page: Page, lengths: Mapping[str, Row], figures: Figures) -> No
         [[name, *(values[column] for column in columns)] for name, values in lengths.items()],
         numeric=range(1, len(columns) + 1),
     )
+    if "tokens" not in lengths:
+        page.add_paragraph("Tokens are counted where --tokenizer and --template are given.", faint=True)
     charts = []
     for name, values in (("messages", figures.num_messages), ("tokens", figures.num_tokens)):
         if values:
@@ -196,5 +194,5 @@ def _add_provenance(page: Page, manifest: Mapping[str, Any]) -> None:
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value))
-    return "" if value is None else str(value)
+        return " ".join(map(str, value)) or "none"
+    return "not given" if value is None else str(value)
