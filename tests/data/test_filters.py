@@ -145,3 +145,15 @@ BLOCKED = [line for line in (LISTS / "blocked.txt").read_text("utf-8").splitline
 def test_every_blocked_phrase_is_found_by_its_quick_look(phrase: str) -> None:
     answer = f"Well.\n{phrase.upper().replace(' ', '  ')} and so on."
     assert rules(run("blocked", "u: q", f"a: {answer}")) == [("other_identity", 1)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "As an AI language model, I don't have personal taste. However, Python is a popular choice for beginners.",
+        "I'm sorry, but I can't provide a live price. You can use `yfinance` for that: `yf.Ticker('X').info`.",
+        "As an AI language model, I don't have a body, but here are some stretches: toe touches, lunges.",
+    ],
+)
+def test_a_short_answer_that_goes_on_to_help_is_no_refusal(answer: str) -> None:
+    assert kept(run("refusals", "u: Which one?", f"a: {answer}")) == ["u: Which one?", f"a: {answer}"]

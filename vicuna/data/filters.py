@@ -231,13 +231,21 @@ def _errors() -> tuple[frozenset[str], tuple[str, ...]]:
 
 def _refusals(record: Record) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
-        if len(content) <= REFUSAL_CHARACTERS and _fold(content).startswith(_refusal_phrases()):
+        if len(content) > REFUSAL_CHARACTERS:
+            continue
+        text = _fold(content)
+        if text.startswith(_refusal_phrases()) and not any(phrase in text for phrase in _refusal_turns()):
             yield index, Finding("refusal", excerpt(content), turn)
 
 
 @functools.cache
 def _refusal_phrases() -> tuple[str, ...]:
     return _phrases("refusals.txt")
+
+
+@functools.cache
+def _refusal_turns() -> tuple[str, ...]:
+    return _phrases("refusal_turns.txt")
 
 
 def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
@@ -316,7 +324,7 @@ FILTERS = (
         {"error_message": "an error message stands in place of an answer; the conversation ends before its round"},
         cut_rounds(_error_messages),
     ),
-    Step("refusals", 1, {"refusal": "a bare refusal; the conversation ends before its round"}, cut_rounds(_refusals)),
+    Step("refusals", 2, {"refusal": "a bare refusal; the conversation ends before its round"}, cut_rounds(_refusals)),
     Step(
         "blocked",
         1,
