@@ -171,7 +171,7 @@ def test_a_base_in_the_old_format_is_trained_and_exported_as_safetensors(
 
 
 def test_a_name_that_is_no_folder_is_looked_for_on_the_hub(make_options: MakeOptions) -> None:
-    with pytest.raises(VicunaError, match="nobody/nothing is no folder here, and the hub does not give it"):
+    with pytest.raises(VicunaError, match="nobody/nothing is not in the hub's cache, and HF_HUB_OFFLINE is set"):
         train(make_options(model=Path("nobody/nothing")))
 
 

@@ -136,6 +136,24 @@ def test_another_number_of_ranks_goes_on(
     assert_same(moved, clean)
 
 
+def test_a_checkpoint_after_an_evaluation_has_all_of_the_state(
+    make_options: MakeOptions, tmp_path: Path, data: Path
+) -> None:
+    # What an evaluation gathered and no backward pass dropped again must not be taken for the weights.
+    shape: dict[str, Any] = {"data": (data,), "max_steps": 6, "rows_per_step": 4, "save_steps": 3, "bf16": False}
+    shape |= {"eval_data": (data,), "eval_steps": 3, "reshard_after_forward": False}
+    clean, moved = (
+        make_options(output_dir=tmp_path / "clean", **shape),
+        make_options(output_dir=tmp_path / "m", **shape),
+    )
+    train_on_ranks(2, clean)
+    assert on_ranks(2, lambda _: stop_after(moved, 4)) == [143 << 8] * 2
+    shutil.rmtree(moved.output_dir / "checkpoints/step-00000004")
+    train_on_ranks(2, moved)
+    for name, weight in weights(moved).items():
+        assert torch.equal(weight, weights(clean)[name])
+
+
 def stop_after(options: TrainOptions, step: int) -> None:
     """Train, with SIGTERM for the last rank only, in the middle of a step."""
     original = loop.Trainer.step

@@ -77,10 +77,9 @@ def state_of(model: ConversationModel, optimizer: torch.optim.Optimizer, *, is_f
         is_first: this rank also saves what every rank has whole.
     """
     weights = {name: weight for name, weight in model.named_weights().items() if weight.requires_grad}
+    assert all(weight in optimizer.state for weight in weights.values()), "gathered layers in the place of the shards"
     moments = {
-        f"{kind}/{name}": value
-        for name, weight in weights.items()
-        for kind, value in optimizer.state.get(weight, {}).items()
+        f"{kind}/{name}": value for name, weight in weights.items() for kind, value in optimizer.state[weight].items()
     }
     return {
         MODEL: _parts(weights, is_first),
@@ -167,13 +166,20 @@ def newest_intact(output_dir: Path, ranks: Ranks) -> Path | None:
         damage = ""
         if not is_whole(path):
             damage = "it is not whole"
-        elif files := damaged_files(path, ranks.rank, ranks.size):
+        elif files := _unreadable_or_damaged(path, ranks):
             damage = f"{files[0]} has not the bytes that were written"
         damage = next((said for said in ranks.exchange(damage) if said), "")
         if not damage:
             return path
         log.warning(f"{path} is passed over: {damage}")
     return None
+
+
+def _unreadable_or_damaged(path: Path, ranks: Ranks) -> list[str]:
+    try:
+        return damaged_files(path, ranks.rank, ranks.size)
+    except OSError as error:
+        return [Path(str(error.filename)).name]
 
 
 def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer, rank: int = 0) -> int:

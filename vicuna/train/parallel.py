@@ -51,8 +51,9 @@ def shard_model(
 
 def reshard(model: torch.nn.Module) -> None:
     """Drop what a forward pass without a backward pass has left whole, so that `model` shows its shards again."""
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
