@@ -45,6 +45,9 @@ recipe() {
             command+=(--node-rank "${NODE_RANK:?the number of this machine, from 0}")
             command+=(--rdzv-backend c10d --rdzv-endpoint "${MASTER:?address:port of machine 0}" --rdzv-id vicuna)
         fi
+        # Time for the checkpoint of a stop (30 s by default), which SIGUSR1 asks for as well as SIGTERM.
+        export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}"
+        export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}"
         # A rank that dies takes the others with it; torchrun starts them again, from the newest checkpoint.
         command+=(--max-restarts "${MAX_RESTARTS:-3}")
     fi

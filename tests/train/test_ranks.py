@@ -119,7 +119,7 @@ def save_qwen(folder: Path, tokenizer: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1), pytest.param(2, 3, marks=pytest.mark.slow)])
 def test_another_number_of_ranks_goes_on(
     make_options: MakeOptions, tmp_path: Path, data: Path, first: int, second: int
 ) -> None:
