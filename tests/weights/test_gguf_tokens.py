@@ -1,23 +1,29 @@
 """Tokens of an exported file, as llama.cpp makes them, beside those of the model's own tokenizer."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.weights.gguf_models import byte_level, make_model, real_sentencepiece, small_sentencepiece
 from vicuna.cli import main
 from vicuna.conversation import encode_prompt, get_template, load_tokenizer, save_template
 from vicuna.errors import VicunaError
 from vicuna.weights.gguf.check import HARD_STRINGS, TURNS, check_gguf
+from vicuna.weights.gguf.container import GGUFFile, write_gguf
 from vicuna.weights.gguf.convert import GGUFModel, import_gguf
 from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.hub_config import Metadata
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
 from vicuna.weights.gguf.pre_tokenizers import PRE_TOKENIZERS
+from vicuna.weights.gguf.tokenizer import Tokenizer
 from vicuna.weights.gguf.types import FILE_TYPES
-from vicuna.weights.gguf.vocabulary import Kind
+from vicuna.weights.gguf.vocabulary import Kind, read_vocabulary
 
 F16 = FILE_TYPES["f16"]
 MORE_STRINGS = ("", " ", "\n", "\n\n  x", "a  b   c    d", "it's 12 345, we'LL\r\n\tgo", "ﬁ ﬀ", "x\u0301\u0323")
@@ -249,6 +255,46 @@ def test_tokens_survive_the_way_there_and_back(tmp_path: Path, kind: str) -> Non
             for place in (folder, tmp_path / "back")
         ]
         assert all(both[0].encode(text) == both[1].encode(text) for text in (*HARD_STRINGS, *MORE_STRINGS))
+
+
+@pytest.fixture(scope="module")
+def plain_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return byte_level(tmp_path_factory.mktemp("plain") / "tokenizer", "gpt-2", vocab_size=300)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), st.booleans(), max_size=8
+    ),
+    st.integers(0, 20),
+)
+def test_any_added_tokens_survive(tmp_path: Path, plain_tokenizer: Path, added: dict[str, bool], padding: int) -> None:
+    """Whatever their text: the same ids and kinds in the file and in the tokenizer made of it."""
+    from tokenizers import Tokenizer as Library
+
+    folder = tmp_path / "tokenizer"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(plain_tokenizer, folder)
+    value = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    known = {*value["model"]["vocab"], *(token["content"] for token in value["added_tokens"])}
+    first = len(known)
+    new = [(text, special) for text, special in added.items() if text not in known]
+    for number, (text, special) in enumerate(new):
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": special}
+        value["added_tokens"].append({"id": first + number, "content": text, **flags})
+    (folder / "tokenizer.json").write_text(json.dumps(value), "utf-8")
+    vocabulary = read_vocabulary(folder, first + len(new) + padding)
+    write_gguf(tmp_path / "a.gguf", vocabulary.metadata(), [], lambda _: [], overwrite=True)
+    back = Tokenizer(Metadata(tmp_path / "a.gguf", GGUFFile(tmp_path / "a.gguf").metadata))
+    assert back.tokens == vocabulary.tokens and back.kinds == vocabulary.kinds
+    assert back.tokens[first : first + len(new)] == [text for text, _ in new]
+    before, after = (
+        Library.from_file(str(folder / "tokenizer.json")),
+        Library.from_str(json.dumps(back.tokenizer_json())),
+    )
+    for text in (*(f"a{text}b {text}" for text in added), "plain words  12\n"):
+        assert before.encode(text).ids == after.encode(text).ids
 
 
 def test_bos_is_put_before_texts_as_the_tokenizer_does(tmp_path: Path) -> None:

@@ -307,7 +307,8 @@ def write_gguf(
 
 def place(tensors: Iterable[GGUFTensor]) -> list[GGUFTensor]:
     """The tensors with their offsets, one behind the other."""
-    placed, position = [], 0
+    placed: list[GGUFTensor] = []
+    position = 0
     for tensor in tensors:
         assert len(tensor.name.encode()) <= MAX_NAME_BYTES, tensor.name
         placed.append(GGUFTensor(tensor.name, tensor.type, tensor.shape, position))

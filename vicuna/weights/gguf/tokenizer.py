@@ -17,6 +17,7 @@ SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 LARGEST_VOCABULARY = 1 << 24
+KINDS_SAID = frozenset(Kind) - {Kind.NORMAL}  # sentencepiece leaves the usual one out
 DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # llama.cpp's for sentencepiece where a file says nothing
 
 
@@ -193,7 +194,8 @@ class Tokenizer:
             piece = proto.pieces.add()
             piece.piece = text.replace(" ", SPACE) if kind == Kind.USER_DEFINED else text
             piece.score = score
-            piece.type = kind if kind in set(Kind) else Kind.NORMAL
+            if kind in KINDS_SAID:
+                piece.type = kind
         trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
         trainer.model_type = BPE
         trainer.vocab_size = len(self.tokens)
