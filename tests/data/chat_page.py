@@ -61,7 +61,7 @@ def parser() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     markdown.use(texmath_plugin, delimiters="brackets")
     # The plugin's own rule takes the marks of a list or quotation around a formula for a part of it.
-    markdown.block.ruler.at("math_block", _display_formula, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    markdown.block.ruler.at("math_block", _display_formula, {"alt": []})
     return markdown
 
 

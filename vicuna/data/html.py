@@ -215,7 +215,7 @@ def _may_follow(block: Block, before: Block) -> bool:
     is_text, follows_text = block.tag in ("", "p"), before.tag in ("", "p")
     if follows_text and block.tag in LISTS:  # what cannot break into a paragraph (CommonMark 0.31, section 5.2)
         return re.match(r"(?:[-*]|1[.)]) ", block.text) is not None
-    if is_text or (block.tag == "table" and not follows_text):
+    if is_text or block.tag == "math" or (block.tag == "table" and not follows_text):
         is_open = before.tag in ("table", "blockquote", *LISTS) and not CLOSED.fullmatch(before.text)
         return not (follows_text or is_open)
     return block.tag != before.tag or block.tag != "blockquote"
