@@ -191,3 +191,8 @@ def test_an_address_as_its_own_link() -> None:
 def test_a_cell_keeps_its_breaks_and_begins_no_list() -> None:
     html = "<table><tr><th>a</th></tr><tr><td>- one <br> - two</td></tr></table>"
     assert to_markdown(html) == "| a |\n| --- |\n| - one <br> - two |"
+
+
+def test_a_formula_below_a_line_of_text_gets_its_marks_back() -> None:
+    html = "<p>Squared:\n[ x^2 = 2 + \\sqrt{3} ]\nThen [ a ] and\n[ a list ]</p><p>[ y = 1 ]</p>"
+    assert to_markdown(html) == "Squared:\n\\[ x^2 = 2 + \\sqrt{3} \\]\nThen [ a ] and\n[ a list ]\n\n[ y = 1 ]"

@@ -8,6 +8,7 @@ import re
 from vicuna.data.dom import Element
 
 RISKY_LINE = re.compile(r"\n\s*(?=[-+*=#>~`|:\d])")
+LOST_LINE = re.compile(r"(?<=\n)\[ (?=[^\n]*(?:\\[A-Za-z]|[=^]))([^\n]+) \](?=\n|$)")
 
 
 def is_formula(names: str) -> bool:
@@ -30,6 +31,15 @@ def display_formula(element: Element) -> str:
     formulas = [part for part in element.descendants() if part.classes and is_formula(part.classes)] or [element]
     texts = [_tex(formula) for formula in formulas]
     return "\n".join(f"\\[\n{tex}\n\\]" if "\n" in tex else f"\\[ {tex} \\]" for tex in texts)
+
+
+def restore_lost(paragraph: str) -> str:
+    """A paragraph with the marks of formulas that the page took for brackets: those below a line of text.
+
+    `\\[ x^2 = 4 \\]` there is read as text, and its backslashes are gone. To put them back changes nothing for a reader
+    of Markdown, and gives the formula that the model wrote.
+    """
+    return LOST_LINE.sub(r"\\[ \1 \\]", paragraph) if "\n[ " in paragraph else paragraph
 
 
 def _tex(element: Element) -> str:

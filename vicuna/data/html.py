@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vicuna.data import code_box, markdown
 from vicuna.data.dom import BLOCKS, SKIPPED, Element, HtmlError, Node, check_depth, parse
 from vicuna.data.escape import escape_cell, escape_heading, escape_paragraph
-from vicuna.data.formulas import display_formula, is_display_formula
+from vicuna.data.formulas import display_formula, is_display_formula, restore_lost
 from vicuna.data.inline import inline
 
 __all__ = ["HtmlError", "is_page", "looks_like_html", "page_text", "to_markdown"]
@@ -134,7 +134,7 @@ def _block(element: Element, depth: int, before: Block | None) -> list[Block]:
 
 def _paragraph(nodes: Sequence[Node], tag: str, depth: int) -> list[Block]:
     """A paragraph of inline nodes; none if they hold no text."""
-    text = escape_paragraph(inline(nodes, depth), may_be_html=tag == "p")
+    text = restore_lost(escape_paragraph(inline(nodes, depth), may_be_html=tag == "p"))
     return [Block(tag, text)] if text and not text.isspace() else []
 
 
