@@ -2,8 +2,8 @@
 
 The delta's tensors are what FastChat's own tool adds to a base: `round(target - base)` in the target's dtype. Adding
 them back rounds again, so up to two in a hundred numbers miss the target by their last bit. Those are listed as
-corrections, and with them the sum is the target, bit for bit. Called by `make`, `apply` and `published` with at most
-4 MiB at a time.
+corrections, and with them the sum is the target, bit for bit. Called by `make`, `apply` and `published` with a
+few MiB at a time.
 
 The sum is the same on every machine: it is taken in fp32, which holds every fp16 and bf16 number and enough of their
 sum to round it right once more, and every NaN becomes the same one, because processors disagree about them.

@@ -1,6 +1,6 @@
 """One frame of an exact delta: a run of numbers as its difference from the base's, compressed without loss.
 
-Called by `makers` and `restore` with at most 4 MiB at a time. Floating point subtraction rounds, so the bit patterns
+Called by `makers` and `restore` with at most 2 MiB at a time. Floating point subtraction rounds, so the bit patterns
 are subtracted as integers instead (`bits`): a pattern is first mapped to an unsigned integer in the order of the
 numbers it stands for (negative patterns are inverted, positive ones get the top bit set), the two integers are
 subtracted modulo 2^width, and the signed difference is folded to a small unsigned one (0, -1, 1, -2 become 0, 1, 2, 3).

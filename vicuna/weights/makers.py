@@ -20,7 +20,7 @@ from vicuna.weights.unfinished import Work
 
 
 class _Pair:
-    """Reads a tensor of the target and its base 4 MiB at a time, and hashes what passes."""
+    """Reads a tensor of the target and its base 2 MiB at a time, and hashes what passes."""
 
     def __init__(self, base: CheckpointReader, target: CheckpointReader, tensor: Tensor) -> None:
         self.tensor, self.base = tensor, find_base(tensor, base)
