@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vicuna.data import arrays, sources
 from vicuna.data.arrays import Break, Window
+from vicuna.data.record import Malformed, read_record
 from vicuna.data.sources import Raw, find_sources, raw_records
 from vicuna.errors import VicunaError
 
@@ -249,3 +250,56 @@ def test_a_break_names_its_byte() -> None:
     with pytest.raises(Break) as raised:
         cut(b'[1, "a" 2]', 3)
     assert raised.value.place == 8
+
+
+FRAGMENTS = st.sampled_from(
+    (
+        *(
+            b"[",
+            b"]",
+            b"{",
+            b"}",
+            b",",
+            b":",
+            b'"',
+            b"\\",
+            b"\n",
+            b" ",
+            b"\0",
+            b"\xff",
+            b"\xef\xbb\xbf",
+            b"null",
+            b"1e999",
+            b"\\ud800",
+        ),
+        *(
+            b'"conversations"',
+            b'{"from": "human", "value": "q"}',
+            b'{"from": "gpt", "value": "<p>a</p>"}',
+            b'"messages"',
+        ),
+        *(
+            b'{"id": "x", "conversations": [{"from": "human", "value": "\\ud800"}]}',
+            b"PAR1",
+            b"\x1f\x8b",
+            b"\x28\xb5\x2f\xfd",
+        ),
+    )
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.binary(max_size=80) | st.lists(FRAGMENTS, max_size=20).map(b"".join),
+    packing=st.sampled_from(("", "gz", "cut")),
+)
+def test_any_bytes_give_records_or_reasons(tmp_path: Path, data: bytes, packing: str) -> None:
+    """Nothing is raised, each record has its place, and all that is told can be written."""
+    path = tmp_path / "any"
+    packed = gzip.compress(data, mtime=0) if packing else data
+    path.write_bytes(packed[: len(packed) // 2] if packing == "cut" else packed)
+    for number, raw in enumerate(raw_records(path), 1):
+        assert raw.number == number and raw.place and (raw.data or raw.problem)
+        found = read_record(raw)
+        told = found.reason if isinstance(found, Malformed) else json.dumps(found.extra, ensure_ascii=False)
+        assert told.encode("utf-8") and found.id.encode("utf-8")
