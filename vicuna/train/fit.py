@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.distributed as dist
 from transformers import PretrainedConfig
 
 from vicuna.errors import VicunaError
@@ -167,6 +168,8 @@ def _other_settings(options: TrainOptions, hardware: Hardware) -> Iterator[tuple
 
 
 def _more_devices(hardware: Hardware) -> Iterator[Way]:
+    if dist.is_initialized():  # ranks that have met cannot rehearse as another number of them
+        return
     times = 2
     while hardware.device_type == "cuda" and times <= MOST_TIMES:
         number = times * hardware.number
