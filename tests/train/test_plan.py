@@ -119,6 +119,21 @@ def test_a_run_that_cannot_fit_is_refused_with_what_fits() -> None:
     assert make_plan(PlanOptions(**shape, gpu="rtx-4090", cpu_offload=True)).fit.is_possible
 
 
+def test_an_adapter_is_planned_and_offered() -> None:
+    shape: dict[str, Any] = {"model_shape": "smollm2-1-7b", "max_length": 256, "gpu": "rtx-4090", **EPOCH}
+    adapter = make_plan(PlanOptions(**shape, lora=True))
+    quantized = make_plan(PlanOptions(**shape, qlora=True))  # without a GPU, and without what quantizes
+    assert adapter.size.num_trained < 0.02 * adapter.size.num_weights
+    assert adapter.fit.memory.parts["optimizer"] < adapter.fit.memory.parts["weights"] / 10
+    assert quantized.fit.memory.parts["weights"] < adapter.fit.memory.parts["weights"] / 2
+    whole = measure(get_shape("smollm2-1-7b"), PlanOptions(**shape)).flops
+    # Frozen matrices take no gradient of their own: 4 operations a token instead of 6, and a little for the adapter.
+    for plan in (adapter, quantized):
+        assert 4 / 6 < plan.size.flops.per_token / whole.per_token < 4 / 6 + 0.03
+    offered = [words for _, words in fit._other_settings(PlanOptions(**shape), fit.Hardware(Gpu("small", GIB)))]
+    assert offered == ["--cpu-offload", "--lora", "--qlora"]
+
+
 def test_the_fastest_checkpointing_that_fits_is_chosen(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

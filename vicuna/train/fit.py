@@ -143,7 +143,10 @@ def _first_that_fits(config: PretrainedConfig, options: TrainOptions, step: Step
         if changed.per_device_train_batch_size != options.per_device_train_batch_size:
             lengths = one_micro_batch(changed.max_length, changed.tokens_per_row, changed.per_device_train_batch_size)
             step = replace(step, lengths=lengths, num_supervised=sum(lengths), is_accumulated=True)
-        fit = find_fit(config, changed, hardware, step)
+        try:
+            fit = find_fit(config, changed, hardware, step)
+        except VicunaError:  # what it needs is not installed here
+            continue
         if fit.is_possible:
             return f"{words} ({fit.needed_bytes / GIB:.1f} GiB)"
     return None
@@ -163,8 +166,12 @@ def _other_settings(options: TrainOptions, hardware: Hardware) -> Iterator[tuple
             changes["gradient_accumulation_steps"] = passes
             words += f"--gradient-accumulation-steps {passes} "
         yield changes, words.strip()
-    if hardware.device_type == "cuda" and not options.cpu_offload:
+    if hardware.device_type == "cuda" and not options.cpu_offload and not options.has_adapter:
         yield {**changes, "cpu_offload": True}, f"{words}--cpu-offload"
+    if not options.has_adapter:
+        yield {**changes, "cpu_offload": False, "lora": True}, f"{words}--lora"
+    if hardware.device_type == "cuda" and hardware.number == 1 and not options.qlora:
+        yield {**changes, "cpu_offload": False, "lora": False, "qlora": True}, f"{words}--qlora"
 
 
 def _more_devices(hardware: Hardware) -> Iterator[Way]:

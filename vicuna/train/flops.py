@@ -10,8 +10,7 @@ Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from vicuna.train.lora import is_4bit
 from vicuna.train.model import ConversationModel
 
 
@@ -43,10 +42,10 @@ def count_flops(model: ConversationModel) -> TrainingFlops:
     config = model.causal_lm.config
     head = model.causal_lm.lm_head.weight
     per_token = 0
-    for module in model.causal_lm.model.layers.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, torch.Tensor) and weight.ndim == 2:
-            per_token += (6 if weight.requires_grad else 4) * weight.numel()
+    for weight in model.causal_lm.model.layers.parameters():
+        if weight.ndim == 2:
+            number = 2 * weight.numel() if is_4bit(weight) else weight.numel()  # two to a byte
+            per_token += (6 if weight.requires_grad else 4) * number
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Scores and weighted values take 2 operations each per pair and head dimension, and twice that again backwards.
     per_pair = 3 * 4 * config.num_hidden_layers * config.num_attention_heads * head_dim

@@ -50,7 +50,8 @@ class Speed:
 def measure(config: PretrainedConfig, options: TrainOptions) -> Size:
     """The size of a model as it will be trained."""
     model = build_model(config)
-    arrange(model, replace(options, compile=False), checkpointing="none", mesh=None, bf16=True)
+    plain = replace(options, compile=False, lora=options.has_adapter, qlora=False)  # the same arithmetic
+    arrange(model, plain, checkpointing="none", mesh=None, bf16=True)
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     num_trained = sum(number for number, is_trained in sizes if is_trained)
     return Size(sum(number for number, _ in sizes), num_trained, count_flops(model))
