@@ -1,5 +1,6 @@
 """Base + delta = target, bit for bit, or one line that says what is wrong."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -56,6 +57,22 @@ def test_a_frame_of_any_bit_patterns_comes_back(dtype: str, seed: int, count: in
     for given_base in (base, None, target):
         kind, payload = encode_frame(target, given_base, dtype)
         assert decode_frame(kind, payload, given_base, dtype, len(target)) == target
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_damaged_frame_is_an_error_or_other_numbers(dtype: str) -> None:
+    """Never another exception, whatever the bytes are: frames are decoded before their hash is known."""
+    random = np.random.default_rng(9)
+    base = random.normal(0, 0.02, 1000).astype("<f4")
+    target = cast((base + random.normal(0, 1e-5, 1000).astype("<f4")).tobytes(), "F32", dtype)
+    kind, payload = encode_frame(target, base_data := cast(base.tobytes(), "F32", dtype), dtype)
+    for _ in range(300):
+        bad = bytearray(payload)
+        for place in random.integers(0, min(len(bad), 30), 2):
+            bad[place] ^= int(random.integers(0, 256))
+        with contextlib.suppress(ValueError):
+            decoded = decode_frame(kind, bytes(bad[: random.integers(0, 2 * len(bad))]), base_data, dtype, len(target))
+            assert len(decoded) == len(target)
 
 
 def test_neighbouring_numbers_have_small_differences() -> None:

@@ -73,7 +73,7 @@ def decode_frame(kind: int, payload: Buffer, base: Buffer | None, dtype: str, si
         planes = decompress(payload, size_bytes)
         if len(planes) == size_bytes:
             return from_planes(planes, width).data.cast("B")
-    if kind == DIFFERENCE and base is not None and len(payload) > 2 + payload[0]:
+    if kind == DIFFERENCE and base is not None and len(payload) > 2 and len(payload) > 2 + payload[0]:
         cuts, is_packed, data = list(payload[1 : 1 + payload[0]]), payload[1 + payload[0]], payload[2 + payload[0] :]
         by_class = _differences(data, size_bytes // width, width, is_packed=bool(is_packed))
         base_bits = as_bits(base, dtype)
