@@ -18,12 +18,13 @@ import pytest
 @pytest.fixture(scope="session")
 def sentencepiece_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A real 32,000-piece sentencepiece tokenizer of the LLaMA kind."""
-    from transformers import LlamaTokenizer
+    from vicuna.conversation import load_tokenizer
 
     folder = tmp_path_factory.mktemp("sentencepiece")
     source = resources.files("mistral_common") / "data" / "tokenizer.model.v1"
     shutil.copy(Path(str(source)), folder / "tokenizer.model")
-    return LlamaTokenizer.from_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="session")

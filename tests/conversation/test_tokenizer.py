@@ -2,8 +2,10 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceProcessor
 
 from vicuna.conversation import load_tokenizer
 from vicuna.errors import VicunaError
@@ -36,3 +38,22 @@ def test_a_damaged_tokenizer(tmp_path: Path, bpe_tokenizer_directory: Path, name
     with pytest.raises(VicunaError, match="its tokenizer cannot be read") as caught:
         load_tokenizer(folder)
     assert "\n" not in str(caught.value)
+
+
+TEXTS = (
+    "a  b",
+    "def f():\n    return 1\n",
+    "it's   fine",
+    "hello world",
+    "x\n\n\n  y",
+    "1234 + 5",
+    "中文 🙂  ok",
+    "a \t b",
+)
+
+
+def test_a_sentencepiece_model_is_read_as_sentencepiece_reads_it(sentencepiece_tokenizer: Any) -> None:
+    folder = Path(sentencepiece_tokenizer.name_or_path)
+    witness = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    for text in TEXTS:
+        assert sentencepiece_tokenizer(text, add_special_tokens=False)["input_ids"] == witness.encode(text), text

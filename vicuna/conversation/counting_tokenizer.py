@@ -19,7 +19,7 @@ from vicuna.conversation.tokenizer import FILES, check_tokenizer, load_tokenizer
 from vicuna.files import atomic_file, sha256_file, vicuna_home
 
 SHAPING = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "merges.txt")
-FORMAT = 1
+FORMAT = 2
 PROBES = (
     "",
     " ",
