@@ -1,0 +1,473 @@
+"""Training steps on one GPU: how much of it they use, how fast they are, and whether the planner foretold the memory.
+
+One file that runs on a bare machine: torch (2.11 or newer), transformers (5.17 or newer) and this repository on
+PYTHONPATH. No weights, no data: blocks of LLaMA-13B's shape with 4 and 8 layers, from which a line gives 40, and a
+whole model of 1.1 billion parameters, on packed rows of 4,096 tokens in documents of ShareGPT's lengths. Beside it
+transformers' Trainer on the same batch (or, without accelerate, the step that it would do).
+
+    PYTHONPATH=. python scripts/bench/train_gpu.py --json figures.json          within ten minutes
+    PYTHONPATH=. python scripts/bench/train_gpu.py --grid                       every combination, as far as time goes
+    PYTHONPATH=. python scripts/bench/train_gpu.py --device cpu --tiny          on a machine without a GPU
+"""
+
+import argparse
+import copy
+import dataclasses
+import gc
+import itertools
+import json
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+import transformers
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+
+from vicuna.conversation import IGNORE_INDEX
+from vicuna.train import attention
+from vicuna.train.arrange import arrange
+from vicuna.train.attention import Documents
+from vicuna.train.config import TrainOptions
+from vicuna.train.dataset import Batch
+from vicuna.train.estimate import Setting, estimate_memory
+from vicuna.train.flops import count_flops
+from vicuna.train.hardware import gpu_of_device
+from vicuna.train.model import ConversationModel, _finish_modules, build_model
+from vicuna.train.optimizer import make_optimizer
+
+LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40, "num_key_value_heads": 40}
+LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 4}
+TINY = {"hidden_size": 64, "intermediate_size": 172, "num_attention_heads": 4, "num_key_value_heads": 2}
+LAYERS_OF_13B, LAYERS_OF_1B = 40, 22
+ACCUMULATION, STEPS = 2, 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to do a step.
+
+    Args:
+        attention: "varlen", per document; or "dense", one mask over the row.
+        loss: "fused", ours; or "logits", all of them and cross-entropy.
+        compiled: layer by layer.
+        checkpointing: none, selective or full.
+        sharded: through FSDP, in a group of one, as on many GPUs; else by autocast.
+    """
+
+    attention: str = "varlen"
+    loss: str = "fused"
+    compiled: bool = False
+    checkpointing: str = "none"
+    sharded: bool = False
+
+    def __str__(self) -> str:
+        words = [self.attention, self.loss, "compiled" if self.compiled else "eager", self.checkpointing]
+        return " ".join([*words, "fsdp"] if self.sharded else words)
+
+
+COMPILED = Kind(compiled=True)
+ONE_BY_ONE = [
+    *(Kind(), COMPILED, Kind(attention="dense"), Kind(loss="logits"), Kind(checkpointing="selective")),
+    *(Kind(checkpointing="full"), Kind(compiled=True, checkpointing="full"), Kind(sharded=True)),
+    *(Kind(compiled=True, sharded=True), Kind(attention="dense", loss="logits")),
+]
+GRID = [
+    Kind(*choice)
+    for choice in itertools.product(
+        ("varlen", "dense"), ("fused", "logits"), (False, True), ("none", "selective", "full")
+    )
+    if not (choice[2] and choice[3] == "selective")  # which the options refuse
+]
+
+
+def main() -> int:
+    """Run what fits into the time, print the table and the line to 40 layers."""
+    options = parse_arguments()
+    device = torch.device(options.device)
+    deadline = time.monotonic() + 60 * options.minutes
+    gpu = gpu_of_device(device) if device.type == "cuda" else None
+    peak = gpu.peak_flops if gpu else None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+    print(f"{name}, torch {torch.__version__}, transformers {transformers.__version__}, rows of {options.row_length}")
+    print(f"{'':<10}{'':<34}{'ms/step':>9}{'tokens/s':>10}{'MFU':>8}{'GiB':>7}{'planned':>9}{'loss':>9}")
+    rows: list[dict[str, Any]] = []
+    for label, config, kind, is_peer in measurements(options):
+        if time.monotonic() > deadline:
+            print(
+                f"{label:<10}{'Trainer' if is_peer else kind!s:<34} not run: the {options.minutes:g} minutes are over"
+            )
+            continue
+        try:
+            found = measure_trainer(config, options) if is_peer else measure(config, kind, options)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            print(f"{label:<10}{kind!s:<34} failed: {' '.join(str(error).split())[:100]}")
+            found = {"error": str(error)[:500]}
+        finally:
+            clean_up(device)
+        words = "Trainer" if is_peer else str(kind)
+        if "seconds" in found:
+            found["mfu"] = found["flops"] / found["seconds"] / peak if peak else None
+            print(f"{label:<10}{found.pop('name', words):<34}{line_of(found)}", flush=True)
+        rows.append({"model": label, "layers": config.num_hidden_layers, "kind": words, **found})
+    fits = fit_lines(rows, peak)
+    for fit in fits:
+        print(fit["words"])
+    ratios = make_ratios(rows)
+    for key, value in ratios.items():
+        print(f"{key:<44}{'not measured' if value is None else f'{value:.2f}'}")
+    if options.json:
+        figures = {"device": name, "torch": torch.__version__, "rows": rows, "fits": fits}
+        options.json.write_text(json.dumps({"ratios": ratios, "figures": figures}, indent=2) + "\n")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (default: cuda)")
+    parser.add_argument("--tiny", action="store_true", help="models and rows so small that a CPU does them in a minute")
+    parser.add_argument("--grid", action="store_true", help="all combinations instead of one change at a time")
+    parser.add_argument("--row-length", type=int, help="tokens in a packed row (default: 4096; tiny: 256)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin nothing after that time (default: 9)")
+    parser.add_argument("--no-compiled", action="store_true", help="leave the compiled kinds out")
+    parser.add_argument("--no-trainer", action="store_true", help="leave transformers' Trainer out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    options = parser.parse_args()
+    options.row_length = options.row_length or (256 if options.tiny else 4096)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("there is no CUDA device; use --device cpu --tiny")
+    return options
+
+
+def measurements(options: argparse.Namespace) -> Iterator[tuple[str, LlamaConfig, Kind, bool]]:
+    """What is measured, the most telling first: name, shape, kind, and whether it is the peer."""
+    wide, small = (TINY, TINY) if options.tiny else (LLAMA_13B, LLAMA_1B)
+    few, more, whole = (2, 3, 2) if options.tiny else (4, 8, LAYERS_OF_1B)
+
+    def config(shape: dict[str, int], layers: int) -> LlamaConfig:
+        vocabulary = 512 if options.tiny else 32000
+        return LlamaConfig(
+            vocab_size=vocabulary, num_hidden_layers=layers, max_position_embeddings=options.row_length, **shape
+        )
+
+    kinds = [kind for kind in (GRID if options.grid else ONE_BY_ONE) if not (kind.compiled and options.no_compiled)]
+    first = [kind for kind in kinds if kind in (Kind(), COMPILED)]
+    rest = [kind for kind in kinds if kind not in first]
+    for layers in (few, more):
+        for kind in first:
+            yield f"13B x{layers}", config(wide, layers), kind, False
+        if not options.no_trainer:
+            yield f"13B x{layers}", config(wide, layers), Kind(), True
+    for kind in first:
+        yield "1B", config(small, whole), kind, False
+    if not options.no_trainer:
+        yield "1B", config(small, whole), Kind(), True
+    for kind in rest:
+        for layers in (few, more):
+            yield f"13B x{layers}", config(wide, layers), kind, False
+        yield "1B", config(small, whole), kind, False
+
+
+def make_batch(row_length: int, vocabulary: int, device: torch.device) -> Batch:
+    """A full row of documents with lengths like ShareGPT's, three quarters of their tokens supervised."""
+    draw = random.Random(0)
+    lengths: list[int] = []
+    while sum(lengths) < row_length:
+        length = max(8, round(draw.lognormvariate(6.6, 0.6) * row_length / 4096))
+        lengths.append(min(length, row_length // 2, row_length - sum(lengths)))
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(3, vocabulary, (1, row_length), generator=generator)
+    targets = input_ids[0].roll(-1)
+    targets[torch.rand(row_length, generator=generator) > 0.74] = IGNORE_INDEX
+    ends = torch.tensor(lengths).cumsum(0) - 1
+    targets[ends] = IGNORE_INDEX
+    positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
+    documents = Documents.of(tuple(lengths), device)
+    num_supervised = int((targets != IGNORE_INDEX).sum())
+    return Batch(input_ids.to(device), positions.to(device), targets.to(device), documents, num_supervised, ())
+
+
+def measure(config: LlamaConfig, kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
+    """Time and memory of our step."""
+    device = torch.device(options.device)
+    batch = make_batch(options.row_length, config.vocab_size, device)
+    run = TrainOptions(
+        model=Path("."),
+        data=(),
+        output_dir=Path("."),
+        max_length=options.row_length,
+        compile=kind.compiled,
+        activation_checkpointing=kind.checkpointing,
+        gradient_accumulation_steps=ACCUMULATION,
+        fsdp="on" if kind.sharded else "auto",
+    )
+    bf16 = device.type == "cuda"
+    with group_of_one(device) if kind.sharded else nullcontext():
+        mesh = init_device_mesh(device.type, (1,)) if kind.sharded else None
+        model = build_model(config)
+        arrange(model, run, checkpointing=kind.checkpointing, mesh=mesh, bf16=bf16)
+        model.to_empty(device=device)
+        _finish_modules(model.causal_lm, device)
+        fill(model)
+        if kind.attention == "dense":
+            AttentionInterface.register(attention.NAME, dense_attention)
+        forward = all_logits if kind.loss == "logits" else ConversationModel.__call__
+        optimizer = make_optimizer(model, run)
+
+        def micro_step() -> torch.Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16 and not kind.sharded):
+                loss: torch.Tensor = forward(model, batch)
+            (loss / (ACCUMULATION * batch.num_supervised)).backward()
+            return loss.detach()
+
+        flops = count_flops(model).of_documents(batch.documents.lengths, batch.num_supervised) * ACCUMULATION
+        found = timed(micro_step, optimizer, batch, device, flops)
+        found["planned_bytes"] = planned_bytes(config, run, kind, batch, device)
+    return found
+
+
+def timed(
+    micro_step: Callable[[], torch.Tensor], optimizer: Any, batch: Batch, device: torch.device, flops: int
+) -> dict[str, Any]:
+    """Seconds of a step of `ACCUMULATION` rows, after one that warms up, and the peak of its memory."""
+    seconds, first_loss = [], 0.0
+    for step in range(STEPS + 1):
+        wait(device)
+        if step == 1 and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started = time.perf_counter()
+        losses = [micro_step() for _ in range(ACCUMULATION)]
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(device)
+        seconds.append(time.perf_counter() - started)
+        if step == 0:
+            first_loss = float(losses[0]) / batch.num_supervised
+    best = sorted(seconds[1:])[STEPS // 2]
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    tokens = ACCUMULATION * batch.input_ids.numel()
+    return {
+        "seconds": best,
+        "tokens_per_second": tokens / best,
+        "flops": flops,
+        "memory_bytes": memory,
+        "first_step_seconds": seconds[0],
+        "loss": first_loss,
+    }
+
+
+def planned_bytes(config: LlamaConfig, run: TrainOptions, kind: Kind, batch: Batch, device: torch.device) -> int | None:
+    """What the planner says of the same step; it knows our attention and loss only."""
+    if kind.attention != "varlen" or kind.loss != "fused" or kind.sharded:
+        return None
+    setting = Setting(
+        num_ranks=1,
+        device_type=device.type,
+        bf16=device.type == "cuda",
+        activation_checkpointing=kind.checkpointing,
+        lengths=batch.documents.lengths,
+        num_supervised=batch.num_supervised,
+        is_accumulated=ACCUMULATION > 1,
+    )
+    return estimate_memory(config, dataclasses.replace(run, compile=False), setting).peak_bytes
+
+
+def measure_trainer(config: LlamaConfig, options: argparse.Namespace) -> dict[str, Any]:
+    """The same batch through transformers' Trainer as its users pack: position ids, no mask, bf16 autocast."""
+    device = torch.device(options.device)
+    batch = make_batch(options.row_length, config.vocab_size, device)
+    with device:
+        model = LlamaForCausalLM._from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    fill(model)
+    model.config.use_cache = False
+    shadow = build_model(copy.deepcopy(config))  # for its arithmetic only; it writes its attention into the config
+    flops = count_flops(shadow).of_documents(batch.documents.lengths, batch.num_supervised) * ACCUMULATION
+    labels = batch.targets.roll(1).unsqueeze(0).cpu()
+    labels[0, 0] = IGNORE_INDEX
+    inputs = {"input_ids": batch.input_ids.cpu(), "position_ids": batch.position_ids.cpu(), "labels": labels}
+    try:
+        import accelerate  # noqa: F401
+    except ModuleNotFoundError:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
+
+        def micro_step() -> torch.Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss: torch.Tensor = model(**on_device, num_items_in_batch=ACCUMULATION * batch.num_supervised).loss
+            loss.backward()
+            return loss.detach() * ACCUMULATION * batch.num_supervised
+
+        return {"name": "Trainer's step, by hand", **timed(micro_step, optimizer, batch, device, flops)}
+    return run_trainer(model, inputs, batch, device, flops)
+
+
+def run_trainer(model: Any, inputs: dict[str, torch.Tensor], batch: Batch, device: torch.device, flops: int) -> Any:
+    """The Trainer itself; the first step warms up."""
+    seconds: list[float] = []
+
+    class Clock(transformers.TrainerCallback):
+        started = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            wait(device)
+            if len(seconds) == 1 and device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            self.started = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wait(device)
+            seconds.append(time.perf_counter() - self.started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=ACCUMULATION,
+            max_steps=STEPS + 1,
+            learning_rate=1e-5,
+            bf16=device.type == "cuda",
+            use_cpu=device.type == "cpu",
+            optim="adamw_torch_fused",
+            save_strategy="no",
+            logging_steps=1,
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        trainer = transformers.Trainer(
+            model,
+            arguments,
+            train_dataset=[0] * (ACCUMULATION * (STEPS + 1)),  # type: ignore[arg-type]
+            data_collator=lambda _: inputs,
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    best = sorted(seconds[1:])[STEPS // 2]
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {
+        "seconds": best,
+        "tokens_per_second": ACCUMULATION * batch.input_ids.numel() / best,
+        "flops": flops,
+        "memory_bytes": memory,
+        "loss": next(row["loss"] for row in trainer.state.log_history if "loss" in row),
+    }
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module) -> None:
+    """Random weights, the same ones for every kind."""
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        weight.fill_(1.0) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
+
+
+def all_logits(model: ConversationModel, batch: Batch) -> torch.Tensor:
+    """The loss as transformers computes it: the logits of every token, in fp32."""
+    logits = model.causal_lm.lm_head(model.hidden_states(batch)).float()
+    return F.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX, reduction="sum")
+
+
+def dense_attention(
+    _module: Any, query: Any, key: Any, value: Any, _mask: Any, *, documents: Documents, scaling: float, **_unused: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention with one (T, T) mask over the row."""
+    lengths = torch.tensor(documents.lengths, device=query.device)
+    number = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)
+    mask = (number[:, None] == number[None, :]).tril()
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    output = F.scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2), None
+
+
+@contextmanager
+def group_of_one(device: torch.device) -> Iterator[None]:
+    """The process group that FSDP wants."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def clean_up(device: torch.device) -> None:
+    """What one kind has left must not be counted with the next."""
+    AttentionInterface.register(attention.NAME, attention.varlen_attention)
+    torch._dynamo.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def line_of(found: dict[str, Any]) -> str:
+    """One measurement's figures."""
+    mfu = "-" if found["mfu"] is None else f"{found['mfu']:.1%}"
+    memory, planned = (
+        "-" if found.get(name) is None else f"{found[name] / 2**30:.2f}" for name in ("memory_bytes", "planned_bytes")
+    )
+    return (
+        f"{1000 * found['seconds']:>9.1f}{found['tokens_per_second']:>10,.0f}{mfu:>8}{memory:>7}{planned:>9}"
+        f"{found['loss']:>9.4f}"
+    )
+
+
+def fit_lines(rows: list[dict[str, Any]], peak: float | None) -> list[dict[str, Any]]:
+    """t = a + b L through the two layer counts of each kind, and what 40 layers would take."""
+    fits = []
+    kinds = {row["kind"] for row in rows if row["model"].startswith("13B")}
+    for kind in sorted(kinds):
+        found = [row for row in rows if row["model"].startswith("13B") and row["kind"] == kind and "seconds" in row]
+        if len(found) != 2:
+            continue
+        (low, high), gap = found, found[1]["layers"] - found[0]["layers"]
+
+        def at_40(name: str, low: Any = low, high: Any = high, gap: int = gap) -> float:
+            slope = (high[name] - low[name]) / gap
+            return float(low[name] + slope * (LAYERS_OF_13B - low["layers"]))
+
+        seconds, flops = at_40("seconds"), at_40("flops")
+        tokens = low["tokens_per_second"] * low["seconds"]
+        mfu = flops / seconds / peak if peak else None
+        words = f"13B, {kind}: 40 layers from {low['layers']} and {high['layers']}: {tokens / seconds:,.0f} tokens/s"
+        words += f", {mfu:.1%} MFU" if mfu else ""
+        fits.append({"kind": kind, "tokens_per_second": tokens / seconds, "mfu": mfu, "words": words})
+    return fits
+
+
+def make_ratios(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Our best kind against the Trainer, and the planner's memory against the device's."""
+    ratios: dict[str, float | None] = {}
+    for model in sorted({row["model"] for row in rows}):
+        here = [row for row in rows if row["model"] == model and "seconds" in row]
+        ours = [row["tokens_per_second"] for row in here if row["kind"] != "Trainer"]
+        theirs = [row["tokens_per_second"] for row in here if row["kind"] == "Trainer"]
+        key = f"{model.lower().replace(' x', '_layers_')}_vs_trainer_tokens_per_s"
+        ratios[key] = max(ours) / theirs[0] if ours and theirs else None
+    errors = [
+        abs(row["planned_bytes"] / row["memory_bytes"] - 1)
+        for row in rows
+        if row.get("planned_bytes") and row.get("memory_bytes") and "compiled" not in row["kind"]
+    ]
+    ratios["planned_memory_largest_error"] = max(errors) if errors else None
+    return ratios
+
+
+if __name__ == "__main__":
+    sys.exit(main())
