@@ -45,18 +45,19 @@ def is_label(text: str, code: Element) -> bool:
     return LABEL.fullmatch(text) is not None or text == class_language(code)
 
 
-def fenced(box: Element, code: Element) -> str:
-    """The fenced block of the code in a box; the box may be the code itself."""
-    return markdown.code_fence(code.text(), _language(box, code))
+def fenced(box: Element, code: Element, head: tuple[str, bool] | None = None) -> str:
+    """The fenced block of the code in a box; the box may be the code itself. `head`: its `header`, if it is known."""
+    if box is code:
+        return markdown.code_fence(code.text(), class_language(code))
+    return markdown.code_fence(code.text(), _language(code, *(head or header(box))))
 
 
-def _language(box: Element, code: Element) -> str:
+def _language(code: Element, label: str, has_label: bool) -> str:
     """The language in the header bar; without a header, that of the class.
 
     A bar with an empty label means that the author gave none: the class then holds the highlighter's guess.
     """
     from_class = class_language(code)
-    label, has_label = ("", False) if box is code else header(box)
     if not has_label:
         return from_class
     label = label.lower() if label.lower() == from_class.lower() else label

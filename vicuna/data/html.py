@@ -141,11 +141,11 @@ def _paragraph(nodes: Sequence[Node], tag: str, depth: int) -> list[Block]:
 def _pre(element: Element, depth: int) -> list[Block]:
     """A `pre`: a code box, several of them, or text that is set as it stands."""
     if element.num_code == 1 and (code := element.find("code")):
-        label, _ = code_box.header(element)
-        is_label = code_box.is_label(label, code)
+        head = code_box.header(element)
+        is_label = code_box.is_label(head[0], code)
         if is_label or code_box.is_block(code):
-            above = [] if is_label else [Block("", escape_paragraph(label))]
-            return [*above, Block("pre", code_box.fenced(element, code))]
+            above = [] if is_label else [Block("", escape_paragraph(head[0]))]
+            return [*above, Block("pre", code_box.fenced(element, code, head))]
     elif sum(map(code_box.is_block, element.find_all("code"))) > 1:
         return _blocks(element, depth + 1)
     return [Block("pre", code_box.fenced(element, element))]

@@ -23,6 +23,8 @@ def code_span(code: str) -> str:
     code = " ".join(line.strip() for line in code.split("\n")) if "\n" in code else code
     if not code:
         return ""
+    if "`" not in code and code[0] != " ":
+        return f"`{code}`"
     runs = {len(run) for run in re.findall("`+", code)}
     ticks = "`" * next(length for length in range(1, len(runs) + 2) if length not in runs)
     is_padded = code[0] == " " == code[-1] and code.strip(" ")
@@ -33,7 +35,7 @@ def code_span(code: str) -> str:
 def code_fence(code: str, language: str) -> str:
     """A fenced block that holds `code` byte for byte; the fence is longer than any run of its mark inside."""
     mark = "~" if "`" in language else "`"
-    longest = max((len(run) for run in re.findall(mark + "{3,}", code)), default=2)
+    longest = max((len(run) for run in re.findall(mark + "{3,}", code)), default=2) if mark * 3 in code else 2
     fence = mark * (longest + 1)
     end = "" if code.endswith("\n") or not code else "\n"
     return f"{fence}{language}\n{code}{end}{fence}"
