@@ -89,7 +89,7 @@ def announce(run: Run, foresight: Foresight) -> None:
     """Say what the run will take: memory, and where the device is a known one hours and dollars."""
     log.info(str(foresight))
     gpu, number = foresight.hardware.gpu, foresight.hardware.number
-    if gpu.peak_flops is None:
+    if gpu.peak_flops is None or run.options.cpu_offload:  # nobody has published how fast that is
         return
     workload = count_workload(run.conversations, run.plan, run.options.per_device_train_batch_size)
     size = measure(read_config(run.options.model), run.options)
