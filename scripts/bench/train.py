@@ -184,6 +184,7 @@ def ratios(figures: dict[str, dict[str, float]]) -> dict[str, float | None]:
         found[f"vs_{key}_supervised_tokens_per_s"] = ours["rate"] / theirs["rate"]
         found[f"vs_{key}_peak_memory"] = theirs["memory_bytes"] / ours["memory_bytes"]
         found[f"vs_{key}_held_out_loss"] = theirs["held_out_loss"] / ours["held_out_loss"]
+    found["vs_trl_packed_supervised_tokens_per_s"] = ours["rate"] / figures[TRL_PACKED.name]["rate"]
     return found
 
 
