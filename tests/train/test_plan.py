@@ -212,6 +212,13 @@ def test_planning_needs_no_torch_until_the_flags_are_good() -> None:
         assert done.stdout.splitlines()[-1] == expected
 
 
+def test_a_config_file_cannot_turn_a_run_into_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.toml").write_text("plan = true\n")
+    arguments = ["--model", "m", "--data", "d.jsonl", "--output-dir", str(tmp_path / "out")]
+    assert main([*arguments, "--config", str(tmp_path / "run.toml")]) == 2
+    assert "--plan is a flag of the command line" in capsys.readouterr().err
+
+
 def test_every_gpu_and_mark_is_whole() -> None:
     for mark in get_marks():
         assert get_gpu(mark.gpu).peak_flops

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vicuna import log
-from vicuna.errors import require
+from vicuna.errors import UsageError, require
 from vicuna.options import command, parse
 from vicuna.train.config import TrainOptions
 from vicuna.train.plan_options import PlanOptions
@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     if "--plan" in (sys.argv if argv is None else argv):
         return print_plan(argv)
     options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
+    if options.plan:  # from a config file, which cannot turn a run into a plan
+        raise UsageError("--plan is a flag of the command line; take it out of the --config file and give it there")
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
     from vicuna.train.loop import train
