@@ -52,9 +52,10 @@ def encode_frame(target: bytes, base: Buffer | None, dtype: str) -> tuple[int, b
         base_bits = as_bits(base, dtype)
         folded = subtract_folded(as_bits(target, dtype), base_bits)
         exponent = exponents(base_bits, dtype)
-        cuts = choose_cuts(exponent, folded)
-        by_class = sort(folded, exponent, cuts)
         is_packed = bool(np.count_nonzero(folded < LARGE) > MIN_SMALL * len(folded))
+        # Among large differences classes would save 8% of the size for a third of the speed at which it is decoded.
+        cuts = choose_cuts(exponent, folded) if is_packed else []
+        by_class = sort(folded, exponent, cuts)
         data = compress(pack(by_class) if is_packed else to_planes(by_class))
         kind, payload = DIFFERENCE, bytes([len(cuts), *cuts, is_packed]) + data
     return (STORED, target) if len(payload) >= len(target) else (kind, payload)
