@@ -59,6 +59,7 @@ def test_two_ranks_of_which_one_is_killed(
     make_options: MakeOptions, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     clean = make_options(output_dir=tmp_path / "clean")
+    train(make_options(output_dir=tmp_path / "first"))  # makes the tokens, which the others find made
     assert train_on_ranks(clean, 2) == [0, 0]
     num_events = [int((tmp_path / f"events-{rank}").read_text()) for rank in (0, 1)]
     assert min(num_events) > 15

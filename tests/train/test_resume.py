@@ -81,6 +81,7 @@ def train_until(options: TrainOptions, kill_at: int | None) -> tuple[int, int]:
 
 def check_kills(make_options: MakeOptions, tmp_path: Path, choose: Callable[[int], list[int]]) -> None:
     clean = make_options(output_dir=tmp_path / "clean")
+    train_until(make_options(output_dir=tmp_path / "first"), None)  # makes the tokens, which the others find made
     status, num_events = train_until(clean, None)
     assert status == 0
     assert num_events > 50
