@@ -47,9 +47,11 @@ class Element:
     __slots__ = ("attributes", "children", "classes", "holds_block", "num_code", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
-        self.tag, self.attributes, self.classes = tag, attributes, attributes.get("class") or ""
+        self.tag, self.attributes = tag, attributes
+        self.classes = (attributes.get("class") or "") if attributes else ""
         self.children: list[Node] = []
-        self.holds_block, self.num_code = False, 0
+        self.holds_block = False
+        self.num_code = 0
 
     def get(self, name: str) -> str:
         """An attribute's value; "" if there is none."""

@@ -65,6 +65,7 @@ INTERRUPTION = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def hide(text: str) -> str:
     """Markdown that is meant: no character of it will be escaped, and none be taken for literal text."""
     return text.translate(HIDE)

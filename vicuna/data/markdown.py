@@ -16,6 +16,7 @@ EDGES = (
 )
 BARE_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w.-]+")
 ANGLE_ADDRESS = re.compile(r"(?:https?://|mailto:)[^\s<>]+|[\w.+-]+@[\w.-]+")
+STAR_OR_UNDERSCORE = hide("*_")
 
 
 def code_span(code: str) -> str:
@@ -47,10 +48,11 @@ def emphasis(content: str, mark: str) -> str:
     if not inner:
         return content
     start, end = content[: -len(content.lstrip(EDGES))], content[len(content.rstrip(EDGES)) :]
-    if "*" in mark and _is_one_star(inner):  # with another star or two it would be read as something else
-        mark = mark.replace("*", "_")
-    elif _is_one_star(inner.replace(hide("_"), hide("*"))):
-        mark = mark.replace("_", "*")
+    if inner[0] in STAR_OR_UNDERSCORE:  # with another star or two it would be read as something else
+        if "*" in mark and _is_one_star(inner):
+            mark = mark.replace("*", "_")
+        elif _is_one_star(inner.replace(hide("_"), hide("*"))):
+            mark = mark.replace("_", "*")
     return f"{start}{hide(mark)}{inner}{hide(mark)}{end}"
 
 
