@@ -69,8 +69,14 @@ class Keys:
         return cls(data[8:middle].decode("utf-8", "surrogatepass"), data[middle:end], data[end:])
 
 
-def keys(record: Record) -> Keys:
-    """What `decide` needs to know of a record."""
+def keys(record: Record, *, is_near_wanted: bool = True) -> Keys:
+    """What `decide` needs to know of a record.
+
+    Args:
+        is_near_wanted: whether near duplicates will be looked for; the signature takes most of the time.
+    """
+    if not is_near_wanted:
+        return Keys(record.id, _prefixes(record), b"")
     spoken = [
         words
         for words, message in zip(hashes_of(record), record.messages, strict=True)

@@ -46,10 +46,12 @@ class Plan:
     Attributes:
         before, after: the steps on both sides of `dedup`.
         merges: whether `dedup` is one of them.
+        merges_near: whether it looks for near duplicates too.
     """
 
     before: tuple[Step, ...]
     merges: bool
+    merges_near: bool
     after: tuple[Step, ...]
     held_out_ratio: float
 
@@ -138,6 +140,7 @@ def make_plan(options: DataOptions, *, is_ready: bool = True) -> Plan:
     return Plan(
         before=tuple(step for name, step in made.items() if names.index(name) < names.index(DEDUP)),
         merges=DEDUP in chosen,
+        merges_near=options.near_duplicates > 0,
         after=tuple(step for name, step in made.items() if names.index(name) > names.index(DEDUP)),
         held_out_ratio=options.held_out_ratio,
     )
@@ -195,7 +198,7 @@ def clean_records(items: Sequence[tuple[Record | Malformed, str]], plan: Plan) -
     for step in plan.before:
         going = [(trace, place) for trace, place in going if _step_before(trace, step, place)]
     if plan.merges:
-        going = [(trace, place) for trace, place in going if _take_keys(trace, place)]
+        going = [(trace, place) for trace, place in going if _take_keys(trace, place, plan.merges_near)]
     for step in plan.after:
         going = [(trace, place) for trace, place in going if _step_after(trace, step, place)]
     return traces
@@ -214,10 +217,10 @@ def _step_before(trace: Trace, step: Step, place: str) -> bool:
     return True
 
 
-def _take_keys(trace: Trace, place: str) -> bool:
+def _take_keys(trace: Trace, place: str, is_near_wanted: bool) -> bool:
     (record,) = trace.pieces
     try:
-        trace.keys = dedup.keys(record)
+        trace.keys = dedup.keys(record, is_near_wanted=is_near_wanted)
     except Exception as error:
         trace.end, trace.pieces = (DEDUP, _crash(error, place)), ()
     return trace.end is None
