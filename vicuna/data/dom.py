@@ -116,7 +116,7 @@ def parse(html: str) -> Element:
     body = Element("body", {})
     root = LexborHTMLParser(html).body
     rest: list[tuple[LexborNode, Element]] = [] if root is None else [(root, body)]
-    with_elements: list[Element] = []  # every element behind the one that holds it
+    links: list[tuple[Element, Element]] = []  # an element and one inside it; the links of that one come later
     while rest:
         source, element = rest.pop()
         children = element.children
@@ -124,20 +124,19 @@ def parse(html: str) -> Element:
             tag = child.tag or ""
             if tag == "-text":
                 children.append(child.text_content or "")
-            elif tag == "code" and child.css_first("br") is None:  # its colours are of no use
-                made = Element(tag, child.attributes)
+                continue
+            if tag in WITHOUT_WORDS or tag.startswith("-"):
+                continue
+            made = Element(tag, child.attributes)
+            if tag == "code" and child.css_first("br") is None:  # its colours are of no use
                 made.children.append(child.text(deep=True))
-                children.append(made)
-            elif tag not in WITHOUT_WORDS and not tag.startswith("-"):
-                made = Element(tag, child.attributes)
-                children.append(made)
-                if made.classes != "katex-html" or not children[:-1]:
-                    rest.append((child, made))
-        with_elements.append(element)
-    for element in reversed(with_elements):
-        for inside in element.children:
-            if isinstance(inside, Element):
-                element.num_code += inside.num_code + (inside.tag == "code")
-                if inside.holds_block or inside.tag in PROSE:
-                    element.holds_block = True
+            elif made.classes != "katex-html" or not children:
+                rest.append((child, made))
+            children.append(made)
+            links.append((element, made))
+    for element, inside in reversed(links):
+        if inside.tag == "code" or inside.num_code:
+            element.num_code += inside.num_code + (inside.tag == "code")
+        if inside.holds_block or inside.tag in PROSE:
+            element.holds_block = True
     return body
