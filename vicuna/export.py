@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vicuna.errors import UsageError, VerificationError, nearest
+from vicuna.errors import VerificationError
 from vicuna.log import human_bytes
-from vicuna.options import command, option, parse
+from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.gguf.card import HUB, Card
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
@@ -140,14 +140,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {"gguf": gguf, "check": check}
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the verb named first."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    verb, *rest = arguments
-    if verb not in VERBS:
-        raise UsageError(f"vicuna export: unknown verb '{verb}'; {nearest(verb, VERBS)}")
-    return VERBS[verb](rest)
+    return run_verb("vicuna export", VERBS, USAGE, argv)
 
 
 if __name__ == "__main__":

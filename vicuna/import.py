@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vicuna.errors import UsageError, nearest
 from vicuna.log import human_bytes
-from vicuna.options import command, option, parse
+from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.gguf.convert import DTYPES, import_gguf
 
 USAGE = """usage: vicuna import VERB [OPTION ...]
@@ -58,14 +57,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {"gguf": gguf}
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the verb named first."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    verb, *rest = arguments
-    if verb not in VERBS:
-        raise UsageError(f"vicuna import: unknown verb '{verb}'; {nearest(verb, VERBS)}")
-    return VERBS[verb](rest)
+    return run_verb("vicuna import", VERBS, USAGE, argv)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tomllib
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
@@ -263,3 +263,21 @@ def _convert(value: Any, hint: Any, place: str) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UsageError(f"{place} is {value!r}; it takes a value of type {kind.__name__}")
     return value
+
+
+def run_verb(
+    program: str, verbs: Mapping[str, Callable[[list[str]], int]], usage: str, argv: list[str] | None = None
+) -> int:
+    """Run the verb that the arguments begin with, with the rest of them; without one, print the usage.
+
+    Raises:
+        UsageError: there is no such verb.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage)
+        return 0 if arguments else 2
+    verb, *rest = arguments
+    if verb not in verbs:
+        raise UsageError(f"{program}: unknown verb '{verb}'; {nearest(verb, verbs)}")
+    return verbs[verb](rest)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vicuna.errors import UsageError, VerificationError, nearest
+from vicuna.errors import UsageError, VerificationError
 from vicuna.log import human_bytes
-from vicuna.options import command, option, parse
+from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.cast import Dtype, cast_model
 from vicuna.weights.detect import has_manifest
 from vicuna.weights.hub import find_source, origins
@@ -191,14 +191,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the verb named first."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    verb, *rest = arguments
-    if verb not in VERBS:
-        raise UsageError(f"vicuna weights: unknown verb '{verb}'; {nearest(verb, VERBS)}")
-    return VERBS[verb](rest)
+    return run_verb("vicuna weights", VERBS, USAGE, argv)
 
 
 if __name__ == "__main__":
