@@ -3,10 +3,10 @@
 The splitter asks about one conversation again and again, each time with another round. `tokens` cuts the text into
 runs whose ids depend on nothing around them, so the count of a run that was seen before is known. Most tokenizers go
 further: between a word and the space behind it they never join anything, so the counts of words add up too, and most
-words of a text have been seen before (`words`).
+words of a text have been seen before (`words`). Those that have not go to the tokenizer many at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from vicuna.conversation.message import Message
@@ -16,8 +16,8 @@ from vicuna.conversation.words import Words, words_of
 
 CountTokens = Callable[[Sequence[Message]], int]
 KEPT_CHARACTERS = 1 << 22  # of the runs whose counts are kept
-KEPT_WORDS = 1 << 18
-LONGEST_WORD = 64  # characters; longer ones hardly come twice
+KEPT_WORD_CHARACTERS = 1 << 22  # of the words whose counts are kept
+WORDS_AT_ONCE, PARTS_AT_ONCE = 4096, 64
 
 
 class TokenCounter:
@@ -36,14 +36,22 @@ class TokenCounter:
         self._num_characters = 0
 
     def __call__(self, messages: Sequence[Message]) -> int:
-        runs = self._encoder.runs(all_segments(messages, self.template, self._encoder))
-        texts = {_key(run): run for run in runs if run.control_id is None}
-        if self._num_characters > KEPT_CHARACTERS:
-            self._known, self._num_characters = {}, 0
-        self._learn([run for key, run in texts.items() if key not in self._known])
+        runs = self._runs(messages)
+        self._learn(runs)
         return sum(1 if run.control_id is not None else self._known[_key(run)] for run in runs)
 
-    def _learn(self, runs: Sequence[Run]) -> None:
+    def prepare(self, conversations: Iterable[Sequence[Message]]) -> None:
+        """Count what is new in several conversations at once, which takes less time than one after the other."""
+        self._learn([run for messages in conversations for run in self._runs(messages)])
+
+    def _runs(self, messages: Sequence[Message]) -> list[Run]:
+        return self._encoder.runs(all_segments(messages, self.template, self._encoder))
+
+    def _learn(self, given: Sequence[Run]) -> None:
+        if self._num_characters > KEPT_CHARACTERS:
+            self._known, self._num_characters = {}, 0
+        texts = {_key(run): run for run in given if run.control_id is None}
+        runs = [run for key, run in texts.items() if key not in self._known]
         divisible = [run for run in runs if self._by_word and self._by_word.divides(run)]
         whole = [run for run in runs if not (self._by_word and self._by_word.divides(run))]
         counts = [self._encoder.length(run) for run in whole]
@@ -59,17 +67,15 @@ def _key(run: Run) -> tuple[str, bool]:
 
 
 class _Known(dict[str, int]):
-    """The tokens of words; a word that is new is counted. Long ones hardly come twice and are not kept."""
+    """The tokens of words. Those that are asked for and not known count nothing, and are noted down."""
 
-    def __init__(self, count: Callable[[str], int]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._count = count
+        self.missing: list[str] = []
 
     def __missing__(self, word: str) -> int:
-        found = self._count(word)
-        if len(word) <= LONGEST_WORD:
-            self[word] = found
-        return found
+        self.missing.append(word)
+        return 0
 
 
 class _WordCounter:
@@ -80,9 +86,9 @@ class _WordCounter:
         self._forget()
 
     def _forget(self) -> None:
-        encoder, find_parts = self._encoder, self._words.parts.findall
-        parts = _Known(lambda part: encoder.length(Run(part, None, encoder.needs_anchor)))
-        self._known = _Known(lambda word: sum(map(parts.__getitem__, find_parts(word))))
+        self._known = _Known()
+        self._parts: dict[str, int] = {}
+        self._num_characters = 0
 
     def divides(self, run: Run) -> bool:
         """Whether the counts of this run's words add up."""
@@ -90,13 +96,35 @@ class _WordCounter:
 
     def count(self, runs: Sequence[Run]) -> list[int]:
         """The tokens of each run."""
-        if len(self._known) > KEPT_WORDS:
+        if self._num_characters > KEPT_WORD_CHARACTERS:
             self._forget()
         counts = []
+        later: list[tuple[int, list[str]]] = []  # for some runs, the words that are still to be added
+        num_missing = 0
         for run in runs:
             words = self._words.pattern.findall(run.text)
             # Where text behind text is anchored, a word at the very start is the only one that is not.
             is_alone = run.is_anchored != self._encoder.needs_anchor
             first = self._encoder.length(Run(words.pop(0), None)) if is_alone else 0
+            self._known.missing = missing = []
             counts.append(first + sum(map(self._known.__getitem__, words)))
+            if missing:
+                later.append((len(counts) - 1, missing))
+                num_missing += len(missing)
+            if num_missing > WORDS_AT_ONCE or run is runs[-1]:
+                self._learn({word for _, words in later for word in words})
+                for index, words in later:
+                    counts[index] += sum(map(self._known.__getitem__, words))
+                later, num_missing = [], 0
         return counts
+
+    def _learn(self, words: Iterable[str]) -> None:
+        """Words that are new: their parts, and from these they themselves."""
+        cut = {word: self._words.parts.findall(word) for word in words}
+        parts = [part for part in {part for inside in cut.values() for part in inside} if part not in self._parts]
+        for start in range(0, len(parts), PARTS_AT_ONCE):
+            some = parts[start : start + PARTS_AT_ONCE]
+            self._parts.update(zip(some, self._encoder.lengths(some, self._words.separator), strict=True))
+        for word, inside in cut.items():
+            self._known[word] = sum(map(self._parts.__getitem__, inside))
+            self._num_characters += len(word)

@@ -13,13 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vicuna.conversation import words
 from vicuna.conversation.counting import TokenCounter
 from vicuna.conversation.templates import HF, Template
 from vicuna.conversation.tokenizer import FILES, check_tokenizer, load_tokenizer
 from vicuna.files import atomic_file, sha256_file, vicuna_home
 
 SHAPING = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "merges.txt")
-FORMAT = 2
+FORMAT = 3
 PROBES = (
     "",
     " ",
@@ -51,6 +52,7 @@ class CountingTokenizer:
         self.eos_token: str | None = kept["eos_token"]
         self.all_special_tokens: list[str] = kept["special_tokens"]
         self.added_tokens_decoder = {int(index): AddedToken(*token) for index, token in kept["added_tokens"].items()}
+        words.set_words(self, kept["words"] and words.Words.from_plain(kept["words"]))
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
         """The id of a token."""
@@ -110,7 +112,7 @@ def _kept_at(folder: Path) -> Path:
 
 def _key(folder: Path) -> str:
     files = {name: sha256_file(folder / name) for name in SHAPING if (folder / name).is_file()}
-    facts = [FORMAT, files, version("transformers"), version("tokenizers")]
+    facts = [FORMAT, files, version("transformers"), version("tokenizers"), sha256_file(Path(words.__file__))]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -122,6 +124,7 @@ def _kept(tokenizer: Any) -> dict[str, Any] | None:
         return None
     backend.no_truncation()
     backend.no_padding()
+    found = words.words_of(tokenizer)
     return {
         "backend": backend.to_str(),
         "name": str(tokenizer.name_or_path),
@@ -131,6 +134,7 @@ def _kept(tokenizer: Any) -> dict[str, Any] | None:
         "added_tokens": {
             str(index): [token.content, token.special] for index, token in tokenizer.added_tokens_decoder.items()
         },
+        "words": found and found.to_plain(),
     }
 
 

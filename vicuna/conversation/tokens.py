@@ -5,6 +5,8 @@ reply, and each run is tokenized by itself: so the ids before a reply cannot dep
 enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as letters.
 """
 
+import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,18 +73,13 @@ def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: An
 def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
     """The ids that end a reply: the tokenizer's end of sequence, and the template's own."""
     encoder = encoder_for(template, tokenizer)
-    names = {tokenizer.eos_token, *_resolved(template, encoder).stop_tokens}
+    names = {tokenizer.eos_token, *encoder.template.stop_tokens}
     if template.name == HF:
         reply = hf_segments([Message("user", "a"), Message("assistant", "b")], tokenizer, encoder.control_pattern)
         names |= {
             token for part in reply if part.is_mark and part.reply is not None for token in encoder.tokens_in(part.text)
         }
     return {encoder.control[name] for name in names if name in encoder.control}
-
-
-def _resolved(template: Template, encoder: "Encoder") -> Template:
-    tokenizer = encoder.tokenizer
-    return template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
 
 
 def all_segments(
@@ -98,7 +95,7 @@ def all_segments(
         return hf_segments(messages, tokenizer, encoder.control_pattern, add_generation_prompt=add_generation_prompt)
     if not tokenizer.eos_token:
         raise TemplateError(f"the tokenizer {_name(tokenizer)} has no eos_token, so no reply could end; set one")
-    return segments(messages, _resolved(template, encoder), add_generation_prompt=add_generation_prompt)
+    return segments(messages, encoder.template, add_generation_prompt=add_generation_prompt)
 
 
 def _name(tokenizer: Any) -> str:
@@ -126,6 +123,8 @@ class Encoder:
 
     def __init__(self, template: Template, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.template = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
+        self._marks = functools.lru_cache(maxsize=1024)(self._cut_mark)  # marks are few and come again and again
         # Control tokens by their text. Added tokens that are not `special` (runs of spaces, HTML tags) are words,
         # unless this template writes them.
         written = "".join((*template.system, *template.user, *template.assistant, *template.tool, template.reply_end))
@@ -163,41 +162,67 @@ class Encoder:
 
     def length(self, run: Run) -> int:
         """How many ids a run of text has: `len(ids([run])[0])`, in a fifth of the time."""
-        if self._backend is None or self.control_pattern.search(run.text):
+        encoding = self._encoding(run)
+        if encoding is None:
             return len(self.ids([run])[0])
-        if run.is_anchored:
-            return len(self._backend.encode(ANCHOR + run.text, add_special_tokens=False)) - len(self.anchor_ids)
-        return len(self._backend.encode(run.text, add_special_tokens=False))
+        return len(encoding) - (len(self.anchor_ids) if run.is_anchored else 0)
+
+    def lengths(self, texts: Sequence[str], separator: str) -> list[int]:
+        """How many ids each text has behind other text.
+
+        Args:
+            separator: with this between them, the texts are tokenized in one go; it must never join with any of them,
+                and its one id must come from nothing else. "": there is no such thing.
+        """
+        joined = self._encoding(Run(separator.join(texts), None, self.needs_anchor)) if separator else None
+        if joined is not None:
+            [mark] = self.ids([Run(separator, None, self.needs_anchor)])[0]
+            ids = joined.ids
+            begin = len(self.anchor_ids) - 1 if self.needs_anchor else -1
+            ends = [place for place, token in enumerate(ids) if token == mark and place > begin]
+            if len(ends) == len(texts) - 1:
+                return [end - start - 1 for start, end in itertools.pairwise([begin, *ends, len(ids)])]
+        return [self.length(Run(text, None, self.needs_anchor)) for text in texts]
+
+    def _encoding(self, run: Run) -> Any:
+        """What the library makes of a run; None if it may not be asked directly."""
+        if self._backend is None or self.control_pattern.search(run.text):
+            return None
+        return self._backend.encode(ANCHOR + run.text if run.is_anchored else run.text, add_special_tokens=False)
 
     def runs(self, parts: Sequence[Segment]) -> list[Run]:
         """The text cut at every control token and at both ends of every reply."""
         runs: list[Run] = []
         text, reply, is_anchored = "", None, False
-
-        def flush() -> None:
-            nonlocal text, is_anchored
-            if text:
-                runs.append(Run(text, reply, is_anchored))
-                text, is_anchored = "", self.needs_anchor
-
-        for part in parts:
-            if part.reply != reply:
-                flush()
-                reply = part.reply
-            if not part.is_mark:
-                text += part.text
+        for given, is_mark, part_reply in parts:
+            if part_reply != reply:
+                if text:
+                    runs.append(Run(text, reply, is_anchored))
+                    text, is_anchored = "", self.needs_anchor
+                reply = part_reply
+            if not is_mark:
+                text += given
                 continue
-            position = 0
-            for match in self.control_pattern.finditer(part.text):
-                text += part.text[position : match.start()]
-                flush()
+            pieces, rest = self._marks(given)
+            for before, control_id in pieces:
+                if text := text + before:
+                    runs.append(Run(text, reply, is_anchored))
                 # The first token of all is the beginning of sequence: what follows is still the start of the text.
-                is_anchored = self.anchors_after_control and bool(runs)
-                runs.append(Run("", reply, control_id=self.control[match.group()]))
-                position = match.end()
-            text += part.text[position:]
-        flush()
+                text, is_anchored = "", self.anchors_after_control and bool(runs)
+                runs.append(Run("", reply, False, control_id))
+            text += rest
+        if text:
+            runs.append(Run(text, reply, is_anchored))
         return runs
+
+    def _cut_mark(self, mark: str) -> tuple[list[tuple[str, int]], str]:
+        """What stands before each control token of a mark, with the token's id; and what stands behind the last."""
+        pieces: list[tuple[str, int]] = []
+        position = 0
+        for match in self.control_pattern.finditer(mark):
+            pieces.append((mark[position : match.start()], self.control[match.group()]))
+            position = match.end()
+        return pieces, mark[position:]
 
     def _checked(self, ids: list[int], run: Run) -> list[int]:
         """Cut the anchor off, and make sure that no control token came out of text."""

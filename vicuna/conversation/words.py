@@ -6,6 +6,7 @@ the tokenizer's own description is not assumed: `words_of` answers None, and `co
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,24 @@ class Words:
         pattern: finds the words one after the other; together they are the text.
         parts: finds the parts of a word, into which it may be cut too. Words are fewer, parts come more often.
         exceptions: a text in which this is found must not be cut.
+        separator: a character that never joins with anything, and whose token stands for nothing else, so that many
+            parts with one between them can be tokenized in one go; "" if there is none.
     """
 
     pattern: re.Pattern[str]
     parts: re.Pattern[str]
     exceptions: re.Pattern[str]
+    separator: str = ""
+
+    def to_plain(self) -> list[str]:
+        """For JSON."""
+        return [self.pattern.pattern, self.parts.pattern, self.exceptions.pattern, self.separator]
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[str]) -> "Words":
+        """The reverse of `to_plain`."""
+        pattern, parts, exceptions, separator = plain
+        return cls(re.compile(pattern), re.compile(parts), re.compile(exceptions), separator)
 
 
 def words_of(tokenizer: Any) -> Words | None:
@@ -44,6 +58,11 @@ def words_of(tokenizer: Any) -> Words | None:
         kept["_vicuna_words"] = _words(tokenizer)
     words: Words | None = kept["_vicuna_words"]
     return words
+
+
+def set_words(tokenizer: Any, words: Words | None) -> None:
+    """What `words_of` will answer for this tokenizer, where it is known from before."""
+    tokenizer.__dict__["_vicuna_words"] = words
 
 
 def _words(tokenizer: Any) -> Words | None:
@@ -132,7 +151,9 @@ def _sentencepiece(model: Any, added: list[str]) -> Words | None:
         runs.append(f"[{''.join(KINDS[name] for name in sorted(group))}]{'+' if is_run else ''}")
     run = f"(?:{'|'.join(runs)})"
     parts = re.compile(rf"\n| *(?:{run}(?:{OTHER}{run}?)*|(?:{OTHER}{run}?)+)| +")
-    return Words(re.compile(r"\n| *[^ \n]+| +"), parts, _any_of([*added, SPACE]))
+    is_known = model["byte_fallback"] or "\n" in model["vocab"]
+    separator = "\n" if is_known and not any("\n" in token for token in added) else ""
+    return Words(re.compile(r" *+[^ \n]++|\n| ++"), parts, _any_of([*added, SPACE]), separator)
 
 
 def _kind(character: str) -> str:

@@ -7,11 +7,12 @@ All but one look at one record alone, so any process may run them (`shard`). `de
 takes the keys of each; `reduce` decides, and counts.
 """
 
+import contextlib
 import functools
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vicuna.conversation import Message, check_tokenizer, get_template, load_token_counter
@@ -169,8 +170,13 @@ def _splitting(options: DataOptions, is_ready: bool) -> Step:
     assert options.template is not None and options.tokenizer is not None
     template = get_template(options.template)
     check_tokenizer(options.tokenizer)
-    count_tokens = load_token_counter(template, options.tokenizer) if is_ready else _count_nothing
-    return splitting(count_tokens, options.max_tokens, options.over_long, options.carry_over)
+    how = (options.max_tokens, options.over_long, options.carry_over)
+    if not is_ready:
+        return splitting(_count_nothing, *how)
+    counter = load_token_counter(template, options.tokenizer)
+    return replace(
+        splitting(counter, *how), prepare=lambda records: counter.prepare(record.messages for record in records)
+    )
 
 
 def _count_nothing(_: Sequence[Message]) -> int:
@@ -196,12 +202,19 @@ def clean_records(items: Sequence[tuple[Record | Malformed, str]], plan: Plan) -
             trace.pieces = (item,)
             going.append((trace, place))
     for step in plan.before:
+        _prepare(step, going)
         going = [(trace, place) for trace, place in going if _step_before(trace, step, place)]
     if plan.merges:
         going = [(trace, place) for trace, place in going if _take_keys(trace, place, plan.merges_near)]
     for step in plan.after:
+        _prepare(step, going)
         going = [(trace, place) for trace, place in going if _step_after(trace, step, place)]
     return traces
+
+
+def _prepare(step: Step, going: Sequence[tuple[Trace, str]]) -> None:
+    with contextlib.suppress(Exception):  # the step will fail again, on the record that it fails on
+        step.prepare([record for trace, _ in going for record in trace.pieces])
 
 
 def _step_before(trace: Trace, step: Step, place: str) -> bool:

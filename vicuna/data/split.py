@@ -108,6 +108,8 @@ def take_apart(record: Record) -> Parts:
 def count_rounds(record: Record, outcome: Outcome) -> tuple[int, int, int]:
     """Rounds to be learned that came to the step, came out of it, and were left out."""
     num_in = len(take_apart(_settled(record)).rounds)
+    if isinstance(outcome, Keep) and outcome.record.messages is record.messages:
+        return num_in, num_in, 0
     if isinstance(outcome, Keep | Split):
         pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
         dropped = sum(repair.rule == "round_too_long" for repair in outcome.repairs)
