@@ -20,6 +20,7 @@ class Options:
     dtype: Literal["fp16", "bf16"] = option("bf16", help="number type")
     resume: bool = option(True, help="go on where it stopped")
     stop: tuple[str, ...] = option((), help="stop strings")
+    ends: tuple[str, ...] = option(("a", "b"), help="ends")
 
 
 def read(*arguments: str) -> Options:
@@ -59,6 +60,7 @@ def test_help_names_defaults_and_choices(capsys: pytest.CaptureFixture[str]) -> 
         read("--help")
     text = capsys.readouterr().out
     assert "(default: 2e-05)" in text
+    assert "ends (default: a b)" in text
     assert "{fp16,bf16}" in text
     assert "100% of the data" in text
 

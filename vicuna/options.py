@@ -176,7 +176,8 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]
     if default is dataclasses.MISSING:
         text += " (required)" if not metadata["positional"] else ""
     elif default is not None and default != () and not isinstance(default, bool):
-        text += f" (default: {default})".replace("%", "%%")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += f" (default: {shown})".replace("%", "%%")
     elif isinstance(default, bool) and kind is bool:
         text += f" (default: {'yes' if default else 'no'})"
     keywords: dict[str, Any] = {"help": text}
