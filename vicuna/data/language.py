@@ -35,12 +35,15 @@ PROSE = re.compile(rf"((?:[^\s`<{MARKS}]++(?:\s++|\Z)|\s++|(?!{NO_PROSE}).)*+)(?
 Detect = Callable[[str], tuple[str, float]]
 
 
-def language_step(keep: Collection[str] = (), skip: Collection[str] = ()) -> Step:
+def language_step(
+    keep: Collection[str] = (), skip: Collection[str] = (), min_confidence: float = MIN_CONFIDENCE
+) -> Step:
     """The step. It writes the language's code into the record's `language`.
 
     Args:
         keep: codes (`en`, `de`, ...) of the languages to keep; none: all of them. `und` always stays.
         skip: codes of languages to drop.
+        min_confidence: with less than this the language is `und`.
 
     Raises:
         UsageError: a code that the model does not know, or one both kept and skipped.
@@ -54,7 +57,7 @@ def language_step(keep: Collection[str] = (), skip: Collection[str] = ()) -> Ste
     detect = _detector()
 
     def run(record: Record) -> Outcome:
-        code, confidence = language_of(record, detect)
+        code, confidence = language_of(record, detect, min_confidence)
         is_wanted = code == UNDETERMINED or not keep or code in keep
         if code in skip or not is_wanted:
             return Drop(Finding("language", f"{code} ({confidence:.0%})"))
@@ -64,7 +67,7 @@ def language_step(keep: Collection[str] = (), skip: Collection[str] = ()) -> Ste
     return Step("language", 1, rules, run)
 
 
-def language_of(record: Record, detect: Detect) -> tuple[str, float]:
+def language_of(record: Record, detect: Detect, min_confidence: float = MIN_CONFIDENCE) -> tuple[str, float]:
     """The code of a conversation's language, or `und`, and how sure that is."""
     text = prose(record)
     letters = len(list(itertools.islice(filter(str.isalpha, text), MIN_LETTERS)))
@@ -73,7 +76,7 @@ def language_of(record: Record, detect: Detect) -> tuple[str, float]:
         if letters + (DENSE_LETTER - 1) * dense < MIN_LETTERS:
             return UNDETERMINED, 0.0
     code, confidence = detect(text.lower() if text.isupper() else text)
-    return (code, confidence) if confidence >= MIN_CONFIDENCE else (UNDETERMINED, confidence)
+    return (code, confidence) if confidence >= min_confidence else (UNDETERMINED, confidence)
 
 
 def prose(record: Record) -> str:

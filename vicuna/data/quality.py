@@ -38,19 +38,23 @@ RULES = {
 }
 
 
-def quality_step() -> Step:
-    """The step."""
-    return Step("quality", 1, RULES, cut_rounds(_find))
+def quality_step(repeated_part: float = REPEATED_PART) -> Step:
+    """The step.
+
+    Args:
+        repeated_part: the part of an answer's phrases that may not have come before in it.
+    """
+    return Step("quality", 1, RULES, cut_rounds(functools.partial(_find, repeated_part)))
 
 
-def _find(record: Record) -> Iterator[tuple[int, Finding]]:
+def _find(repeated_part: float, record: Record) -> Iterator[tuple[int, Finding]]:
     answers = [index for index, message in enumerate(record.messages) if message.role == "assistant"]
     hashes = hashes_of(record)
     texts = [record.messages[index].content for index in answers]
-    if not (_may_have_run("\n".join(texts)) or _may_repeat([hashes[index] for index in answers])):
+    if not (_may_have_run("\n".join(texts)) or _may_repeat([hashes[index] for index in answers], repeated_part)):
         return
     for index, text in zip(answers, texts, strict=True):
-        if finding := judge(text, record.turns[index]):
+        if finding := judge(text, record.turns[index], repeated_part):
             yield index, finding
 
 
@@ -60,26 +64,27 @@ def _may_have_run(text: str) -> bool:
     return b"0" * RUN_CHARACTERS in classes and RUN.search(text) is not None
 
 
-def _may_repeat(answers: list[Hashes]) -> bool:
+def _may_repeat(answers: list[Hashes], repeated_part: float) -> bool:
     """A quick look at all answers together, code and all, because arrays are slow to begin with."""
     if not answers:
         return False
     words = np.concatenate([part for answer in answers for part in (_border(), answer)][1:])
     phrases = phrase_hashes(words, PHRASE_WORDS)
-    if len(phrases) < LOOP_WORDS:
+    least = min(LOOP_WORDS, repeated_part * (REPEATED_WORDS - PHRASE_WORDS + 1))
+    if len(phrases) < least:
         return False
     distances = _distances(phrases)
-    if np.count_nonzero(distances) < LOOP_WORDS:
+    if np.count_nonzero(distances) < least:
         return False
     starts = np.concatenate(([0], np.flatnonzero(words[: len(phrases)] == _border())))
     sizes = np.diff(np.concatenate((starts, [len(phrases)])))
     places = np.arange(len(phrases)) - np.repeat(starts, sizes)  # of each phrase in its answer
     repeated = np.add.reduceat(((distances > 0) & (distances <= places)).astype(np.int64), starts)
-    is_much = (repeated >= LOOP_WORDS) & (repeated >= REPEATED_PART / 2 * sizes)  # half: code counts here, too
+    is_much = (repeated >= least) & (repeated >= repeated_part / 2 * sizes)  # half: code counts here, too
     return bool(is_much.any()) or _longest_loop(distances) is not None
 
 
-def judge(text: str, turn: int | None = None) -> Finding | None:
+def judge(text: str, turn: int | None = None, repeated_part: float = REPEATED_PART) -> Finding | None:
     """What is wrong with one answer, if anything."""
     text = prose(text)
     if run := RUN.search(text):
@@ -94,7 +99,7 @@ def judge(text: str, turn: int | None = None) -> Finding | None:
         unit = _words_at(text, len(words), start, period)
         return Finding("repeated_words", excerpt(f"{rounds} times in a row: {unit}"), turn)
     part = np.count_nonzero(distances) / len(phrases)
-    if len(words) >= REPEATED_WORDS and part >= REPEATED_PART:
+    if len(words) >= REPEATED_WORDS and part >= repeated_part:
         return Finding("repeated_phrases", excerpt(f"{part:.0%} of its phrases came before: {text}"), turn)
     return None
 
