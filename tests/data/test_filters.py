@@ -1,12 +1,17 @@
 """Each step of the cleaning: what it repairs, what it drops, what it must leave alone."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.data.builders import record, turns
-from vicuna.data.filters import FILTERS, LISTS
+from vicuna.data.options import DataOptions
+from vicuna.data.phrases import shipped_phrases
+from vicuna.data.pipeline import make_plan
 from vicuna.data.step import Drop, Keep, Merge, Outcome, Record
 
-STEPS = {step.name: step for step in FILTERS}
+NAMES = ("html", "noise", "roles", "empty", "errors", "refusals", "blocked")
+STEPS = {step.name: step for step in make_plan(DataOptions((), Path("out"), only=NAMES)).before}
 
 
 def kept(outcome: Outcome) -> list[str]:
@@ -26,7 +31,7 @@ def run(step: str, *lines: str) -> Outcome:
 
 def through_all(given: Record) -> Outcome:
     outcome: Outcome = Keep(given)
-    for step in FILTERS:
+    for step in STEPS.values():
         assert isinstance(outcome, Keep)
         outcome = step.run(outcome.record)
     return outcome
@@ -138,10 +143,7 @@ def test_evidence_names_the_turn_of_the_file_after_earlier_repairs() -> None:
     assert rules(STEPS["errors"].run(first.record)) == [("error_message", 4)]
 
 
-BLOCKED = [line for line in (LISTS / "blocked.txt").read_text("utf-8").splitlines() if line[0] != "#"]
-
-
-@pytest.mark.parametrize("phrase", BLOCKED)
+@pytest.mark.parametrize("phrase", shipped_phrases("blocked"))
 def test_every_blocked_phrase_is_found_by_its_quick_look(phrase: str) -> None:
     answer = f"Well.\n{phrase.upper().replace(' ', '  ')} and so on."
     assert rules(run("blocked", "u: q", f"a: {answer}")) == [("other_identity", 1)]

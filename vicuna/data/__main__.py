@@ -11,14 +11,15 @@ from typing import Any
 
 from vicuna import log
 from vicuna.conversation import get_template, needs_transformers
-from vicuna.data import engines, merge, sample, show, stats, why
+from vicuna.data import engines, lists, merge, sample, show, stats, why
 from vicuna.data.figures import Figures
 from vicuna.data.options import WHERE_ONLY, DataOptions
 from vicuna.data.output import FILES, MANIFEST, REPORT, REPORT_DATA, check_folder, describe_file, manifest_of, row_files
+from vicuna.data.phrases import STEPS, describe_lists, recorded_name
 from vicuna.data.pipeline import Plan, make_plan
 from vicuna.data.reduce import Reducer, Row
 from vicuna.data.report import report_page
-from vicuna.data.shard import SHARD_BYTES, Shard, shards
+from vicuna.data.shard import SHARD_BYTES, Shard, forget_plan, shards
 from vicuna.data.sources import Source, find_sources
 from vicuna.data.work import Work, work_folder, work_path
 from vicuna.errors import VicunaError
@@ -26,7 +27,14 @@ from vicuna.files import atomic_directory
 from vicuna.jsonl import write_json
 from vicuna.options import command, parse, to_dict
 
-VERBS = {"why": why.main, "show": show.main, "stats": stats.main, "sample": sample.main, "merge": merge.main}
+VERBS = {
+    "lists": lists.main,
+    "why": why.main,
+    "show": show.main,
+    "stats": stats.main,
+    "sample": sample.main,
+    "merge": merge.main,
+}
 SET_ASIDE = 4  # exit code: the result is whole, but for records that could not be used
 DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
@@ -36,6 +44,8 @@ EPILOG = """examples:
   python -m vicuna.data sharegpt.json identity.jsonl --output-dir cleaned/ \\
       --tokenizer base/ --template vicuna_v1.1 --max-tokens 2048 --held-out-ratio 0.02
   python -m vicuna.data pages/ 'more/*.jsonl.zst' --output-dir cleaned/ --workers 8     folders and patterns
+  python -m vicuna.data lists refusals > own.txt     a shipped word list, to edit; without a name, which there are
+  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals own.txt     in its place; shipped own.txt: both
   python -m vicuna.data why ID --in cleaned/     what became of one record
   python -m vicuna.data show --rule refusal --in cleaned/     read records; each verb has its own --help
   python -m vicuna.data stats cleaned/           lengths and languages
@@ -74,12 +84,18 @@ def clean(options: DataOptions) -> Row:
     Raises:
         VicunaError: nothing could be read; with `strict`, a record was set aside.
     """
+    forget_plan()
     plan = make_plan(options, is_ready=False)
+    word_lists = describe_lists(options)
     check_folder(options.output_dir, options.inputs)
     sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
     with work_folder(options, sources) as work:
         num_parts = _clean_shards(options, sources, work)
-        return _write_result(options, plan, sources, Reducer(work, num_parts, plan, options.near_duplicates))
+        if describe_lists(options) != word_lists:
+            raise VicunaError("a word list was changed while records were cleaned by it; run again")
+        return _write_result(
+            options, plan, sources, word_lists, Reducer(work, num_parts, plan, options.near_duplicates)
+        )
 
 
 def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
@@ -135,18 +151,21 @@ def _would_load_torch(options: DataOptions) -> bool:
     return needs_transformers(get_template(options.template), options.tokenizer)
 
 
-def _write_result(options: DataOptions, plan: Plan, sources: Sequence[Source], reducer: Reducer) -> Row:
+def _write_result(
+    options: DataOptions, plan: Plan, sources: Sequence[Source], word_lists: Row, reducer: Reducer
+) -> Row:
     figures = Figures()
     names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
     recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
+    recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in STEPS}
     if options.tokenizer is not None:
         recorded["tokenizer"] = options.tokenizer.resolve().name
     with atomic_directory(options.output_dir, overwrite=True) as folder:
         with row_files(folder, names) as files, log.Progress(None, description="writing", unit="records") as progress:
             for _ in reducer.write(files, figures):
                 progress.update(kept=reducer.counts.kept)
-        manifest = manifest_of(folder, reducer, sources, recorded)
+        manifest = manifest_of(folder, reducer, sources, recorded) | {"lists": word_lists}
         write_json(folder / REPORT_DATA, figures.to_dict(manifest, plan.rules()))
         manifest["outputs"][REPORT_DATA] = describe_file(folder / REPORT_DATA)
         report_page(manifest, figures, plan.rules()).write(folder / REPORT)

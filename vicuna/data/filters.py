@@ -1,20 +1,18 @@
 """The steps that repair a conversation's order and leave out what nobody should learn.
 
 One rule for everything bad in the middle: the conversation is cut there. The rounds before it are good training and
-stay; what comes after it may lean on it. If nothing is left, the record is dropped. Word lists are the files in
-`lists`. `html` has made text of the answers before; `dedup` and `split` come next.
+stay; what comes after it may lean on it. If nothing is left, the record is dropped. `phrases` reads the word lists that
+four of the steps are made of. `html` has made text of the answers before; `dedup` and `split` come next.
 """
 
 import functools
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vicuna.conversation import Message
 from vicuna.data.html import HtmlError, is_page, looks_like_html, page_text, to_markdown
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step, excerpt
 
-LISTS = Path(__file__).parent / "lists"
 ERROR_CHARACTERS = 300  # the longest known error message has 180
 NAMES = (
     "gpt",
@@ -25,16 +23,16 @@ NAMES = (
     "bard",
 )  # of assistants and their makers; in most blocked phrases
 REFUSAL_CHARACTERS = 400  # longer answers explain or offer something
+ERROR_EDGES = "*_. \n"  # emphasis and a last full stop
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 CONTROL_BYTES = bytes((*range(0x09), *range(0x0B, 0x20), 0x7F))
 EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 CODE = re.compile(r"^(`{3,})[\s\S]*?^\1`*[ \t]*$|(?<!`)(`+)(?!`)[\s\S]+?(?<!`)\2(?!`)", re.MULTILINE)
 
 
-def _phrases(name: str) -> tuple[str, ...]:
-    """The phrases of a word list, folded for comparing."""
-    lines = (LISTS / name).read_text("utf-8").splitlines()
-    return tuple(_fold(line) for line in lines if line.strip() and not line.startswith("#"))
+def _folded(phrases: Iterable[str]) -> tuple[str, ...]:
+    """Phrases as they are compared, each once."""
+    return tuple(dict.fromkeys(map(_fold, phrases)))
 
 
 def _fold(text: str) -> str:
@@ -64,7 +62,16 @@ def _html(record: Record) -> Outcome:
 # noise
 
 
-def _noise(record: Record) -> Outcome:
+def noise_step(leftovers: Iterable[str]) -> Step:
+    """The step that takes `leftovers`, the words of the page's buttons, off the ends of answers."""
+    rules = {
+        "control_characters": "an answer held control characters or foreign line ends",
+        "page_words": "an answer began or ended with the words of the page's buttons",
+    }
+    return Step("noise", 1, rules, functools.partial(_noise, frozenset(_folded(leftovers))))
+
+
+def _noise(words: frozenset[str], record: Record) -> Outcome:
     """Answers lose control characters, the page's button words at their ends, and the space around them."""
     messages, repairs = [], []
     for message, turn in zip(record.messages, record.turns, strict=True):
@@ -73,8 +80,8 @@ def _noise(record: Record) -> Outcome:
             if _has_controls(content):
                 content = CONTROL.sub("", content.replace("\r\n", "\n").replace("\r", "\n"))
                 repairs.append(Finding("control_characters", excerpt(repr(message.content)[1:-1]), turn))
-            content, leftovers = _without_leftovers(_trim(content))
-            repairs += [Finding("page_words", words, turn) for words in leftovers]
+            content, leftovers = _without_leftovers(_trim(content), words)
+            repairs += [Finding("page_words", line, turn) for line in leftovers]
         messages.append(message if content is message.content else Message(message.role, content))
     return Keep(record.with_messages(tuple(messages)), tuple(repairs))
 
@@ -90,9 +97,8 @@ def _trim(text: str) -> str:
     return (EMPTY_LINES.sub("", text) if text[:1].isspace() else text).rstrip()
 
 
-def _without_leftovers(text: str) -> tuple[str, list[str]]:
+def _without_leftovers(text: str, words: frozenset[str]) -> tuple[str, list[str]]:
     leftovers: list[str] = []
-    words = _leftovers()
     first, last = text[: max(0, text.find("\n"))], text[text.rfind("\n") + 1 :]
     if not (_fold(first) in words or _fold(last) in words):
         return text, leftovers
@@ -102,11 +108,6 @@ def _without_leftovers(text: str) -> tuple[str, list[str]]:
     while len(lines) > 1 and _fold(lines[-1]) in words:
         leftovers.append(lines.pop().strip())
     return (_trim("\n".join(lines)), leftovers) if leftovers else (text, leftovers)
-
-
-@functools.cache
-def _leftovers() -> frozenset[str]:
-    return frozenset(_phrases("leftovers.txt"))
 
 
 # roles
@@ -200,135 +201,132 @@ def _empty_turns(record: Record) -> Iterator[tuple[int, Finding]]:
             yield index, Finding(rule, repr(message.content), turn)
 
 
-def _error_messages(record: Record) -> Iterator[tuple[int, Finding]]:
+def errors_step(messages: Iterable[str], max_characters: int = ERROR_CHARACTERS) -> Step:
+    """The step that knows these error messages, whole or, where a * ends them, by their beginning.
+
+    Args:
+        max_characters: a longer paragraph is none.
+    """
+    wholes, beginnings = set(), []
+    for message in messages:
+        known = _fold(message.strip(ERROR_EDGES))
+        if message.endswith("*"):
+            beginnings.append(known)
+        else:
+            wholes.add(known)
+    find = functools.partial(_error_messages, frozenset(wholes), tuple(beginnings), max_characters)
+    rules = {"error_message": "an error message stands in place of an answer; the conversation ends before its round"}
+    return Step("errors", 1, rules, cut_rounds(find))
+
+
+def _error_messages(
+    wholes: frozenset[str], beginnings: tuple[str, ...], max_characters: int, record: Record
+) -> Iterator[tuple[int, Finding]]:
+    def is_error(paragraph: str, *, may_be_short: bool) -> bool:
+        """Whether a paragraph is an error message; the short ones, which begin good answers too, only where allowed."""
+        if len(paragraph) > max_characters:
+            return False
+        folded = _fold(paragraph.strip(ERROR_EDGES))
+        return folded.startswith(beginnings) or (may_be_short and folded in wholes)
+
     for index, turn, content in _answers(record):
         first = last = content  # paragraphs
         if (end := content.find("\n\n")) >= 0:
             first, last = content[:end], content[content.rfind("\n\n") + 2 :]
         # A reply that broke off ends with the message; one that never began may have more of the page below it.
-        if _is_error(last, may_be_short=True):
+        if is_error(last, may_be_short=True):
             yield index, Finding("error_message", excerpt(last), turn)
-        elif _is_error(first, may_be_short=False):
+        elif is_error(first, may_be_short=False):
             yield index, Finding("error_message", excerpt(first), turn)
 
 
-def _is_error(paragraph: str, *, may_be_short: bool) -> bool:
-    """Whether a paragraph is an error message; the short ones, which begin good answers too, only where allowed."""
-    if len(paragraph) > ERROR_CHARACTERS:
-        return False
-    whole, beginnings = _errors()
-    folded = _fold(paragraph.strip("*_. \n"))
-    return folded.startswith(beginnings) or (may_be_short and folded in whole)
+def refusals_step(beginnings: Iterable[str], turns: Iterable[str], max_characters: int = REFUSAL_CHARACTERS) -> Step:
+    """The step that knows a refusal by its beginning, unless one of `turns` in it says that help follows.
+
+    Args:
+        max_characters: a longer answer is none.
+    """
+    find = functools.partial(_refusals, _folded(beginnings), _folded(turns), max_characters)
+    rules = {"refusal": "a bare refusal; the conversation ends before its round"}
+    return Step("refusals", 2, rules, cut_rounds(find))
 
 
-@functools.cache
-def _errors() -> tuple[frozenset[str], tuple[str, ...]]:
-    """The messages that are known as a whole, and those of which the beginning is."""
-    phrases = _phrases("error_messages.txt")
-    beginnings = tuple(phrase[:-1] for phrase in phrases if phrase.endswith("*"))
-    return frozenset(phrase for phrase in phrases if not phrase.endswith("*")), beginnings
-
-
-def _refusals(record: Record) -> Iterator[tuple[int, Finding]]:
+def _refusals(
+    beginnings: tuple[str, ...], turns: tuple[str, ...], max_characters: int, record: Record
+) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
-        if len(content) > REFUSAL_CHARACTERS:
+        if len(content) > max_characters:
             continue
         text = _fold(content)
-        if text.startswith(_refusal_phrases()) and not any(phrase in text for phrase in _refusal_turns()):
+        if text.startswith(beginnings) and not any(phrase in text for phrase in turns):
             yield index, Finding("refusal", excerpt(content), turn)
 
 
-@functools.cache
-def _refusal_phrases() -> tuple[str, ...]:
-    return _phrases("refusals.txt")
+def blocked_step(phrases: Iterable[str], identities: Iterable[str]) -> Step:
+    """The step that finds these phrases. Those that are `identities` too have a rule of their own."""
+    folded = _folded(phrases)
+    find = functools.partial(_blocked, folded, _blocked_hints(folded), frozenset(_folded(identities)))
+    rules = {
+        "other_identity": "another assistant says who it is; the conversation ends before its round",
+        "blocked_phrase": "an answer holds a phrase that was blocked; the conversation ends before its round",
+    }
+    return Step("blocked", 1, rules, cut_rounds(find))
 
 
-@functools.cache
-def _refusal_turns() -> tuple[str, ...]:
-    return _phrases("refusal_turns.txt")
-
-
-def _blocked(record: Record) -> Iterator[tuple[int, Finding]]:
+def _blocked(
+    phrases: tuple[str, ...], hints: tuple[str, ...], identities: frozenset[str], record: Record
+) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
         lowered = content.casefold()
-        if not any(word in lowered for word in _blocked_hints()):
+        if not any(word in lowered for word in hints):
             continue
         text = _fold(CODE.sub(" ", content))
-        for phrase in _blocked_phrases():
+        for phrase in phrases:
             # The search for a whole word is slow, so it is left to the few texts that hold the letters.
             if phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}", text):
-                yield index, Finding("other_identity", phrase, turn)
+                rule = "other_identity" if phrase in identities else "blocked_phrase"
+                yield index, Finding(rule, phrase, turn)
 
 
-@functools.cache
-def _blocked_phrases() -> tuple[str, ...]:
-    return _phrases("blocked.txt")
-
-
-@functools.cache
-def _blocked_hints() -> tuple[str, ...]:
+def _blocked_hints(phrases: Sequence[str]) -> tuple[str, ...]:
     """Words of which every blocked phrase holds one: an answer without them is not looked at (0.03 CPU-s, not 0.35)."""
     hints = list(NAMES)
-    for phrase in _blocked_phrases():
+    for phrase in phrases:
         if not any(name in phrase for name in hints):
             hints.append(max(re.split(r"[\s']", phrase), key=len))
     return tuple(hints)
 
 
-FILTERS = (
-    Step(
-        "html",
-        2,
-        {
-            "human_html": "a human turn was an element of the page; its text was taken",
-            "broken_html": "an answer's elements are nested beyond any sense",
-        },
-        _html,
-    ),
-    Step(
-        "noise",
-        1,
-        {
-            "control_characters": "an answer held control characters or foreign line ends",
-            "page_words": "an answer began or ended with the words of the page's buttons",
-        },
-        _noise,
-    ),
-    Step(
-        "roles",
-        1,
-        {
-            "no_turns": "the record has no turns",
-            "no_question": "nobody asks anything",
-            "no_answer": "nobody answers",
-            "leading_answer": "an answer stood before the first question",
-            "misplaced_system": "system text was empty or stood inside the conversation",
-            "repeated_turn": "the same turn came twice in a row",
-            "merged_turns": "two turns of one side came in a row and were joined",
-            "trailing_question": "the last question has no answer",
-        },
-        _roles,
-    ),
-    Step(
-        "empty",
-        1,
-        {
-            "empty_question": "a question is empty; the conversation ends before it",
-            "empty_answer": "an answer is empty; the conversation ends before its round",
-        },
-        cut_rounds(_empty_turns),
-    ),
-    Step(
-        "errors",
-        1,
-        {"error_message": "an error message stands in place of an answer; the conversation ends before its round"},
-        cut_rounds(_error_messages),
-    ),
-    Step("refusals", 2, {"refusal": "a bare refusal; the conversation ends before its round"}, cut_rounds(_refusals)),
-    Step(
-        "blocked",
-        1,
-        {"other_identity": "another assistant says who it is; the conversation ends before its round"},
-        cut_rounds(_blocked),
-    ),
+HTML = Step(
+    "html",
+    2,
+    {
+        "human_html": "a human turn was an element of the page; its text was taken",
+        "broken_html": "an answer's elements are nested beyond any sense",
+    },
+    _html,
+)
+ROLES = Step(
+    "roles",
+    1,
+    {
+        "no_turns": "the record has no turns",
+        "no_question": "nobody asks anything",
+        "no_answer": "nobody answers",
+        "leading_answer": "an answer stood before the first question",
+        "misplaced_system": "system text was empty or stood inside the conversation",
+        "repeated_turn": "the same turn came twice in a row",
+        "merged_turns": "two turns of one side came in a row and were joined",
+        "trailing_question": "the last question has no answer",
+    },
+    _roles,
+)
+EMPTY = Step(
+    "empty",
+    1,
+    {
+        "empty_question": "a question is empty; the conversation ends before it",
+        "empty_answer": "an answer is empty; the conversation ends before its round",
+    },
+    cut_rounds(_empty_turns),
 )

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vicuna.data.filters import ERROR_CHARACTERS, REFUSAL_CHARACTERS
+from vicuna.data.language import MIN_CONFIDENCE
+from vicuna.data.quality import REPEATED_PART
 from vicuna.data.split import OverLong
 from vicuna.options import option
+
+SHIPPED, NONE = "shipped", "none"  # words for a list: the one that comes along, and an empty one
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,38 @@ class DataOptions:
     )
     decontaminate: tuple[Path, ...] = option(
         (), help="drop conversations that ask a question of these files too, not only the shipped evaluation questions"
+    )
+    refusals: tuple[str, ...] = option(
+        (SHIPPED,),
+        help="how a short answer begins that only refuses: files in place of the shipped list, or beside it if the "
+        "word shipped is given too; none: an empty list",
+        metavar="LIST",
+    )
+    refusal_turns: tuple[str, ...] = option(
+        (SHIPPED,), help="words by which a refusal goes on to help, so that it stays; likewise", metavar="LIST"
+    )
+    blocked: tuple[str, ...] = option(
+        (SHIPPED,),
+        help="phrases that no answer may hold outside of code, such as another assistant's name for itself; likewise",
+        metavar="LIST",
+    )
+    error_messages: tuple[str, ...] = option(
+        (SHIPPED,), help="what a page shows in place of an answer; likewise", metavar="LIST"
+    )
+    leftovers: tuple[str, ...] = option(
+        (SHIPPED,), help="button words of the page, taken off the ends of answers; likewise", metavar="LIST"
+    )
+    max_refusal_characters: int = option(
+        REFUSAL_CHARACTERS, help="a longer answer is no bare refusal, however it begins", minimum=1
+    )
+    max_error_characters: int = option(ERROR_CHARACTERS, help="a longer paragraph is no error message", minimum=1)
+    repeated_part: float = option(
+        REPEATED_PART,
+        help="an answer of 200 words or more is caught in a loop if this part of its five-word phrases came before in "
+        "it (above 0 to 1; 1: never)",
+    )
+    min_language_confidence: float = option(
+        MIN_CONFIDENCE, help="a language found with less confidence (0 to 1) than this is und"
     )
     near_duplicates: float = option(
         0.8, help="merge records whose words are as similar as this (0 to 1); 0 merges equal and continued ones only"

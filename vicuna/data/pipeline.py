@@ -19,9 +19,10 @@ from vicuna.conversation import Message, check_tokenizer, get_template, load_tok
 from vicuna.data import dedup
 from vicuna.data.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.dedup import Keys
-from vicuna.data.filters import FILTERS
+from vicuna.data.filters import EMPTY, HTML, ROLES, blocked_step, errors_step, noise_step, refusals_step
 from vicuna.data.language import language_step
-from vicuna.data.options import DataOptions
+from vicuna.data.options import SHIPPED, DataOptions
+from vicuna.data.phrases import STEPS, chosen_phrases, shipped_phrases
 from vicuna.data.privacy import privacy_step
 from vicuna.data.quality import quality_step
 from vicuna.data.record import Malformed
@@ -97,22 +98,30 @@ class Trace:
 
 def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step] | None]:
     """Every step that these options have, in order; `dedup` has no function of its own."""
-    table: dict[str, Callable[[], Step] | None] = {}
-    for step in FILTERS:
-        table[step.name] = _given(step)
-        if step.name == "html" and (mode := options.pii) != "keep":
-            table["privacy"] = functools.partial(privacy_step, mode)
-    table["quality"] = quality_step
-    table["language"] = lambda: language_step(options.languages, options.skip_languages)
+    table: dict[str, Callable[[], Step] | None] = {"html": lambda: HTML}
+    if (mode := options.pii) != "keep":
+        table["privacy"] = functools.partial(privacy_step, mode)
+
+    def phrases(name: str) -> tuple[str, ...]:
+        return chosen_phrases(name, options)
+
+    table["noise"] = lambda: noise_step(phrases("leftovers"))
+    table["roles"] = lambda: ROLES
+    table["empty"] = lambda: EMPTY
+    table["errors"] = lambda: errors_step(phrases("error_messages"), options.max_error_characters)
+    table["refusals"] = lambda: refusals_step(
+        phrases("refusals"), phrases("refusal_turns"), options.max_refusal_characters
+    )
+    table["blocked"] = lambda: blocked_step(phrases("blocked"), shipped_phrases("blocked"))
+    table["quality"] = lambda: quality_step(options.repeated_part)
+    table["language"] = lambda: language_step(
+        options.languages, options.skip_languages, options.min_language_confidence
+    )
     table["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
     table[DEDUP] = None
     if options.tokenizer is not None:
         table[SPLIT] = lambda: _splitting(options, is_ready)
     return table
-
-
-def _given(step: Step) -> Callable[[], Step]:
-    return lambda: step
 
 
 def make_plan(options: DataOptions, *, is_ready: bool = True) -> Plan:
@@ -137,6 +146,9 @@ def make_plan(options: DataOptions, *, is_ready: bool = True) -> Plan:
     if not chosen:
         raise UsageError("--only and --skip leave no step to run; drop one of them")
     names = list(table)
+    for name, step in STEPS.items():
+        if step not in chosen and getattr(options, name) != (SHIPPED,):
+            raise UsageError(f"--{name.replace('_', '-')} needs the step {step}; do not leave it out")
     made = {name: make() for name in chosen if (make := table[name])}
     return Plan(
         before=tuple(step for name, step in made.items() if names.index(name) < names.index(DEDUP)),
@@ -160,6 +172,10 @@ def _check(options: DataOptions) -> None:
         raise UsageError(f"--carry-over {options.carry_over}: give a number of rounds, or 0 for none")
     if not 0 <= options.near_duplicates <= 1:
         raise UsageError(f"--near-duplicates {options.near_duplicates}: give a number from 0 to 1")
+    if not 0 < options.repeated_part <= 1:
+        raise UsageError(f"--repeated-part {options.repeated_part}: give a number above 0, up to 1")
+    if not 0 <= options.min_language_confidence <= 1:
+        raise UsageError(f"--min-language-confidence {options.min_language_confidence}: give a number from 0 to 1")
     if not 0 <= options.held_out_ratio < 1:
         raise UsageError(f"--held-out-ratio {options.held_out_ratio}: give a number from 0 to below 1")
     if options.workers is not None and options.workers < 1:

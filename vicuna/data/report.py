@@ -184,10 +184,15 @@ def _add_split(page: Page, split: Row) -> None:
 def _add_provenance(page: Page, manifest: Mapping[str, Any]) -> None:
     page.add_heading("Files and options")
     inputs = [["in", file["name"], human_bytes(file["size_bytes"]), file["sha256"]] for file in manifest["inputs"]]
+    lists = [
+        [name, file["name"], human_bytes(file["size_bytes"]), file["sha256"]]
+        for name, files in manifest["lists"].items()
+        for file in files
+    ]
     outputs = [
         ["out", name, human_bytes(file["size_bytes"]), file["sha256"]] for name, file in manifest["outputs"].items()
     ]
-    page.add_table(["", "file", "size", "SHA-256"], [*inputs, *outputs], numeric=[2])
+    page.add_table(["", "file", "size", "SHA-256"], [*inputs, *lists, *outputs], numeric=[2])
     options = [[name, _shown(value)] for name, value in manifest["options"].items()]
     page.add_table(["option", "value"], options, numeric=())
 

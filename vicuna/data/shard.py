@@ -102,6 +102,11 @@ def _plan(options: DataOptions) -> Plan:
     return make_plan(options)
 
 
+def forget_plan() -> None:
+    """Let the next shard make its plan anew: the files that the options name may have been edited since."""
+    _plan.cache_clear()
+
+
 def clean_shard(shard: Shard, options: DataOptions) -> Part:
     """Every record of the shard through every step."""
     plan = _plan(options)

@@ -20,6 +20,7 @@ from typing import IO, Any
 import vicuna
 from vicuna.data.decontaminate import shipped_questions
 from vicuna.data.options import WHERE_ONLY, DataOptions
+from vicuna.data.phrases import describe_lists
 from vicuna.data.shard import SHARD_BYTES, SHARD_RECORDS, Part, read_keys
 from vicuna.data.sources import Source
 from vicuna.errors import VicunaError
@@ -174,6 +175,7 @@ def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
         "shards": [SHARD_BYTES, SHARD_RECORDS],
         "tokenizer": _hashes(options.tokenizer) if options.tokenizer is not None else {},
         "questions": [sha256_file(path) for path in (shipped_questions(), *options.decontaminate)],
+        "lists": describe_lists(options),
         "program": program_hashes(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
