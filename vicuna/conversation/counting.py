@@ -106,7 +106,8 @@ class _WordCounter:
             # Where text behind text is anchored, a word at the very start is the only one that is not.
             is_alone = run.is_anchored != self._encoder.needs_anchor
             first = self._encoder.length(Run(words.pop(0), None)) if is_alone else 0
-            self._known.missing = missing = []
+            missing: list[str] = []
+            self._known.missing = missing
             counts.append(first + sum(map(self._known.__getitem__, words)))
             if missing:
                 later.append((len(counts) - 1, missing))

@@ -28,6 +28,7 @@ BLOCKS = frozenset(
         " table tbody td tfoot th thead tr ul",
     )
 )
+BREAK = re.compile("</?br")
 MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
 
 
@@ -47,7 +48,8 @@ class Element:
     __slots__ = ("attributes", "children", "classes", "holds_block", "num_code", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
-        self.tag, self.attributes = tag, attributes
+        self.tag = tag
+        self.attributes = attributes
         self.classes = (attributes.get("class") or "") if attributes else ""
         self.children: list[Node] = []
         self.holds_block = False
@@ -117,26 +119,35 @@ def parse(html: str) -> Element:
     root = LexborHTMLParser(html).body
     rest: list[tuple[LexborNode, Element]] = [] if root is None else [(root, body)]
     links: list[tuple[Element, Element]] = []  # an element and one inside it; the links of that one come later
+    has_breaks: bool | None = None  # whether a line break may be somewhere; asked only where there is code
     while rest:
         source, element = rest.pop()
         children = element.children
         for child in source.iter(include_text=True):
-            tag = child.tag or ""
+            tag = child.tag or "-"
             if tag == "-text":
                 children.append(child.text_content or "")
                 continue
-            if tag in WITHOUT_WORDS or tag.startswith("-"):
+            if tag in WITHOUT_WORDS or tag[0] == "-":
                 continue
             made = Element(tag, child.attributes)
-            if tag == "code" and child.css_first("br") is None:  # its colours are of no use
-                made.children.append(child.text(deep=True))
+            if tag == "code":
+                if has_breaks is None:
+                    has_breaks = BREAK.search(html.lower()) is not None
+                if has_breaks and child.css_first("br") is not None:
+                    rest.append((child, made))
+                else:  # the colours are of no use
+                    made.children.append(child.text(deep=True))
             elif made.classes != "katex-html" or not children:
                 rest.append((child, made))
             children.append(made)
             links.append((element, made))
     for element, inside in reversed(links):
-        if inside.tag == "code" or inside.num_code:
-            element.num_code += inside.num_code + (inside.tag == "code")
-        if inside.holds_block or inside.tag in PROSE:
+        tag = inside.tag
+        if tag == "code":
+            element.num_code += inside.num_code + 1
+        elif inside.num_code:
+            element.num_code += inside.num_code
+        if inside.holds_block or tag in PROSE:
             element.holds_block = True
     return body
