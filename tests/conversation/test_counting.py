@@ -1,6 +1,7 @@
 """Counts without tokenizing twice are the counts of `encode`, for every template and every kind of tokenizer."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -134,6 +135,8 @@ def test_the_words_of_a_text_are_the_text(tokenizers: Any, kind: str, text: str)
     words = words_of(tokenizers[kind])
     assert words is not None
     assert "".join(words.pattern.findall(text)) == text
+    if words.divide(text):
+        assert "".join(map(words.written, words.cut(text))) == text
 
 
 def test_words_are_cut_before_spaces(tokenizers: Any) -> None:
@@ -152,13 +155,18 @@ def test_nothing_is_tokenized_twice(sentencepiece_tokenizer: Any, monkeypatch: p
     counter = TokenCounter(template, sentencepiece_tokenizer)
     encoder = encoder_for(template, sentencepiece_tokenizer)
     given_texts: list[str] = []
-    length = encoder.length
+    length, lengths = encoder.length, encoder.lengths
 
     def watched(run: Run) -> int:
         given_texts.append(run.text)
         return length(run)
 
+    def all_watched(texts: Sequence[str], separator: str) -> list[int]:
+        given_texts.extend(texts)
+        return lengths(texts, separator)
+
     monkeypatch.setattr(encoder, "length", watched)
+    monkeypatch.setattr(encoder, "lengths", all_watched)
     words = [Message("user", "one two three"), Message("assistant", "four five six")]
     counter(words)
     assert given_texts

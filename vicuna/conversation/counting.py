@@ -92,7 +92,7 @@ class _WordCounter:
 
     def divides(self, run: Run) -> bool:
         """Whether the counts of this run's words add up."""
-        return not self._words.exceptions.search(run.text) and not self._encoder.control_pattern.search(run.text)
+        return self._words.divide(run.text) and not self._encoder.control_pattern.search(run.text)
 
     def count(self, runs: Sequence[Run]) -> list[int]:
         """The tokens of each run."""
@@ -102,10 +102,10 @@ class _WordCounter:
         later: list[tuple[int, list[str]]] = []  # for some runs, the words that are still to be added
         num_missing = 0
         for run in runs:
-            words = self._words.pattern.findall(run.text)
+            words = self._words.cut(run.text)
             # Where text behind text is anchored, a word at the very start is the only one that is not.
             is_alone = run.is_anchored != self._encoder.needs_anchor
-            first = self._encoder.length(Run(words.pop(0), None)) if is_alone else 0
+            first = self._start(words) if is_alone else 0
             missing: list[str] = []
             self._known.missing = missing
             counts.append(first + sum(map(self._known.__getitem__, words)))
@@ -119,9 +119,20 @@ class _WordCounter:
                 later, num_missing = [], 0
         return counts
 
+    def _start(self, keys: list[str]) -> int:
+        """The tokens of the words at the start of all, which are taken off the list."""
+        text = ""
+        while keys and not text:
+            text = self._words.written(keys.pop(0))
+        first, *others = self._words.pattern.findall(text)
+        return sum(map(self._encoder.length, [Run(first, None), *map(self._run, others)]))
+
+    def _run(self, text: str) -> Run:
+        return Run(text, None, self._encoder.needs_anchor)
+
     def _learn(self, words: Iterable[str]) -> None:
         """Words that are new: their parts, and from these they themselves."""
-        cut = {word: self._words.parts.findall(word) for word in words}
+        cut = {word: self._words.parts.findall(self._words.written(word)) for word in words}
         parts = [part for part in {part for inside in cut.values() for part in inside} if part not in self._parts]
         for start in range(0, len(parts), PARTS_AT_ONCE):
             some = parts[start : start + PARTS_AT_ONCE]

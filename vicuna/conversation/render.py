@@ -4,11 +4,12 @@ The result is a list of segments that know whether they are a template's mark or
 has to produce them. `tokens` turns segments into ids; `render` joins them into text with the spans of the replies.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from vicuna.conversation.message import Message, TemplateError
+from vicuna.conversation.message import Message, Role, TemplateError
 from vicuna.conversation.templates import HF, Template
 
 
@@ -80,38 +81,36 @@ def segments(messages: Sequence[Message], template: Template, *, add_generation_
     parts = [Segment(template.begin, is_mark=True)]
     waiting: list[Segment] = []  # system text that stands inside the next user message
     for index, message in enumerate(messages):
-        before, after = template.marks(message.role)
+        before, after = _marks(template, message.role)
         if message.role == "system" and template.system_in_user:
             if message.content:
-                waiting += [Segment(before, True), Segment(message.content, False), Segment(after, True)]
+                waiting += [before, Segment(message.content, False), after]
         elif message.role == "user":
-            parts += [Segment(before, True), *waiting, Segment(message.content, False), Segment(after, True)]
+            parts += [before, *waiting, Segment(message.content, False), after]
             waiting = []
         else:
-            parts += _alone(waiting, template)
-            waiting = []
+            if waiting:
+                parts += _alone(waiting, template)
+                waiting = []
             if message.role == "assistant":
-                parts += _reply(message.content, index, template)
+                lead, end = Segment(template.reply_lead, True, index), Segment(template.reply_end, True, index)
+                parts += [before, lead, Segment(message.content, False, index), end, after]
             else:
-                parts += [Segment(before, True), Segment(message.content, False), Segment(after, True)]
-    parts += _alone(waiting, template)
+                parts += [before, Segment(message.content, False), after]
+    if waiting:
+        parts += _alone(waiting, template)
     if add_generation_prompt:
         parts.append(Segment(template.assistant.before, True))
     return [part for part in parts if part.text]
 
 
-def _reply(content: str, index: int, template: Template) -> list[Segment]:
-    return [
-        Segment(template.assistant.before, True),
-        Segment(template.reply_lead, True, index),
-        Segment(content, False, index),
-        Segment(template.reply_end, True, index),
-        Segment(template.assistant.after, True),
-    ]
+@functools.lru_cache(maxsize=256)
+def _marks(template: Template, role: Role) -> tuple[Segment, Segment]:
+    before, after = template.marks(role)
+    return Segment(before, True), Segment(after, True)
 
 
 def _alone(waiting: list[Segment], template: Template) -> list[Segment]:
     """System text with no user message to stand in gets a user turn of its own."""
-    if not waiting:
-        return []
-    return [Segment(template.user.before, True), *waiting, Segment(template.user.after, True)]
+    before, after = _marks(template, "user")
+    return [before, *waiting, after]

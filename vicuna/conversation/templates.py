@@ -55,6 +55,9 @@ class Template:
     bos_token: str = "<s>"
     eos_token: str = "</s>"
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # the hash of all texts would take longer than what is kept under it
+
     def marks(self, role: Role) -> Marks:
         """The marks of a role."""
         marks: Marks = getattr(self, role)

@@ -17,6 +17,8 @@ SPLIT_REGEX = re.compile(
     + r"(\{1,3\})?"
     + re.escape(r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 )
+GAP = "\x01"  # in a key: a space beside another one
+START = "\x02"  # before a key: no space stands before it
 NOTHING, WHOLE = re.compile(r"(?!)"), re.compile(r"(?s:.+)")
 
 
@@ -30,22 +32,49 @@ class Words:
         exceptions: a text in which this is found must not be cut.
         separator: a character that never joins with anything, and whose token stands for nothing else, so that many
             parts with one between them can be tokenized in one go; "" if there is none.
+        at_spaces: whether the words are those of sentencepiece: a word is what stands between two spaces or lines' ends
+            and the spaces before it.
     """
 
     pattern: re.Pattern[str]
     parts: re.Pattern[str]
     exceptions: re.Pattern[str]
     separator: str = ""
+    at_spaces: bool = False
 
-    def to_plain(self) -> list[str]:
+    def divide(self, text: str) -> bool:
+        """Whether this text may be cut."""
+        return not self.exceptions.search(text) and not (self.at_spaces and (GAP in text or START in text))
+
+    def cut(self, text: str) -> list[str]:
+        """The words of a text, or several together, each as a key that comes again where they do.
+
+        (Cutting a text at a character is twice as fast as finding words by a pattern.)
+        """
+        if not self.at_spaces:
+            return self.pattern.findall(text)
+        if "  " in text:
+            text = text.replace("  ", GAP + GAP).replace(GAP + " ", GAP + GAP)
+        keys = text.replace("\n", " \n").split(" ")
+        keys[0] = START + keys[0]
+        return keys
+
+    def written(self, key: str) -> str:
+        """The text that a key stands for."""
+        if not self.at_spaces:
+            return key
+        text = key[1:] if key[0:1] == START else key if key[0:1] == "\n" else " " + key
+        return text.replace(GAP, " ")
+
+    def to_plain(self) -> list[Any]:
         """For JSON."""
-        return [self.pattern.pattern, self.parts.pattern, self.exceptions.pattern, self.separator]
+        return [self.pattern.pattern, self.parts.pattern, self.exceptions.pattern, self.separator, self.at_spaces]
 
     @classmethod
-    def from_plain(cls, plain: Sequence[str]) -> "Words":
+    def from_plain(cls, plain: Sequence[Any]) -> "Words":
         """The reverse of `to_plain`."""
-        pattern, parts, exceptions, separator = plain
-        return cls(re.compile(pattern), re.compile(parts), re.compile(exceptions), separator)
+        pattern, parts, exceptions, *others = plain
+        return cls(re.compile(pattern), re.compile(parts), re.compile(exceptions), *others)
 
 
 def words_of(tokenizer: Any) -> Words | None:
@@ -153,7 +182,7 @@ def _sentencepiece(model: Any, added: list[str]) -> Words | None:
     parts = re.compile(rf"\n| *(?:{run}(?:{OTHER}{run}?)*|(?:{OTHER}{run}?)+)| +")
     is_known = model["byte_fallback"] or "\n" in model["vocab"]
     separator = "\n" if is_known and not any("\n" in token for token in added) else ""
-    return Words(re.compile(r" *+[^ \n]++|\n| ++"), parts, _any_of([*added, SPACE]), separator)
+    return Words(re.compile(r" *+[^ \n]++|\n| ++"), parts, _any_of([*added, SPACE]), separator, at_spaces=True)
 
 
 def _kind(character: str) -> str:

@@ -19,7 +19,7 @@ from vicuna.data.dom import one_line
 
 HIDE = {code: 0xDC00 + code for code in range(128)}
 SHOW = {0xDC00 + code: chr(code) for code in range(128)}
-HIDDEN = re.compile("[\udc00-\udc7f]+")
+HIDDEN = re.compile("([\udc00-\udc7f]+)")
 BREAK = "\udc20\udc20\n"  # a hard line break: two spaces, hidden, before the end of the line
 
 SPECIAL = re.compile(r"[\\`*_~\]<&!]")
@@ -73,7 +73,16 @@ def hide(text: str) -> str:
 
 def show(text: str) -> str:
     """What was hidden, as it is."""
-    return text if text.isascii() else HIDDEN.sub(lambda found: found[0].translate(SHOW), text)
+    if text.isascii():
+        return text
+    pieces = HIDDEN.split(text)  # every second one is hidden
+    pieces[1::2] = map(_shown, pieces[1::2])
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=1024)
+def _shown(text: str) -> str:
+    return text.translate(SHOW)
 
 
 def escape_paragraph(text: str, *, may_be_html: bool = True) -> str:
@@ -250,7 +259,7 @@ def _escape_lines(text: str) -> str:
     """A paragraph's lines: none indented, empty, or beginning a block by accident; hard breaks kept."""
     text = text.strip(" \t\n")
     if "\n" not in text:
-        return _escape_start(text.rstrip("\udc20"), BLOCK_START) if text else ""
+        return _escape_start(text.rstrip("\udc20"), BLOCK_START)
     lines = [line for raw in text.split("\n") if (line := _line(raw)).strip("\udc20")]
     lines = [_escape_start(line, INTERRUPTION if number else BLOCK_START) for number, line in enumerate(lines)]
     return "\n".join(lines).rstrip("\udc20")
@@ -263,12 +272,11 @@ def _line(raw: str) -> str:
 
 
 def _escape_start(line: str, pattern: re.Pattern[str]) -> str:
-    if not line:
+    first = line[:1]
+    if not first or (first.isalpha() and first.isascii()):
         return line
-    if line[0] == "<" and (HTML_BLOCK.match(line) or TAG_LINE.match(line)):
+    if first == "<" and (HTML_BLOCK.match(line) or TAG_LINE.match(line)):
         return f"\udc5c{line}"
-    if line[0].isalpha() and line[0].isascii():
-        return line
     found = pattern.match(line.rstrip("\udc20"))
     if found is None:
         return line

@@ -278,7 +278,10 @@ def _blocked(
 ) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
         lowered = content.casefold()
-        if not any(word in lowered for word in hints):
+        for word in hints:
+            if word in lowered:
+                break
+        else:
             continue
         text = _fold(CODE.sub(" ", content))
         for phrase in phrases:

@@ -44,7 +44,10 @@ def restore_lost(paragraph: str) -> str:
 
 def _tex(element: Element) -> str:
     """The TeX; without it the best that is left, one of the drawings and not all three."""
-    found = next((part for part in element.find_all("annotation") if part.get("encoding") == "application/x-tex"), None)
+    parts = element.descendants()
+    found = next(
+        (part for part in parts if part.tag == "annotation" and part.get("encoding") == "application/x-tex"), None
+    )
     if found is None:
         drawings = (part for part in element.descendants() if part.tag == "math" or "katex-mathml" in part.classes)
         found = next(drawings, element)

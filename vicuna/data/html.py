@@ -47,7 +47,8 @@ class Block(NamedTuple):
 def looks_like_html(text: str) -> bool:
     """Whether an answer is a page's HTML rather than text or Markdown that may speak of HTML."""
     if PAGE_MARK.search(text):
-        return FENCE_LINE.search(text) is None or text.lstrip().startswith("<")
+        has_fence = ("```" in text or "~~~" in text) and FENCE_LINE.search(text)
+        return not has_fence or text.lstrip().startswith("<")
     stripped = text.strip()
     return bool(PROSE_START.match(stripped) and PROSE_END.search(stripped))
 
@@ -58,7 +59,7 @@ def to_markdown(html: str) -> str:
     Raises:
         HtmlError: elements are nested too deep.
     """
-    return "\n\n".join(block.text for block in _without_page_noise(_blocks(parse(html), 0)))
+    return "\n\n".join([block.text for block in _without_page_noise(_blocks(parse(html), 0))])
 
 
 def _without_page_noise(blocks: list[Block]) -> list[Block]:

@@ -23,42 +23,43 @@ def inline(nodes: Sequence[Node], depth: int, marks: str = "") -> str:
     Raises:
         HtmlError: nested too deep.
     """
-    check_depth(depth)
     if len(nodes) == 1 and isinstance(nodes[0], str):
         return nodes[0]
+    check_depth(depth)
     pieces: list[str] = []
-    index = 0
-    while index < len(nodes):
-        node = nodes[index]
-        index += 1
+    for index, node in enumerate(nodes):
         if isinstance(node, str):
             pieces.append(node)
-        elif mark := MARKS.get(node.tag):
-            first, index = index - 1, _end_of_mark(nodes, index, mark)
-            is_new = f" {mark} " not in marks
-            around = f"{marks} {mark} " if is_new else marks
-            content = "".join(
-                inline(part.children, depth + 1, around) for part in nodes[first:index] if isinstance(part, Element)
-            )
-            if "*" in mark and _is_beside(nodes, index, pieces):
-                mark = mark.replace("*", "_")
-            pieces.append(markdown.emphasis(content, mark) if is_new else content)
-        elif node.tag == "br":
+            continue
+        tag = node.tag
+        if mark := MARKS.get(tag):
+            if index and _mark(nodes[index - 1]) == mark:
+                continue  # `<b>a</b><b>b</b>` is one emphasis, written with the first
+            pieces.append(_emphasis(nodes, index, mark, depth, marks, pieces))
+        elif tag == "br":
             # The page breaks the line after `<br>`, or goes on in the same.
-            is_broken = index < len(nodes) and str(nodes[index]).startswith("\n")
+            is_broken = index + 1 < len(nodes) and str(nodes[index + 1]).startswith("\n")
             pieces.append(BREAK[:-1] if is_broken else BREAK)
-        elif node.tag == "code":
+        elif tag == "code":
             pieces.append(hide(markdown.code_span(node.text())))
-        elif node.tag not in SKIPPED and node.tag != "input":
+        elif tag not in SKIPPED and tag != "input":
             pieces.append(_element(node, depth, marks))
     return "".join(pieces)
 
 
-def _end_of_mark(nodes: Sequence[Node], index: int, mark: str) -> int:
-    """Where nodes with this mark end: `<b>a</b><b>b</b>` is one emphasis."""
-    while index < len(nodes) and _mark(nodes[index]) == mark:
-        index += 1
-    return index
+def _emphasis(nodes: Sequence[Node], index: int, mark: str, depth: int, marks: str, before: Sequence[str]) -> str:
+    """The emphasis that begins with this node. `before`: the pieces that stand before it."""
+    around = marks if (is_inside := f" {mark} " in marks) else f"{marks} {mark} "
+    content = ""
+    end = index
+    while end < len(nodes) and isinstance(node := nodes[end], Element) and MARKS.get(node.tag) == mark:
+        content += inline(node.children, depth + 1, around)
+        end += 1
+    if is_inside:
+        return content
+    if "*" in mark and _is_beside(nodes, end, before):
+        mark = mark.replace("*", "_")
+    return markdown.emphasis(content, mark)
 
 
 def _mark(node: Node) -> str | None:

@@ -47,13 +47,16 @@ def emphasis(content: str, mark: str) -> str:
     inner = content.strip(EDGES)
     if not inner:
         return content
-    start, end = content[: -len(content.lstrip(EDGES))], content[len(content.rstrip(EDGES)) :]
+    start = end = ""
+    if len(inner) < len(content):
+        start, end = content[: -len(content.lstrip(EDGES))], content[len(content.rstrip(EDGES)) :]
     if inner[0] in STAR_OR_UNDERSCORE:  # with another star or two it would be read as something else
         if "*" in mark and _is_one_star(inner):
             mark = mark.replace("*", "_")
         elif _is_one_star(inner.replace(hide("_"), hide("*"))):
             mark = mark.replace("_", "*")
-    return f"{start}{hide(mark)}{inner}{hide(mark)}{end}"
+    hidden = hide(mark)
+    return f"{start}{hidden}{inner}{hidden}{end}"
 
 
 def _is_one_star(inner: str) -> bool:
@@ -97,6 +100,8 @@ def _is_balanced(address: str) -> bool:
 
 def indent(text: str, first: str, rest: str) -> str:
     """`text` with `first` before its first line and `rest` before each other line that is not empty."""
+    if "\n" not in text:
+        return first + text
     head, *lines = text.split("\n")
     return "\n".join([first + head, *(rest + line if line else "" for line in lines)])
 
