@@ -5,7 +5,6 @@ reply, and each run is tokenized by itself: so the ids before a reply cannot dep
 enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as letters.
 """
 
-import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ IGNORE_INDEX = -100
 # A run in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because sentencepiece
 # tokenizers put a space before whatever they are given.
 ANCHOR = "\n"
+KEPT_MARKS = 1024
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Encoder:
     def __init__(self, template: Template, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.template = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
-        self._marks = functools.lru_cache(maxsize=1024)(self._cut_mark)  # marks are few and come again and again
+        self._marks: dict[str, tuple[list[tuple[str, int]], str]] = {}
         # Control tokens by their text. Added tokens that are not `special` (runs of spaces, HTML tags) are words,
         # unless this template writes them.
         written = "".join((*template.system, *template.user, *template.assistant, *template.tool, template.reply_end))
@@ -203,7 +203,7 @@ class Encoder:
             if not is_mark:
                 text += given
                 continue
-            pieces, rest = self._marks(given)
+            pieces, rest = self._marks.get(given) or self._cut_mark(given)
             for before, control_id in pieces:
                 if text := text + before:
                     runs.append(Run(text, reply, is_anchored))
@@ -216,13 +216,19 @@ class Encoder:
         return runs
 
     def _cut_mark(self, mark: str) -> tuple[list[tuple[str, int]], str]:
-        """What stands before each control token of a mark, with the token's id; and what stands behind the last."""
+        """What stands before each control token of a mark, with the token's id; and what stands behind the last.
+
+        It is kept: marks are few and come again and again.
+        """
         pieces: list[tuple[str, int]] = []
         position = 0
         for match in self.control_pattern.finditer(mark):
             pieces.append((mark[position : match.start()], self.control[match.group()]))
             position = match.end()
-        return pieces, mark[position:]
+        if len(self._marks) > KEPT_MARKS:
+            self._marks.clear()
+        self._marks[mark] = pieces, mark[position:]
+        return self._marks[mark]
 
     def _checked(self, ids: list[int], run: Run) -> list[int]:
         """Cut the anchor off, and make sure that no control token came out of text."""

@@ -75,10 +75,12 @@ def varlen_attention(
         return _flash_attention(query[0], key[0], value[0], documents, scaling, sliding_window), None
     per_document = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     outputs = [
-        F.scaled_dot_product_attention(q, k, v, **_causal_or_band(q, sliding_window), scale=scaling, enable_gqa=True)
+        F.scaled_dot_product_attention(
+            q, k, v, **_causal_or_band(q, sliding_window), scale=scaling, enable_gqa=True
+        ).transpose(1, 2)
         for q, k, v in per_document
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None  # (1, T, H, D)
+    return torch.cat(outputs, dim=1), None  # (1, T, H, D)
 
 
 def has_flash(device_type: str, dtype: torch.dtype) -> bool:

@@ -1,14 +1,17 @@
 """Arithmetic of training, counted exactly: the matrices of a step, and attention, each document on its own.
 
 A weight of a layer's matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for
-its own, if it is trained. The output head sees the supervised tokens only. Attention sees, for a document of n tokens,
-n^2 / 2 pairs; recomputation (activation checkpointing) is not counted, so a share of the peak says what came of it.
+its own, if it is trained. The output head and the last layer's MLP see the supervised tokens only. Attention sees, for
+a document of n tokens, n^2 / 2 pairs; recomputation (activation checkpointing) is not counted, so a share of the peak
+says what came of it.
 
 Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, MFU).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from vicuna.train.lora import is_4bit
 from vicuna.train.model import ConversationModel
@@ -20,7 +23,7 @@ class TrainingFlops:
 
     Args:
         per_token: in the matrices of all layers.
-        per_supervised: in the output head, per supervised token.
+        per_supervised: in the last layer's MLP and in the output head, per supervised token.
         per_pair: in attention, per pair of tokens of one document that see each other.
     """
 
@@ -41,12 +44,20 @@ def count_flops(model: ConversationModel) -> TrainingFlops:
     """Read the sizes off a model's modules, which may have no memory yet."""
     config = model.causal_lm.config
     head = model.causal_lm.lm_head.weight
-    per_token = 0
-    for weight in model.causal_lm.model.layers.parameters():
-        if weight.ndim == 2:
-            number = 2 * weight.numel() if is_4bit(weight) else weight.numel()  # two to a byte
-            per_token += (6 if weight.requires_grad else 4) * number
+    layers = model.causal_lm.model.layers
+    per_supervised = _of_matrices(layers[-1].mlp)
+    per_token = _of_matrices(layers) - per_supervised
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Scores and weighted values take 2 operations each per pair and head dimension, and twice that again backwards.
     per_pair = 3 * 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
-    return TrainingFlops(per_token, (6 if head.requires_grad else 4) * head.numel(), per_pair)
+    return TrainingFlops(per_token, per_supervised + (6 if head.requires_grad else 4) * head.numel(), per_pair)
+
+
+def _of_matrices(module: torch.nn.Module) -> int:
+    """Per token that comes through a module."""
+    total = 0
+    for weight in module.parameters():
+        if weight.ndim == 2:
+            number = 2 * weight.numel() if is_4bit(weight) else weight.numel()  # two to a byte
+            total += (6 if weight.requires_grad else 4) * number
+    return total

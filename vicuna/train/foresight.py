@@ -13,7 +13,7 @@ from vicuna import log
 from vicuna.train.config import TrainOptions
 from vicuna.train.fit import Fit, Hardware, Step, find_fit, refusal, reserve_bytes
 from vicuna.train.hardware import GIB, Gpu
-from vicuna.train.loss import CHUNK_LOGITS
+from vicuna.train.loss import chunk_tokens
 from vicuna.train.metrics import Meter
 from vicuna.train.model import read_config
 from vicuna.train.plan import hardware_here
@@ -122,6 +122,8 @@ def bound_bytes(config: PretrainedConfig, hardware: Hardware, step: Step) -> int
     whole = 2 * num_weights if num_ranks == 1 else 4 * (4 * layer + 2 * vocabulary)  # casts, or what is gathered
     per_token = 16 * hidden_size + 8 * heads + 8 * config.intermediate_size
     activations = 4 * num_tokens * per_token * (config.num_hidden_layers + 1)
-    loss = 12 * min(step.num_supervised * vocab_size, CHUNK_LOGITS) + 12 * hidden_size * (vocab_size + num_tokens)
+    loss = 12 * vocab_size * min(step.num_supervised, chunk_tokens(vocab_size)) + 12 * hidden_size * (
+        vocab_size + num_tokens
+    )
     tensors: int = state + whole + activations + loss
     return tensors + reserve_bytes(hardware, tensors)

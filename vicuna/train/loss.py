@@ -9,7 +9,7 @@ for logits and `cross_entropy`, and 7.73 for `torch.nn.functional.linear_cross_e
 
 Before: the decoder (`model`). After: the optimizer step (`loop`).
 
-Shapes: T tokens, S supervised tokens, C tokens in a chunk, H hidden size, V vocabulary.
+Shapes: T tokens, S supervised ones, C tokens in a chunk, H hidden size, V vocabulary.
 """
 
 from typing import Any
@@ -22,29 +22,37 @@ from vicuna.conversation import IGNORE_INDEX
 
 CHUNK_LOGITS = 1 << 24
 """Logits held at a time: 64 MiB in fp32, 341 tokens of a 49,152-word vocabulary."""
+CHUNK_TOKENS = 512
+"""At most: the logits of small vocabularies then stay in a processor's cache from one operation to the next."""
+
+
+def chunk_tokens(vocab_size: int) -> int:
+    """Tokens whose logits are held at a time."""
+    return min(max(1, CHUNK_LOGITS // vocab_size), CHUNK_TOKENS)
+
+
+def supervised_places(targets: torch.Tensor) -> torch.Tensor:
+    """(S,): where (T,) targets are to be learned."""
+    return (targets != IGNORE_INDEX).nonzero().squeeze(1)
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies of `hidden @ weight.T` against `targets`, over the supervised tokens.
+    """Sum of the cross-entropies of `hidden @ weight.T` against `targets`.
 
     Matrix products run in the dtype of autocast if it is on, else in that of `hidden`; sums are kept in fp32 (or in
     fp64, if that is what came in).
 
     Args:
-        hidden: (T, H).
+        hidden: (S, H), of the supervised tokens alone (`supervised_places`).
         weight: (V, H), the output head.
-        targets: (T,) token ids, `IGNORE_INDEX` where nothing is to be learned.
+        targets: (S,) token ids.
 
     Returns:
-        A scalar; 0 where no token is supervised.
+        A scalar; 0 where there is no token.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)  # (S,)
-    supervised = hidden.index_select(0, rows)  # (S, H)
-    loss: torch.Tensor = _LinearCrossEntropy.apply(
-        supervised, weight, targets.index_select(0, rows), dtype, torch.is_grad_enabled()
-    )
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, dtype, torch.is_grad_enabled())
     return loss
 
 
@@ -60,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # The first chunk overwrites it, the others add to it: filling it with zeros would cost as much as a chunk.
         grad_weight = torch.empty_like(weight, dtype=sum_dtype) if needs_weight else None
         loss = torch.zeros((), dtype=sum_dtype, device=hidden.device)
-        size = max(1, CHUNK_LOGITS // weight.shape[0])
+        size = chunk_tokens(weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.shape[0], size):
                 states = hidden[start : start + size].to(dtype)  # (C, H)

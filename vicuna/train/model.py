@@ -8,6 +8,7 @@ rank ever holds more than its own rows.
 Before: a Hugging Face directory. After: `loop` trains it, `export` writes it.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -23,7 +24,7 @@ from vicuna.train.attention import NAME as ATTENTION
 from vicuna.train.dataset import Batch
 from vicuna.train.fused import fuse
 from vicuna.train.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
-from vicuna.train.loss import linear_cross_entropy
+from vicuna.train.loss import linear_cross_entropy, supervised_places
 from vicuna.train.parallel import first_row, local
 from vicuna.weights.checkpoint import CheckpointReader
 
@@ -44,16 +45,19 @@ class ConversationModel(torch.nn.Module):
     def __init__(self, causal_lm: Any) -> None:
         super().__init__()
         fuse(causal_lm)
+        last = causal_lm.model.layers[-1]
+        last.forward = functools.partial(_last_layer, last)
         self.causal_lm = causal_lm
 
-    def hidden_states(self, batch: Batch) -> torch.Tensor:
-        """(T, H): the decoder's last hidden state of every token."""
+    def hidden_states(self, batch: Batch, places: torch.Tensor | None = None) -> torch.Tensor:
+        """(T, H): the decoder's last hidden state of every token, or (S, H) of those in these (S,) places."""
         output = self.causal_lm.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=None,
             use_cache=False,
             documents=batch.documents,
+            places=places,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
@@ -67,11 +71,27 @@ class ConversationModel(torch.nn.Module):
             last = self.hidden_states(batch)[batch.documents.cu_seqlens[1:].long() - 1]  # (N, H)
             head: torch.Tensor = self.causal_lm.lm_head.weight
             return (last.to(head.dtype) @ head.T).float().argmax(-1)
-        return linear_cross_entropy(self.hidden_states(batch), self.causal_lm.lm_head.weight, batch.targets)
+        places = supervised_places(batch.targets)
+        hidden = self.hidden_states(batch, places)
+        return linear_cross_entropy(hidden, self.causal_lm.lm_head.weight, batch.targets.index_select(0, places))
 
     def named_weights(self) -> dict[str, torch.nn.Parameter]:
         """The weights by the names they have in a Hugging Face checkpoint, and those of an adapter; tied ones once."""
         return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
+
+
+def _last_layer(
+    layer: Any, hidden_states: torch.Tensor, *, places: torch.Tensor | None = None, **others: Any
+) -> torch.Tensor:
+    """The decoder's last layer: nothing after its attention looks at other tokens, so only those that are asked for.
+
+    With 30% of the tokens unsupervised, 5% less arithmetic in four layers and 0.5% less in forty.
+    """
+    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **others)
+    hidden: torch.Tensor = hidden_states + attended
+    if places is not None:
+        hidden = hidden.index_select(1, places)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
 def read_config(path: Path) -> PretrainedConfig:
