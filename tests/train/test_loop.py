@@ -187,6 +187,23 @@ def test_a_base_whose_weights_have_other_names_is_refused_before_training(
         train(make_options(model=base))
 
 
+def test_other_programs_read_the_tokens_of_a_bare_sentencepiece_model(
+    make_options: MakeOptions, tmp_path: Path, sentencepiece_tokenizer: Any
+) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    base = save_llama(tmp_path / "base", Path(sentencepiece_tokenizer.name_or_path))
+    assert not (base / "tokenizer.json").exists()
+    train(make_options(model=base, max_steps=1))
+    made = tmp_path / "out" / "model"
+    processor = SentencePieceProcessor(model_file=str(made / "tokenizer.model"))
+    text = "a  b\n    return  x"  # transformers 5 orders the merges of spaces wrongly when it has `tokenizer.model` alone
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == processor.encode(text)
+    bare = AutoTokenizer.from_pretrained(base)
+    assert bare(text, add_special_tokens=False)["input_ids"] != processor.encode(text), "no longer needed"
+
+
 def test_the_hf_template_stays_the_tokenizers_own(make_options: MakeOptions) -> None:
     options = make_options(template="hf")
     train(options)

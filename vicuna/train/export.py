@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from vicuna.conversation import Template, save_template, stop_token_ids
+from vicuna.conversation import Template, load_tokenizer, save_template, stop_token_ids
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.files import atomic_directory, ensure_free_space
 from vicuna.jsonl import read_json, write_json
@@ -97,6 +98,7 @@ def export_model(
                 check_written(folder, reader.shards, digests, ranks)
                 if ranks.is_first:
                     write_other_files(folder, reader.index, base, extra_files)
+                    write_fast_tokenizer(folder)
                     write_stop_tokens(folder, template, tokenizer)
                     save_template(template, folder)
                     stack.close()
@@ -235,6 +237,18 @@ def write_other_files(folder: Path, index: bytes | None, base: Path, extra_files
     for path in (*(base / name for name in COPIED_FILES), *extra_files):
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
+
+
+def write_fast_tokenizer(folder: Path) -> None:
+    """`tokenizer.json` beside a bare `tokenizer.model`, so that other programs see the tokens that were trained on.
+
+    From `tokenizer.model` alone, transformers 5 reads another order of merges (`vicuna.conversation.load_tokenizer`).
+    """
+    path = folder / "tokenizer.json"
+    if (folder / "tokenizer.model").is_file() and not path.is_file():
+        backend = getattr(load_tokenizer(folder), "backend_tokenizer", None)
+        if isinstance(backend, Tokenizer):
+            backend.save(str(path))
 
 
 def write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
