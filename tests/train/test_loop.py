@@ -197,7 +197,9 @@ def test_other_programs_read_the_tokens_of_a_bare_sentencepiece_model(
     train(make_options(model=base, max_steps=1))
     made = tmp_path / "out" / "model"
     processor = SentencePieceProcessor(model_file=str(made / "tokenizer.model"))
-    text = "a  b\n    return  x"  # transformers 5 orders the merges of spaces wrongly when it has `tokenizer.model` alone
+    text = (
+        "a  b\n    return  x"  # transformers 5 orders the merges of spaces wrongly when it has `tokenizer.model` alone
+    )
     tokenizer = AutoTokenizer.from_pretrained(made)
     assert tokenizer(text, add_special_tokens=False)["input_ids"] == processor.encode(text)
     bare = AutoTokenizer.from_pretrained(base)

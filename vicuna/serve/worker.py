@@ -2,7 +2,7 @@
 
 Before: a `Submit` frame. Here: render and tokenize the prompt, give the ids to the engine, turn its tokens into text.
 After: `Steps` frames. The engine lives in a thread of its own, so however long a step takes, pings are answered. The
-worker listens on no port; it dials every controller it was given, again and again, for ever.
+worker listens on no port; it dials every controller it was given (`dial`).
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import copy
 import functools
 import hashlib
 import os
-import random
 import re
 import secrets
 import signal
@@ -21,7 +20,6 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -36,9 +34,9 @@ from vicuna.conversation import (
     stop_token_ids,
 )
 from vicuna.errors import UsageError, VicunaError, require
-from vicuna.log import info, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
+from vicuna.serve.dial import dial, socket_url
 from vicuna.serve.engines.interface import (
     ENGINES,
     Engine,
@@ -51,12 +49,7 @@ from vicuna.serve.engines.interface import (
 from vicuna.serve.engines.thread import EngineThread
 from vicuna.serve.processes import follow_parent
 from vicuna.serve.protocol import (
-    CLOSE_HUNG,
-    CLOSE_PROTOCOL,
-    CONNECT_PATH,
     FROM_CONTROLLER,
-    MAX_FRAME_BYTES,
-    MODEL_HEADER,
     MODEL_NAME_PATTERN,
     Accepted,
     Cancel,
@@ -73,7 +66,6 @@ from vicuna.serve.protocol import (
 )
 
 SIM_TEMPLATE = "vicuna_v1.1"
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 
 @dataclass(frozen=True)
@@ -172,7 +164,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch_engine())
                 for url in options.controller:
-                    group.create_task(self._dial(url, token))
+                    group.create_task(dial(url, token, self.name, self._converse))
         except* VicunaError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -181,45 +173,6 @@ class Worker:
 
     async def _watch_engine(self) -> None:
         await self.thread.failed
-
-    async def _dial(self, url: str, token: str) -> None:
-        """Keep a connection to one controller, for ever."""
-        websockets = require("websockets", "serve")
-        address = socket_url(url)
-        headers = {"Authorization": f"Bearer {token}", MODEL_HEADER: self.name}
-        wait = FIRST_RETRY_SECONDS
-        while True:
-            try:
-                async with websockets.connect(
-                    address,
-                    additional_headers=headers,
-                    proxy=None,  # the cluster's own traffic: HTTP_PROXY is not meant for it
-                    compression=None,
-                    max_size=MAX_FRAME_BYTES,
-                    ping_interval=None,
-                    open_timeout=10,
-                    close_timeout=1,
-                ) as websocket:
-                    wait = FIRST_RETRY_SECONDS
-                    await self._converse(websocket)
-                    code, reason = websocket.close_code, websocket.close_reason
-                    if code == CLOSE_HUNG:
-                        raise VicunaError(f"controller {url} says that this worker hung; ending it")
-                    if code == CLOSE_PROTOCOL:
-                        raise VicunaError(
-                            f"controller {url} does not understand this worker ({reason}); run equal versions"
-                        )
-                    warning(f"the connection to controller {url} ended; dialling again")
-            except websockets.InvalidStatus as error:
-                if error.response.status_code in (401, 403):
-                    raise VicunaError(
-                        f"controller {url} refused the join token for model '{self.name}'; set {auth.JOIN_TOKEN}"
-                    ) from None
-                info(f"controller {url} answered {error.response.status_code}; dialling again in {wait:.1f} s")
-            except (OSError, TimeoutError, websockets.WebSocketException) as error:
-                info(f"controller {url} cannot be reached ({error}); dialling again in {wait:.1f} s")
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 2, LAST_RETRY_SECONDS)
 
     async def _converse(self, websocket: Any) -> None:
         """Speak with one controller until the connection ends; what it asked for is cancelled then."""
@@ -386,23 +339,6 @@ def choose_template(options: WorkerOptions, tokenizer: Any) -> Template:
 def default_name(model: str) -> str:
     """The last part of a path."""
     return os.path.basename(os.path.normpath(model))
-
-
-def socket_url(url: str) -> str:
-    """The WebSocket address behind a controller's URL.
-
-    Raises:
-        UsageError: it is not an http(s) or ws(s) URL.
-    """
-    try:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        is_address = bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port beyond 65535, half a bracket
-        is_address = False
-    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme) if is_address else None
-    if scheme is None:
-        raise UsageError(f"--controller {url}: give a URL such as http://127.0.0.1:8000")
-    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}{CONNECT_PATH}"
 
 
 @command
