@@ -147,6 +147,18 @@ def test_another_revision_is_another_base(hub: FakeHub, tmp_path: Path) -> None:
     assert done.returncode == 3 and "is not this delta's base" in done.stderr
 
 
+def test_a_plan_asks_for_no_weights(hub: FakeHub, tmp_path: Path) -> None:
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 1000, **shape}
+    (hub.repositories["owner/base", COMMITS["main"]] / "config.json").write_text(json.dumps(config))
+    flags = ["--plan", "--json", "--model", "owner/base", "--gpu", "a100-80gb:8"]
+    done = run(hub, tmp_path, "vicuna.train", *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"] == "owner/base"
+    assert any("config.json" in path for path in hub.asked)
+    assert not any(".safetensors" in path for path in hub.asked)
+
+
 def test_what_the_hub_does_not_have(hub: FakeHub, tmp_path: Path) -> None:
     done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/nothing")
     assert done.returncode == 1 and done.stderr.count("\n") == 1

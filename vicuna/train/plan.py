@@ -6,7 +6,7 @@ Before: `fit` (memory), `workload` (tokens), `speed` (hours), `hardware` (prices
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from vicuna.train.ranks import choose_device
 from vicuna.train.schedule import make_schedule
 from vicuna.train.speed import Size, Speed, expected_speed, measure
 from vicuna.train.workload import Workload, count_workload, imagine_workload, one_micro_batch
+from vicuna.weights.hub import find_source
 
 
 @dataclass(frozen=True)
@@ -167,14 +168,19 @@ def make_plan(options: PlanOptions) -> Plan:
     Raises:
         VicunaError: it cannot fit (the message says what would), or something stated cannot be used.
     """
-    config = get_shape(options.model_shape) if options.model_shape else read_config(options.model)  # type: ignore[arg-type]
+    name = options.model_name
+    if options.model is None:
+        config = get_shape(name)
+    else:
+        options = replace(options, model=find_source(str(options.model), weights=False).folder)
+        config = read_config(options.model)  # type: ignore[arg-type]
     hardware = choose_hardware(options)
     rows_per_step = options.rows_per_step or options.rows_per_rank * hardware.number
     workload = _workload(options, config, rows_per_step)
     step = step_of(options, hardware, rows_per_step, workload)
     fit = find_fit(config, options, hardware, step)
     if not fit.is_possible:
-        raise refusal(options.model_name, config, options, hardware, step, fit)
+        raise refusal(name, config, options, hardware, step, fit)
     size = measure(config, options)
     flops_per_token = _flops_per_token(size, options, workload)
     if options.tokens_per_second:
@@ -186,7 +192,7 @@ def make_plan(options: PlanOptions) -> Plan:
     if options.price_per_gpu_hour is not None:
         prices = (Price(options.price_per_gpu_hour, "stated", "--price-per-gpu-hour"),)
     return Plan(
-        options.model_name,
+        name,
         hardware,
         size,
         fit,

@@ -17,7 +17,7 @@ class PlanOptions(TrainOptions):
 
     model: Path | None = option(  # type: ignore[assignment]  # a plan can do without
         None,
-        help="model directory; its config.json is enough, with the tokenizer if there is --data",
+        help="model directory or hub id; its config.json is enough, with the tokenizer if there is --data",
         aliases=("--model-name-or-path",),
         metavar="DIR",
     )

@@ -29,15 +29,18 @@ class Source:
     origin: dict[str, str] | None = None
 
 
-def find_source(name: str) -> Source:
+def find_source(name: str, *, weights: bool = True) -> Source:
     """The folder that `name` means; a hub repository is downloaded.
+
+    Args:
+        weights: whether they are wanted, or only what stands beside them (config, tokenizer).
 
     Raises:
         VicunaError: neither a folder here nor to be had from the hub.
     """
     if Path(name).exists() or not (found := HUB_ID.fullmatch(name)):
         return Source(Path(name))  # whoever reads it says what is wrong with it
-    return _download(name, found["id"], found["revision"])
+    return _download(name, found["id"], found["revision"], weights)
 
 
 def origins(**sources: Source) -> dict[str, dict[str, str]]:
@@ -45,7 +48,7 @@ def origins(**sources: Source) -> dict[str, dict[str, str]]:
     return {part: source.origin for part, source in sources.items() if source.origin is not None}
 
 
-def _download(name: str, repository: str, revision: str | None) -> Source:
+def _download(name: str, repository: str, revision: str | None, weights: bool) -> Source:
     hub, constants = require("huggingface_hub", "export"), require("huggingface_hub.constants", "export")
     try:
         if constants.HF_HUB_OFFLINE:
@@ -55,6 +58,8 @@ def _download(name: str, repository: str, revision: str | None) -> Source:
         names = needed_files(list(sizes))
         if not names:
             raise VicunaError(f"{repository} on the hub has no weights that are read (safetensors or .bin)")
+        if not weights:
+            names = [each for each in names if is_copied_verbatim(each)]
         missing = [each for each in names if not hub.try_to_load_from_cache(repository, each, revision=found.sha)]
         if missing:
             cache, total = Path(constants.HF_HUB_CACHE), sum(sizes[each] for each in missing)
