@@ -119,9 +119,10 @@ def test_counts_with_the_tokenizers_own_template(bpe_tokenizer: Any, contents: l
 
 
 def check(template: Any, tokenizer: Any, conversations: list[list[Message]]) -> None:
-    counter = TokenCounter(template, tokenizer)
+    counter, prepared = TokenCounter(template, tokenizer), TokenCounter(template, tokenizer)
+    prepared.prepare(conversations)
     for messages in conversations * 2:  # the second time it remembers
-        assert counter(messages) == len(encode(messages, template, tokenizer).input_ids)
+        assert counter(messages) == prepared(messages) == len(encode(messages, template, tokenizer).input_ids)
 
 
 def test_kinds_whose_words_are_sure_are_known(tokenizers: Any) -> None:
