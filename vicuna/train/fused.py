@@ -24,6 +24,7 @@ SILU = type(ACT2FN["silu"])
 ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 """Architectures whose norm, block and rotation are these. (Gemma's norm, for one, multiplies by 1 + weight.)"""
 ELEMENTS_ON_CPU = 1 << 17  # at a time, which the processor's cache then holds from one operation to the next
+MIN_ROWS = 128  # of which that many elements are worth a loop: models of a size that a CPU trains
 NORMS = {f"{name}RMSNorm" for name in ARCHITECTURES}
 BLOCKS = {f"{name}MLP" for name in ARCHITECTURES}
 ATTENTIONS = {f"{name}Attention" for name in ARCHITECTURES}
@@ -44,7 +45,8 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        size = max(1, ELEMENTS_ON_CPU // x.shape[-1]) if x.device.type == "cpu" else x.shape[-2]
+        size = ELEMENTS_ON_CPU // x.shape[-1] if x.device.type == "cpu" else 0
+        size = size if size >= MIN_ROWS else max(1, x.shape[-2])
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grads = []
         for given, rows, scales in zip(*(tensor.split(size, dim=-2) for tensor in (grad, x, scale)), strict=True):
