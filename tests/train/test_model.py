@@ -50,6 +50,25 @@ def test_packed_losses_equal_those_of_each_document_alone(
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-5)
 
 
+def test_the_last_layer_ends_with_the_supervised_tokens_alone(
+    model: ConversationModel, dataset: ConversationDataset
+) -> None:
+    batch = dataset.batch([ROW])
+    seen: list[int] = []  # tokens that go through the last layer's MLP
+    mlp = model.causal_lm.model.layers[-1].mlp
+    mlp.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[1]))
+    loss = model(batch)
+    loss.backward()
+    found = {name: weight.grad.clone() for name, weight in model.named_weights().items() if weight.grad is not None}
+    model.zero_grad()
+    expected = token_losses(model, batch).sum()
+    expected.backward()
+    assert seen == [batch.num_supervised, batch.input_ids.shape[1]] and seen[0] < seen[1]
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-5)
+    for name, weight in model.named_weights().items():
+        torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_packed_gradients_equal_the_sum_over_documents(model: ConversationModel, dataset: ConversationDataset) -> None:
     model(dataset.batch([ROW[:2], ROW[2:]])).backward()
     packed = {name: weight.grad for name, weight in model.named_weights().items()}
