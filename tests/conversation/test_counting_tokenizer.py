@@ -67,3 +67,17 @@ def test_a_damaged_memory_is_made_anew(bpe_tokenizer_directory: Path, bpe_tokeni
     counter = load_token_counter(TEMPLATE, bpe_tokenizer_directory)
     assert counter(MESSAGES) == TokenCounter(TEMPLATE, bpe_tokenizer)(MESSAGES)
     assert path.read_text("utf-8") == whole
+
+
+def test_of_several_that_begin_together_one_loads_transformers(bpe_tokenizer_directory: Path) -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from vicuna.conversation import get_template, load_token_counter\n"
+        "load_token_counter(get_template('vicuna_v1.1'), Path(sys.argv[1]))\n"
+        "print('transformers' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(bpe_tokenizer_directory)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in running)
+    assert said == ["False", "False", "True"]

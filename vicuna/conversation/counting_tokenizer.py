@@ -6,8 +6,11 @@ are kept in `vicuna_home()`, under a hash of the tokenizer's files and of the li
 tenth of a second. The first time, and where the two do not agree on every probe, transformers' own is used.
 """
 
+import fcntl
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -91,18 +94,37 @@ def _load(folder: Path) -> Any:
     """
     check_tokenizer(folder)
     path = _kept_at(folder)
+    if (found := _read(path)) is not None:
+        return found
+    with _alone(path):
+        return _read(path) or _learn(folder, path)
+
+
+def _read(path: Path) -> CountingTokenizer | None:
     try:
         return CountingTokenizer(json.loads(path.read_text("utf-8")))
     except Exception:  # not there, or damaged in a way that only its parser knows
-        tokenizer = load_tokenizer(folder)
+        return None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Of several workers that begin together, one learns the tokenizer; the others wait, and read what it kept."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # then each does it, and nothing is kept
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _learn(folder: Path, path: Path) -> Any:
+    """The tokenizer as transformers loads it; what counting needs of it is kept under `path` for the next time."""
+    tokenizer = load_tokenizer(folder)
     kept = _kept(tokenizer)
     if kept is not None and _agree(CountingTokenizer(kept), tokenizer):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
-                json.dump(kept, file)
-        except OSError:
-            pass  # it is only for the next time
+        with suppress(OSError), atomic_file(path) as file:
+            json.dump(kept, file)
     return tokenizer
 
 
