@@ -19,7 +19,7 @@ from vicuna.data.dom import one_line
 
 HIDE = {code: 0xDC00 + code for code in range(128)}
 SHOW = {0xDC00 + code: chr(code) for code in range(128)}
-HIDDEN = re.compile("([\udc00-\udc7f]+)")
+HIDDEN = re.compile("[\udc00-\udc7f]+")
 BREAK = "\udc20\udc20\n"  # a hard line break: two spaces, hidden, before the end of the line
 
 SPECIAL = re.compile(r"[\\`*_~\]<&!]")
@@ -73,16 +73,7 @@ def hide(text: str) -> str:
 
 def show(text: str) -> str:
     """What was hidden, as it is."""
-    if text.isascii():
-        return text
-    pieces = HIDDEN.split(text)  # every second one is hidden
-    pieces[1::2] = map(_shown, pieces[1::2])
-    return "".join(pieces)
-
-
-@lru_cache(maxsize=1024)
-def _shown(text: str) -> str:
-    return text.translate(SHOW)
+    return text if text.isascii() else HIDDEN.sub(lambda found: found[0].translate(SHOW), text)
 
 
 def escape_paragraph(text: str, *, may_be_html: bool = True) -> str:

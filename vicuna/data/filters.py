@@ -278,10 +278,7 @@ def _blocked(
 ) -> Iterator[tuple[int, Finding]]:
     for index, turn, content in _answers(record):
         lowered = content.casefold()
-        for word in hints:
-            if word in lowered:
-                break
-        else:
+        if not any(map(lowered.__contains__, hints)):
             continue
         text = _fold(CODE.sub(" ", content))
         for phrase in phrases:
