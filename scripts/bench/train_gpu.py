@@ -37,9 +37,9 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.train import attention
 from vicuna.train.arrange import arrange
-from vicuna.train.attention import Documents
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
+from vicuna.train.documents import Documents
 from vicuna.train.estimate import Setting, estimate_memory
 from vicuna.train.flops import count_flops
 from vicuna.train.hardware import gpu_of_device
@@ -231,7 +231,7 @@ def measure(config: LlamaConfig, kind: Kind, options: argparse.Namespace) -> dic
             (loss / (ACCUMULATION * batch.num_supervised)).backward()
             return loss.detach()
 
-        flops = count_flops(model).of_documents(batch.documents.lengths, batch.num_supervised) * ACCUMULATION
+        flops = count_flops(model).of_batch(batch) * ACCUMULATION
         found = timed(micro_step, optimizer, batch, device, flops)
         found["planned_bytes"] = planned_bytes(config, run, kind, batch, device)
     return found
@@ -277,6 +277,7 @@ def planned_bytes(config: LlamaConfig, run: TrainOptions, kind: Kind, batch: Bat
         bf16=device.type == "cuda",
         activation_checkpointing=kind.checkpointing,
         lengths=batch.documents.lengths,
+        shared=batch.documents.shared,
         num_supervised=batch.num_supervised,
         is_accumulated=ACCUMULATION > 1,
     )
@@ -292,7 +293,7 @@ def measure_trainer(config: LlamaConfig, options: argparse.Namespace) -> dict[st
     fill(model)
     model.config.use_cache = False
     shadow = build_model(copy.deepcopy(config))  # for its arithmetic only; it writes its attention into the config
-    flops = count_flops(shadow).of_documents(batch.documents.lengths, batch.num_supervised) * ACCUMULATION
+    flops = count_flops(shadow).of_batch(batch) * ACCUMULATION
     labels = batch.targets.roll(1).unsqueeze(0).cpu()
     labels[0, 0] = IGNORE_INDEX
     inputs = {"input_ids": batch.input_ids.cpu(), "position_ids": batch.position_ids.cpu(), "labels": labels}

@@ -8,12 +8,15 @@ The last line it prints is JSON: supervised tokens trained on, CPU-seconds of th
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from vicuna.train import loop
 from vicuna.train.__main__ import main as program
+from vicuna.train.dataset import Batch, ConversationDataset
+from vicuna.train.packing import Row
 
 ROUND_TRIP = ["--num-train-epochs", "1", "--seed", "0", "--save-steps", "0", "--device", "cpu"]
 
@@ -22,8 +25,8 @@ def main() -> None:
     """Run it as its users do, with flags."""
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
-    seconds = 0.0
-    train = loop.Trainer.train
+    seconds, computed = 0.0, 0
+    train, batch = loop.Trainer.train, ConversationDataset.batch
 
     def watched(trainer: loop.Trainer) -> bool:
         nonlocal seconds
@@ -33,7 +36,14 @@ def main() -> None:
         finally:
             seconds += time.process_time() - started
 
+    def counted(dataset: ConversationDataset, rows: Sequence[Row]) -> Batch:
+        nonlocal computed
+        found = batch(dataset, rows)
+        computed += found.input_ids.numel()
+        return found
+
     loop.Trainer.train = watched  # type: ignore[method-assign]
+    ConversationDataset.batch = counted  # type: ignore[method-assign]
     files = ["--model", job["model"], "--data", job["records"], "--output-dir", job["output_dir"]]
     options = ["--max-length", str(job["max_length"]), "--learning-rate", str(job["lr"])]
     options += ["--bf16" if job["bf16"] else "--no-bf16"]
@@ -42,7 +52,7 @@ def main() -> None:
     lines = (Path(job["output_dir"]) / "train_log.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if "loss" in row]
     supervised, tokens = (sum(row[name] for row in rows) for name in ("supervised_tokens", "tokens"))
-    found = {"supervised": supervised, "real": tokens, "computed": tokens, "cpu_seconds": seconds}
+    found = {"supervised": supervised, "real": tokens, "computed": computed, "cpu_seconds": seconds}
     print(json.dumps({**found, "loss": rows[-1]["loss"], "model": str(Path(job["output_dir"]) / "model")}))
 
 

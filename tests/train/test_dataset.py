@@ -1,10 +1,16 @@
 """A batch: documents end to end, positions from 0 in each, and no document predicts the next."""
 
-import torch
+from pathlib import Path
 
-from vicuna.conversation import IGNORE_INDEX
-from vicuna.train.dataset import ConversationDataset
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from tests.train.conftest import TEMPLATE, make_records, write_records
+from vicuna.conversation import IGNORE_INDEX, get_template
+from vicuna.train.dataset import LEAST_SHARED, Batch, ConversationDataset
 from vicuna.train.model import ConversationModel
+from vicuna.train.tokenize import tokenize_files
 
 ROWS = [(3, 1), (0,), (2, 4)]
 ITEMS = (3, 1, 0, 2, 4)
@@ -50,3 +56,63 @@ def test_without_rows_a_batch_teaches_nothing(dataset: ConversationDataset, mode
     loss.backward()
     assert loss.item() == 0
     assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
+
+
+SYSTEM = "You are the one assistant of this whole test, and you say what is asked of you."
+OTHER = "Here another assistant speaks, who has been told quite other things about it."
+
+
+@pytest.fixture
+def with_prompts(tiny_model: Path, tmp_path: Path) -> ConversationDataset:
+    """Eight records with two system prompts by turns."""
+    records = make_records(8, seed=3)
+    for number, record in enumerate(records):
+        record["messages"].insert(0, {"role": "system", "content": (SYSTEM, OTHER)[number % 2]})
+    path = write_records(tmp_path / "prompts.jsonl", records)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokens = tokenize_files([path], get_template(TEMPLATE), tokenizer, max_length=2048)
+    return ConversationDataset(tokens, torch.device("cpu"), share_prefix=True)
+
+
+def whole_documents(batch: Batch) -> list[list[tuple[int, int, int]]]:
+    """(token, position, target) of each document, what it shares put before it again."""
+    columns = list(
+        zip(batch.input_ids[0].tolist(), batch.position_ids[0].tolist(), batch.targets.tolist(), strict=True)
+    )
+    return [columns[shared] + columns[own] for shared, own in batch.documents.keys]
+
+
+def test_documents_that_begin_alike_share_it_and_are_otherwise_the_same(with_prompts: ConversationDataset) -> None:
+    plain = ConversationDataset(with_prompts.conversations, torch.device("cpu"))
+    batch, separate = with_prompts.batch([(0, 1, 2), (3, 4)]), plain.batch([(0, 2, 4), (1, 3)])
+    assert batch.ids == separate.ids == ("record-0", "record-2", "record-4", "record-1", "record-3")
+    first, second, third, fourth, fifth = batch.documents.shared
+    assert first == fourth == 0 and second == third >= LEAST_SHARED and fifth >= LEAST_SHARED
+    assert sum(batch.documents.lengths) == batch.input_ids.numel() < separate.input_ids.numel()
+    assert whole_documents(batch) == whole_documents(separate)
+    assert batch.num_supervised == separate.num_supervised == int((batch.targets != IGNORE_INDEX).sum())
+    assert with_prompts.lengths([(0, 1, 2), (3, 4)]) == list(
+        zip(batch.documents.lengths, batch.documents.shared, strict=True)
+    )
+
+
+def test_what_is_shared_ends_where_learning_begins(with_prompts: ConversationDataset) -> None:
+    twins = with_prompts.batch([(0, 0)])  # the same conversation twice: all of it is alike
+    learned = with_prompts.conversations.is_learned[: with_prompts.conversations.lengths[0]]
+    assert twins.documents.shared == (0, int(learned.long().argmax()) - 1)
+    assert twins.num_supervised == 2 * int(learned.sum())
+    one, other = whole_documents(twins)
+    assert one == other
+
+
+def test_a_short_beginning_in_common_is_not_shared(with_prompts: ConversationDataset) -> None:
+    batch = with_prompts.batch([(0, 1)])
+    assert batch.documents.shared == (0, 0)
+    assert batch.input_ids.numel() == with_prompts.num_tokens([(0, 1)])
+
+
+def test_runs_are_where_the_supervised_targets_are(dataset: ConversationDataset) -> None:
+    batch = dataset.batch(ROWS)
+    assert batch.supervised_runs is not None
+    places = [place for run in batch.supervised_runs for place in range(run.start, run.stop)]
+    assert places == (batch.targets != IGNORE_INDEX).nonzero().squeeze(1).tolist()

@@ -15,6 +15,7 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.train.__main__ import main
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.prepare import shares_prefix
 
 MakeOptions = Callable[..., TrainOptions]
 
@@ -63,6 +64,40 @@ def test_a_step_does_not_depend_on_how_it_is_cut(make_options: MakeOptions, tmp_
     assert losses(whole) == pytest.approx(losses(cut), rel=1e-5)
     for name, weight in weights(whole).items():
         torch.testing.assert_close(weight, weights(cut)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_beginning_computed_once_gives_the_same_run(make_options: MakeOptions, tmp_path: Path) -> None:
+    data = write_records(tmp_path / "records.jsonl", make_records(40))
+    shape = {"data": (data,), "max_length": 200, "row_length": 800, "max_steps": 5, "save_steps": 0}
+    once, each = (
+        make_options(**shape, output_dir=tmp_path / share, share_prefix=share, eval_data=(data,))
+        for share in ("auto", "off")
+    )
+    train(once)
+    train(each)
+    assert losses(once) == pytest.approx(losses(each), rel=1e-5)
+    rows = [[row for row in log_rows(options) if "loss" in row] for options in (once, each)]
+    for one, other in zip(*rows, strict=True):
+        assert (one["tokens"], one["supervised_tokens"]) == (other["tokens"], other["supervised_tokens"])
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+    measured = [[row["eval_loss"] for row in log_rows(options) if "eval_loss" in row] for options in (once, each)]
+    assert measured[0] == pytest.approx(measured[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "expected"),
+    [
+        ({}, "cpu", True),
+        ({}, "cuda", False),
+        ({"share_prefix": "on"}, "cuda", True),
+        ({"share_prefix": "off"}, "cpu", False),
+        ({"lora": True, "lora_dropout": 0.1}, "cpu", False),
+    ],
+)
+def test_where_a_beginning_is_computed_once(
+    make_options: MakeOptions, changes: dict[str, Any], device: str, expected: bool
+) -> None:
+    assert shares_prefix(make_options(**changes), device) is expected
 
 
 def test_the_export_is_the_trained_model(make_options: MakeOptions, model: Any) -> None:

@@ -18,9 +18,16 @@ from transformers import (
 from tests.train.conftest import save_llama
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.errors import VicunaError
-from vicuna.train.attention import Documents
 from vicuna.train.dataset import Batch, ConversationDataset
-from vicuna.train.model import ConversationModel, load_model, model_fingerprint
+from vicuna.train.documents import Documents
+from vicuna.train.model import (
+    ConversationModel,
+    _finish_modules,
+    _give_memory,
+    build_model,
+    load_model,
+    model_fingerprint,
+)
 
 ROW = (0, 1, 2, 3)
 
@@ -121,6 +128,33 @@ def test_every_architecture_computes_as_transformers_does(
         hidden = ours.hidden_states(batch) @ ours.causal_lm.lm_head.weight.T
         alone = torch.cat([theirs(dataset.batch([(item,)]).input_ids).logits[0] for item in ROW])
     torch.testing.assert_close(hidden, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "changes"), ARCHITECTURES)
+def test_what_is_computed_once_or_not_at_all_changes_nothing(
+    kind: type[PretrainedConfig], changes: dict[str, Any], dataset: ConversationDataset
+) -> None:
+    """Loss and gradients where documents share their beginning and the last layer looks for the supervised alone."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    ids = {"vocab_size": 1500, "bos_token_id": 0, "eos_token_id": 0}
+    model = build_model(kind(num_key_value_heads=2, **(shape | ids | changes)))
+    _give_memory(model, torch.device("cpu"))
+    _finish_modules(model.causal_lm, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(2)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.15, generator=generator)
+    model = model.double()
+    batch = ConversationDataset(dataset.conversations, dataset.device, share_prefix=True).batch([ROW])
+    assert sum(batch.documents.shared) > 60
+    loss = model(batch)
+    loss.backward()
+    found = {name: weight.grad for name, weight in model.named_weights().items()}
+    model.zero_grad()
+    expected = token_losses(model, dataset.batch([ROW])).sum()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    for name, weight in model.named_weights().items():
+        assert (found[name] - weight.grad).norm() / weight.grad.norm() < 1e-6, name  # norms and angles are fp32
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2])

@@ -3,43 +3,29 @@
 Registered with transformers as `vicuna_varlen` and driven by the document bounds that come with each batch. The bounds
 are always given: transformers can also guess them from position ids, but the guess is silently dropped when a cache or
 a mask is passed, and documents then read one another (gradients more than 100% off). On CUDA in bf16 the kernel is
-`torch.nn.attention.varlen`; elsewhere causal attention runs over one document after the other.
+`torch.nn.attention.varlen`, on a CPU it is torch's flash kernel (`blockwise`); elsewhere, and on a CPU where a window
+slides, scaled-dot-product attention runs over one document after the other.
 
-Before: `dataset` (the bounds of a batch). After: `model`, whose layers call this.
+Before: `documents` (the bounds of a batch). After: `model`, whose layers call this.
 
-Shapes: T tokens of all documents in the batch, H query heads, K key and value heads, D head size, N documents.
+Shapes: T tokens of all documents in the batch, S of them that look (mostly all), H query heads, K key and value heads,
+D head size, N documents.
 """
 
 import functools
 import inspect
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
+from vicuna.train.blockwise import BlockAttention
+from vicuna.train.documents import Documents
+
 NAME = "vicuna_varlen"
 FLASH_DTYPES = (torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Where the documents of a batch begin and end.
-
-    Args:
-        lengths: tokens of each document, in order.
-        cu_seqlens: (N + 1,) int32 on the model's device: 0, then the running sum of the lengths.
-    """
-
-    lengths: tuple[int, ...]
-    cu_seqlens: torch.Tensor
-
-    @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device | str = "cpu") -> "Documents":
-        """Bounds from lengths."""
-        sums = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return cls(lengths, sums.to(device))
 
 
 def varlen_attention(
@@ -53,34 +39,35 @@ def varlen_attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    runs: Sequence[slice] | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document.
 
     Args:
-        query: (1, H, T, D).
+        query: (1, H, S, D).
         key, value: (1, K, T, D), where K divides H.
         attention_mask: must be None; the bounds say everything.
         sliding_window: how many tokens a token sees at most, itself included (Mistral's first models, some of Qwen's).
+        runs: the tokens that queries are given for, where these are fewer (only if `takes_runs`).
 
     Returns:
-        (1, T, H, D), and None in place of the weights.
+        (1, S, H, D), and None in place of the weights.
     """
     assert attention_mask is None, "the document bounds say everything"
     assert dropout == 0.0
     assert query.shape[0] == 1
-    assert query.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
+    assert key.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
     query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
+    if sliding_window and sliding_window >= documents.longest:
+        sliding_window = None
     if has_flash(query.device.type, value.dtype):
-        return _flash_attention(query[0], key[0], value[0], documents, scaling, sliding_window), None
-    per_document = zip(*(tensor.split(documents.lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    outputs = [
-        F.scaled_dot_product_attention(
-            q, k, v, **_causal_or_band(q, sliding_window), scale=scaling, enable_gqa=True
-        ).transpose(1, 2)
-        for q, k, v in per_document
-    ]
-    return torch.cat(outputs, dim=1), None  # (1, T, H, D)
+        output = _flash_attention(query[0], key[0], value[0], documents, scaling, sliding_window)
+    elif takes_runs(value.device, documents, sliding_window):
+        output = BlockAttention.apply(query, key, value, documents.blocks(runs), scaling)
+    else:
+        output = _per_document(query, key, value, documents, scaling, sliding_window)
+    return output, None
 
 
 def has_flash(device_type: str, dtype: torch.dtype) -> bool:
@@ -88,13 +75,34 @@ def has_flash(device_type: str, dtype: torch.dtype) -> bool:
     return device_type == "cuda" and dtype in FLASH_DTYPES
 
 
-def _causal_or_band(query: torch.Tensor, sliding_window: int | None) -> dict[str, Any]:
-    """What to say of one document's (1, H, T, D): causal, or a band where the document is longer than the window."""
-    length = query.shape[2]
-    if not sliding_window or length <= sliding_window:
-        return {"is_causal": True}
-    sees = torch.ones(length, length, dtype=torch.bool, device=query.device)
-    return {"attn_mask": sees.tril().triu(1 - sliding_window)}
+def takes_runs(device: torch.device, documents: Documents, sliding_window: int | None) -> bool:
+    """Whether attention can be asked for some of the tokens alone."""
+    return device.type == "cpu" and not (sliding_window and sliding_window < documents.longest)
+
+
+def _per_document(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    documents: Documents,
+    scaling: float,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """One document after the other, for any device and number format."""
+    outputs = []
+    for shared, own in documents.keys:
+        keys, values = (torch.cat((x[:, :, shared], x[:, :, own]), dim=2) for x in (key, value))
+        length, before = own.stop - own.start, shared.stop - shared.start
+        sees: dict[str, Any] = {"is_causal": True}
+        if before or sliding_window:
+            mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
+            sees = {"attn_mask": mask.triu(before + 1 - sliding_window) if sliding_window else mask}
+        outputs.append(
+            F.scaled_dot_product_attention(
+                query[:, :, own], keys, values, **sees, scale=scaling, enable_gqa=True
+            ).transpose(1, 2)
+        )
+    return torch.cat(outputs, dim=1)  # (1, T, H, D)
 
 
 def _flash_attention(
@@ -114,17 +122,18 @@ def _flash_attention(
         tensor.transpose(0, 1).contiguous()  # (T, H, D)
         for tensor in (query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0))
     )
-    longest = max(documents.lengths)
+    if documents.key_places is not None:
+        key, value = (tensor.index_select(0, documents.key_places) for tensor in (key, value))
     output = varlen_attn(
         query,
         key,
         value,
         documents.cu_seqlens,
-        documents.cu_seqlens,
-        longest,
-        longest,
+        documents.cu_seqlens_keys,
+        max(documents.lengths),
+        documents.longest,
         scale=scaling,
-        **_causal_keyword(sliding_window if sliding_window and sliding_window < longest else None),
+        **_causal_keyword(sliding_window),
     )
     assert isinstance(output, torch.Tensor)
     return output.unsqueeze(0)

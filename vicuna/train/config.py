@@ -57,6 +57,11 @@ class TrainOptions:
     row_length: int | None = option(
         None, help="tokens in a packed row, at least --max-length (which is the default); sets the memory of a step"
     )
+    share_prefix: Literal["auto", "on", "off"] = option(
+        "auto",
+        help="compute what conversations of a batch have in common at their beginning (a system prompt) once for all; "
+        "the losses are the same. auto does it on a CPU, and not with --lora-dropout",
+    )
     max_bad_share: float = option(
         0.01, help="share of the records that may be left out, too long or malformed; more stops the run"
     )

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 
 from vicuna.conversation import IGNORE_INDEX
-from vicuna.train.attention import Documents
+from vicuna.train.documents import Documents
 from vicuna.train.packing import Row
 from vicuna.train.token_cache import TokenizedConversations
+
+LEAST_SHARED = 16
+"""Tokens in common that are worth it: below, joining what two blocks of attention give costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,12 @@ class Batch:
 
     Args:
         input_ids: (1, T).
-        position_ids: (1, T), from 0 in each document.
+        position_ids: (1, T), from 0 in each document, or from behind the tokens that it shares.
         targets: (T,) the next token where it is to be learned, else `IGNORE_INDEX`.
         documents: where each document begins and ends.
         num_supervised: targets to be learned.
         ids: the records in it.
+        supervised_runs: where those targets lie, as runs; None if nobody has looked.
     """
 
     input_ids: torch.Tensor
@@ -40,6 +44,7 @@ class Batch:
     documents: Documents
     num_supervised: int
     ids: tuple[str, ...]
+    supervised_runs: Sequence[slice] | None = None
 
 
 class ConversationDataset:
@@ -48,10 +53,13 @@ class ConversationDataset:
     Args:
         conversations: the tokens.
         device: where the batches are needed.
+        share_prefix: tokens that conversations of a batch have in common at their beginning stand in it once.
     """
 
-    def __init__(self, conversations: TokenizedConversations, device: torch.device) -> None:
-        self.conversations, self.device = conversations, device
+    def __init__(
+        self, conversations: TokenizedConversations, device: torch.device, *, share_prefix: bool = False
+    ) -> None:
+        self.conversations, self.device, self.share_prefix = conversations, device, share_prefix
         self._ends = torch.tensor(conversations.lengths).cumsum(0).tolist()
         starts = [end - length for end, length in zip(self._ends, conversations.lengths, strict=True)]
         is_learned = conversations.is_learned.numpy().view(np.uint8)
@@ -65,30 +73,71 @@ class ConversationDataset:
         """Targets to be learned in these rows."""
         return sum(self._supervised[item] for row in rows for item in row)
 
+    def lengths(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
+        """Tokens of each document in a batch of these rows: its own, and those that it shares."""
+        return [(self.conversations.lengths[item] - before, before) for item, before in self._arrange(rows)]
+
     def batch(self, rows: Sequence[Row]) -> Batch:
         """The conversations of these rows, end to end; without rows, one token that nothing is learned from."""
-        items = [item for row in rows for item in row]
-        if not items:
+        if not any(rows):
             return self._idle_batch()
-        lengths = tuple(self.conversations.lengths[item] for item in items)
-        ends = [self._ends[item] for item in items]
-        spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        items, shared = zip(*self._arrange(rows), strict=True)
+        wholes = map(self._span, items)
+        spans = [slice(whole.start + before, whole.stop) for whole, before in zip(wholes, shared, strict=True)]
         input_ids = torch.cat([self.conversations.input_ids[span] for span in spans]).long()  # (T,)
         is_learned = torch.cat([self.conversations.is_learned[span] for span in spans])  # (T,)
         # A document's first token is never learned, so rolling by one cannot carry a target into the one before it.
         targets = torch.where(is_learned, input_ids, IGNORE_INDEX).roll(-1)
-        position_ids = torch.cat([torch.arange(length) for length in lengths])
+        lengths = tuple(span.stop - span.start for span in spans)
+        position_ids = torch.cat(
+            [torch.arange(before, before + length) for before, length in zip(shared, lengths, strict=True)]
+        )
         return Batch(
             input_ids.unsqueeze(0).to(self.device),
             position_ids.unsqueeze(0).to(self.device),
             targets.to(self.device),
-            Documents.of(lengths, self.device),
+            Documents.of(lengths, self.device, shared),
             int(is_learned.sum()),
             tuple(self.conversations.ids[item] for item in items),
+            _runs(targets != IGNORE_INDEX),
         )
+
+    def _span(self, item: int) -> slice:
+        return slice(self._ends[item] - self.conversations.lengths[item], self._ends[item])
+
+    def _arrange(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
+        """The conversations in the order of their batch, each with the number of tokens that it shares.
+
+        Those that begin alike stand one behind the other, and share with the first of them. What is shared ends before
+        the first token that predicts a learned one, which may be another in each of them.
+        """
+        items = [item for row in rows for item in row]
+        if not self.share_prefix:
+            return [(item, 0) for item in items]
+        tokens, is_learned = self.conversations.input_ids.numpy(), self.conversations.is_learned.numpy()
+        alike: dict[bytes, list[int]] = {}
+        for item in items:
+            start = self._span(item).start
+            alike.setdefault(tokens[start : start + LEAST_SHARED].tobytes(), []).append(item)
+        arranged = []
+        for first, *others in alike.values():
+            spans = [self._span(item) for item in (first, *others)]
+            common = max(0, min(int(is_learned[span].argmax()) for span in spans) - 1)
+            for span in spans[1:]:
+                differs = tokens[spans[0]][:common] != tokens[span][:common]
+                common = int(differs.argmax()) if differs.any() else common
+            shared = common if common >= LEAST_SHARED else 0
+            arranged += [(first, 0), *((item, shared) for item in others)]
+        return arranged
 
     def _idle_batch(self) -> Batch:
         """What a rank computes while the others have rows left: every rank must gather every layer equally often."""
         token = torch.zeros((1, 1), dtype=torch.int64, device=self.device)
         target = torch.full((1,), IGNORE_INDEX, device=self.device)
         return Batch(token, token, target, Documents.of((1,), self.device), 0, ())
+
+
+def _runs(is_meant: torch.Tensor) -> list[slice]:
+    """Where a (T,) mask is true, from one change to the next."""
+    edges = np.flatnonzero(np.diff(is_meant.numpy().astype(np.int8), prepend=0, append=0)).tolist()
+    return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

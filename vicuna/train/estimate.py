@@ -26,9 +26,9 @@ from transformers import PretrainedConfig
 
 from vicuna.train import attention
 from vicuna.train.arrange import arrange
-from vicuna.train.attention import Documents
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
+from vicuna.train.documents import Documents
 from vicuna.train.lora import saved_by_4bit
 from vicuna.train.memory import MemoryCounter, Peak
 from vicuna.train.model import ConversationModel, build_model
@@ -55,9 +55,10 @@ class Setting:
         device_type: cuda or cpu.
         bf16: compute in bfloat16.
         activation_checkpointing: none, selective or full.
-        lengths: tokens of the documents in the largest micro-batch.
+        lengths: tokens of the documents in the largest micro-batch, without those that they share.
         num_supervised: tokens of it that are learned.
         is_accumulated: a step has more than one micro-batch.
+        shared: how many tokens each document shares; by default none.
     """
 
     num_ranks: int
@@ -67,6 +68,7 @@ class Setting:
     lengths: tuple[int, ...]
     num_supervised: int
     is_accumulated: bool = False
+    shared: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,8 @@ def _step(model: ConversationModel, setting: Setting, counter: MemoryCounter) ->
     num_tokens = sum(setting.lengths)
     counter.begin("forward")
     token = torch.zeros(num_tokens, dtype=torch.int64)
-    batch = Batch(token[None], token[None], token, Documents.of(setting.lengths), setting.num_supervised, ())
+    documents = Documents.of(setting.lengths, shared=setting.shared)
+    batch = Batch(token[None], token[None], token, documents, setting.num_supervised, ())
     model.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16 and not isinstance(model, FSDPModule)):
         loss = model(batch)

@@ -72,16 +72,18 @@ class Step:
     """What one device has to do at once.
 
     Args:
-        lengths: tokens of the documents in the largest micro-batch.
+        lengths: tokens of the documents in the largest micro-batch, without those that they share.
         num_supervised: tokens of it that are learned.
         is_accumulated: a step has more than one micro-batch.
         bf16: in bfloat16.
+        shared: how many tokens each document shares; by default none.
     """
 
     lengths: tuple[int, ...]
     num_supervised: int
     is_accumulated: bool
     bf16: bool
+    shared: tuple[int, ...] = ()
 
 
 def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware, step: Step) -> Fit:
@@ -102,6 +104,7 @@ def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware
             step.lengths,
             step.num_supervised,
             step.is_accumulated,
+            step.shared,
         )
         memory = estimate_memory(config, options, setting)
         fits.append(Fit(kind, memory, reserve_bytes(hardware, memory.peak_bytes), hardware.gpu.memory_bytes))

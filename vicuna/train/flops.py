@@ -2,8 +2,9 @@
 
 A weight of a layer's matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for
 its own, if it is trained. The output head and the last layer's MLP see the supervised tokens only. Attention sees, for
-a document of n tokens, n^2 / 2 pairs; recomputation (activation checkpointing) is not counted, so a share of the peak
-says what came of it.
+a document of n tokens, n^2 / 2 pairs. What a GPU computes is counted: on a CPU, whose peak nobody knows, the last
+layer's attention sees fewer tokens too. Recomputation (activation checkpointing) is not counted, so a share of the
+peak says what came of it.
 
 Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, MFU).
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vicuna.train.dataset import Batch
 from vicuna.train.lora import is_4bit
 from vicuna.train.model import ConversationModel
 
@@ -34,6 +36,12 @@ class TrainingFlops:
     def of(self, num_tokens: int, num_supervised: int, square_sum: int) -> int:
         """Of documents whose lengths' squares sum up to `square_sum`."""
         return self.per_token * num_tokens + self.per_supervised * num_supervised + self.per_pair * square_sum // 2
+
+    def of_batch(self, batch: Batch) -> int:
+        """Of what is computed for a batch, where documents share their beginning."""
+        documents = batch.documents
+        squares = sum(own * (own + 2 * shared) for own, shared in zip(documents.lengths, documents.shared, strict=True))
+        return self.of(sum(documents.lengths), batch.num_supervised, squares)
 
     def of_documents(self, lengths: Sequence[int], num_supervised: int) -> int:
         """Of documents of these lengths."""

@@ -73,7 +73,7 @@ def foresee(run: Run) -> Foresight:
     rows = options.per_device_train_batch_size
     workload = count_workload(run.conversations, run.plan, rows)
     is_accumulated = run.plan.rows_per_step > rows * ranks.size
-    step = Step(workload.lengths, workload.num_supervised, is_accumulated, run.bf16)
+    step = Step(workload.lengths, workload.num_supervised, is_accumulated, run.bf16, workload.shared)
     hardware = hardware_here(run.device, ranks.size, ranks.local_size)
     kind = options.activation_checkpointing
     bound = bound_bytes(config, hardware, step)

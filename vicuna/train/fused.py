@@ -76,20 +76,18 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class _Rotation(torch.autograd.Function):
-    """Rotary position embedding (Su et al., arXiv:2104.09864) of queries and keys; its gradient turns back."""
+    """Rotary position embedding (Su et al., arXiv:2104.09864) of queries or keys; its gradient turns back."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(cos, sin)
-        return _rotate(query, cos, sin, 1), _rotate(key, cos, sin, 1)
+        return _rotate(x, cos, sin, 1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, query: torch.Tensor, key: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _rotate(query, cos, sin, -1), _rotate(key, cos, sin, -1), None, None
+        return _rotate(grad, cos, sin, -1), None, None
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: int) -> torch.Tensor:
@@ -106,14 +104,18 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, direction: in
     return turned
 
 
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """(1, H, T, D) queries or keys turned by the angles of (1, T, D)."""
+    turned: torch.Tensor = _Rotation.apply(x, cos.unsqueeze(1), sin.unsqueeze(1))
+    return turned
+
+
 def apply_rotary_pos_emb(
     q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As transformers' function of that name."""
-    turned: tuple[torch.Tensor, torch.Tensor] = _Rotation.apply(
-        q, k, cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    )
-    return turned
+    assert unsqueeze_dim == 1
+    return rotate(q, cos, sin), rotate(k, cos, sin)
 
 
 def fuse(model: torch.nn.Module) -> None:

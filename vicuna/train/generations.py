@@ -16,9 +16,9 @@ import torch
 from vicuna.conversation import Message, ReplyDecoder, Template, encode_prompt, from_record
 from vicuna.errors import VicunaError
 from vicuna.jsonl import read_json, read_jsonl
-from vicuna.train.attention import Documents
 from vicuna.train.config import TrainOptions
 from vicuna.train.dataset import Batch
+from vicuna.train.documents import Documents
 from vicuna.train.model import ConversationModel
 from vicuna.train.parallel import reshard
 from vicuna.train.ranks import Ranks

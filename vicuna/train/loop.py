@@ -208,8 +208,9 @@ class Trainer:
 
         # The one time in a step that the ranks talk to each other and that the device is waited for.
         stops = torch.tensor(self.stop.flags(), device=self.run.device)
-        sums = torch.cat([torch.stack([torch.stack(losses).sum(), square_norm]), stops]).double()
-        loss_sum, square_norm_sum, *stop_sums = self.ranks.add(sums).tolist()
+        flops = torch.tensor([sum(map(self.flops.of_batch, batches))], dtype=torch.float64, device=self.run.device)
+        sums = torch.cat([torch.stack([torch.stack(losses).sum(), square_norm]), flops, stops])
+        loss_sum, square_norm_sum, flops_sum, *stop_sums = self.ranks.add(sums).tolist()
         grad_norm = math.sqrt(square_norm_sum)
         self.stop.agree(stop_sums)
         if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
@@ -234,7 +235,7 @@ class Trainer:
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             seconds=time.monotonic() - started,
-            flops=self.flops.of_documents(self._lengths(rows), num_supervised),
+            flops=round(flops_sum),
         )
 
     def evaluate(self) -> None:
@@ -294,10 +295,6 @@ class Trainer:
         lengths = self.run.conversations.conversations.lengths
         dealt = deal(rows, lengths, self.options.per_device_train_batch_size, self.ranks.size)
         return [self.run.conversations.batch(hand) for hand in dealt[self.ranks.rank]]
-
-    def _lengths(self, rows: Sequence[tuple[int, ...]]) -> list[int]:
-        lengths = self.run.conversations.conversations.lengths
-        return [lengths[item] for row in rows for item in row]
 
     def _is_due(self, every: int | None, *, at_end: bool = True) -> bool:
         if not every:

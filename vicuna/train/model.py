@@ -12,17 +12,19 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from vicuna.errors import VicunaError
 from vicuna.train.attention import NAME as ATTENTION
+from vicuna.train.attention import takes_runs, varlen_attention
 from vicuna.train.dataset import Batch
-from vicuna.train.fused import fuse
+from vicuna.train.documents import Documents
+from vicuna.train.fused import ATTENTIONS, fuse, rotate
 from vicuna.train.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
 from vicuna.train.loss import linear_cross_entropy, supervised_places
 from vicuna.train.parallel import first_row, local
@@ -50,14 +52,14 @@ class ConversationModel(torch.nn.Module):
         self.causal_lm = causal_lm
 
     def hidden_states(self, batch: Batch, places: torch.Tensor | None = None) -> torch.Tensor:
-        """(T, H): the decoder's last hidden state of every token, or (S, H) of those in these (S,) places."""
+        """(T, H): the decoder's last hidden state of every token, or (S, H) of the supervised ones in these places."""
         output = self.causal_lm.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=None,
             use_cache=False,
             documents=batch.documents,
-            places=places,
+            last_layer=None if places is None else LastLayer(places, batch.supervised_runs),
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
@@ -80,18 +82,68 @@ class ConversationModel(torch.nn.Module):
         return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
 
 
-def _last_layer(
-    layer: Any, hidden_states: torch.Tensor, *, places: torch.Tensor | None = None, **others: Any
-) -> torch.Tensor:
-    """The decoder's last layer: nothing after its attention looks at other tokens, so only those that are asked for.
+class LastLayer(NamedTuple):
+    """The tokens that are asked for: their places (S,), and the same as runs, if somebody has counted them."""
 
-    With 30% of the tokens unsupervised, 5% less arithmetic in four layers and 0.5% less in forty.
+    places: torch.Tensor
+    runs: Sequence[slice] | None
+
+
+def _last_layer(
+    layer: Any, hidden_states: torch.Tensor, *, last_layer: LastLayer | None = None, **others: Any
+) -> torch.Tensor:
+    """The decoder's last layer, for the tokens that are asked for: behind its attention nothing looks at the others.
+
+    On a CPU they do not look either. With 30% of the tokens unsupervised that is 6% less arithmetic in four layers and
+    0.6% less in forty.
     """
-    attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **others)
-    hidden: torch.Tensor = hidden_states + attended
-    if places is not None:
-        hidden = hidden.index_select(1, places)
+    normed = layer.input_layernorm(hidden_states)
+    if last_layer is None:
+        hidden: torch.Tensor = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
+    elif _is_known(layer.self_attn, last_layer, normed.device, others["documents"]):
+        attended = _attend(layer.self_attn, normed, last_layer, others["documents"], *others["position_embeddings"])
+        hidden = hidden_states.index_select(1, last_layer.places) + attended
+    else:
+        hidden = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
+        hidden = hidden.index_select(1, last_layer.places)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def _is_known(module: Any, asked: LastLayer, device: torch.device, documents: Documents) -> bool:
+    """Whether this attention can look for some of the tokens alone."""
+    if torch.compiler.is_compiling() or asked.runs is None or type(module).__name__ not in ATTENTIONS:
+        return False
+    window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))  # Mistral: the config's
+    return takes_runs(device, documents, window)
+
+
+def _attend(
+    module: Any, normed: torch.Tensor, asked: LastLayer, documents: Documents, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
+    """(1, S, H) of (1, T, H): what transformers' attention module does, for the tokens that are asked for."""
+    query, key, value = (
+        project(states).unflatten(-1, (-1, module.head_dim))  # (1, T or S, heads, D)
+        for project, states in (
+            (module.q_proj, normed.index_select(1, asked.places)),
+            (module.k_proj, normed),
+            (module.v_proj, normed),
+        )
+    )
+    if hasattr(module, "q_norm"):  # Qwen 3
+        query, key = module.q_norm(query), module.k_norm(key)
+    turns = (cos.index_select(1, asked.places), sin.index_select(1, asked.places))
+    attended, _ = varlen_attention(
+        module,
+        rotate(query.transpose(1, 2), *turns),
+        rotate(key.transpose(1, 2), cos, sin),
+        value.transpose(1, 2),
+        None,
+        documents=documents,
+        scaling=module.scaling,
+        runs=asked.runs,
+    )
+    output: torch.Tensor = module.o_proj(attended.flatten(2))
+    return output
 
 
 def read_config(path: Path) -> PretrainedConfig:

@@ -21,7 +21,7 @@ from vicuna.train.hardware import GIB, Gpu, Price, get_gpu, get_shape, gpu_of_de
 from vicuna.train.model import read_config
 from vicuna.train.packing import TrainingPlan
 from vicuna.train.plan_options import PlanOptions
-from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16, tokenize
+from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16, shares_prefix, tokenize
 from vicuna.train.ranks import choose_device
 from vicuna.train.schedule import make_schedule
 from vicuna.train.speed import Size, Speed, expected_speed, measure
@@ -176,7 +176,7 @@ def make_plan(options: PlanOptions) -> Plan:
         config = read_config(options.model)  # type: ignore[arg-type]
     hardware = choose_hardware(options)
     rows_per_step = options.rows_per_step or options.rows_per_rank * hardware.number
-    workload = _workload(options, config, rows_per_step)
+    workload = _workload(options, config, rows_per_step, hardware.device_type)
     step = step_of(options, hardware, rows_per_step, workload)
     fit = find_fit(config, options, hardware, step)
     if not fit.is_possible:
@@ -230,12 +230,12 @@ def step_of(options: TrainOptions, hardware: Hardware, rows_per_step: int, workl
     if bf16 is None:
         bf16 = hardware.device_type == "cuda" or has_fast_bf16(torch.device("cpu"))
     if workload is not None and workload.source == "counted":
-        return Step(workload.lengths, workload.num_supervised, is_accumulated, bf16)
+        return Step(workload.lengths, workload.num_supervised, is_accumulated, bf16, workload.shared)
     lengths = one_micro_batch(options.max_length, options.tokens_per_row, rows)
     return Step(lengths, sum(lengths), is_accumulated, bf16)
 
 
-def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int) -> Workload | None:
+def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int, device_type: str) -> Workload | None:
     rows = options.per_device_train_batch_size
     if options.data and options.model:
         template, tokenizer = choose_template(options), load_tokenizer(options.model)
@@ -244,7 +244,8 @@ def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int
         plan = TrainingPlan(
             tokens.lengths, options.tokens_per_row, rows_per_step, seed=options.seed, packing=options.packing
         )
-        return count_workload(ConversationDataset(tokens, torch.device("cpu")), plan, rows)
+        share_prefix = shares_prefix(options, device_type)
+        return count_workload(ConversationDataset(tokens, torch.device("cpu"), share_prefix=share_prefix), plan, rows)
     if options.num_conversations is None or options.num_tokens is None:
         return None
     return imagine_workload(
@@ -268,4 +269,4 @@ def _flops_per_token(size: Size, options: PlanOptions, workload: Workload | None
 
 
 def _without_lengths(workload: Workload) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(workload).items() if name != "lengths"}
+    return {name: value for name, value in dataclasses.asdict(workload).items() if name not in ("lengths", "shared")}

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from vicuna import log
 from vicuna.conversation import Template, get_template, load_template, load_tokenizer
 from vicuna.errors import UsageError, VicunaError
+from vicuna.train.allocator import keep_freed_memory
 from vicuna.train.config import DEFAULT_TEMPLATE, TrainOptions
 from vicuna.train.dataset import ConversationDataset
 from vicuna.train.export import read_generation_config
@@ -79,8 +80,11 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     options = replace(options, model=find_source(str(options.model)).folder)
     choose_kernels(options)
     device = ranks.device
+    if device.type == "cpu":
+        keep_freed_memory()
     is_sharded = choose_sharding(options, ranks)
     bf16 = has_fast_bf16(device) if options.bf16 is None else options.bf16
+    share_prefix = shares_prefix(options, device.type)
     config = read_config(options.model)
     refuse_delta(options.model)
     with CheckpointReader(options.model):
@@ -94,7 +98,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     if options.eval_data:
         held_out_tokens = tokenize(options, options.eval_data, template, tokenizer)
         check_fit(held_out_tokens, config, options)
-        held_out = ConversationDataset(held_out_tokens, device)
+        held_out = ConversationDataset(held_out_tokens, device, share_prefix=share_prefix)
         held_out_rows = pack(held_out_tokens.lengths, options.tokens_per_row)
     prompts = read_prompts(options)
     rows_per_step = choose_rows_per_step(options, ranks)
@@ -123,7 +127,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         bf16,
         tokenizer,
         template,
-        ConversationDataset(conversations, device),
+        ConversationDataset(conversations, device, share_prefix=share_prefix),
         held_out,
         held_out_rows,
         prompts,
@@ -197,6 +201,16 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+def shares_prefix(options: TrainOptions, device_type: str) -> bool:
+    """Whether what conversations have in common at their beginning is computed once.
+
+    An adapter's dropout would then be drawn once for all of them, which is not what it is without.
+    """
+    if options.share_prefix == "auto":
+        return device_type == "cpu" and not options.lora_dropout
+    return options.share_prefix == "on"
 
 
 def choose_template(options: TrainOptions) -> Template:

@@ -6,7 +6,7 @@ Before: `tokenize`, or the planner's flags. After: `plan`.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vicuna.train.dataset import ConversationDataset
@@ -22,7 +22,8 @@ class Workload:
 
     Args:
         source: where the figures come from, in words.
-        lengths: of the documents of the largest micro-batch of one GPU.
+        lengths: of the documents of the largest micro-batch of one GPU, without the tokens that they share.
+        shared: how many those are, for each of them.
         num_supervised: tokens of it that are learned, at most.
         square_sum: over all documents of the epoch, of the squares of their lengths.
         fill: share of the rows that is not padding.
@@ -37,13 +38,21 @@ class Workload:
     steps_per_epoch: int
     fill: float
     lengths: tuple[int, ...]
+    shared: tuple[int, ...]
     num_supervised: int
 
 
 def count_workload(dataset: ConversationDataset, plan: TrainingPlan, rows_per_batch: int) -> Workload:
     """The workload of records that are tokenized."""
     tokens = dataset.conversations
-    return _workload("counted", plan, tokens.num_supervised, rows_per_batch, lambda row: dataset.num_supervised([row]))
+    return _workload(
+        "counted",
+        plan,
+        tokens.num_supervised,
+        rows_per_batch,
+        lambda row: dataset.num_supervised([row]),
+        dataset.lengths,
+    )
 
 
 def imagine_workload(
@@ -69,7 +78,14 @@ def imagine_workload(
             lengths.append(rest)
     plan = TrainingPlan(lengths, row_length, rows_per_step, seed=seed)
     supervised = round(sum(lengths) * supervised_share)
-    return _workload("stated", plan, supervised, rows_per_batch, lambda row: sum(lengths[item] for item in row))
+    return _workload(
+        "stated",
+        plan,
+        supervised,
+        rows_per_batch,
+        lambda row: sum(lengths[item] for item in row),
+        lambda rows: [(lengths[item], 0) for row in rows for item in row],
+    )
 
 
 def one_micro_batch(max_length: int, row_length: int, rows_per_batch: int) -> tuple[int, ...]:
@@ -86,6 +102,7 @@ def _workload(
     num_supervised: int,
     rows_per_batch: int,
     supervised_in_row: Callable[[Row], int],
+    lengths_of: Callable[[Sequence[Row]], list[tuple[int, int]]],
 ) -> Workload:
     rows = [row for step in range(plan.steps_per_epoch) for row in plan.rows(step)]
 
@@ -93,7 +110,7 @@ def _workload(
         return sum(plan.lengths[item] for item in row)
 
     largest = heapq.nlargest(rows_per_batch, rows, key=tokens_in_row)
-    lengths = tuple(plan.lengths[item] for row in largest for item in row)
+    lengths, shared = zip(*lengths_of(largest), strict=True)
     supervised = sum(heapq.nlargest(rows_per_batch, map(supervised_in_row, rows)))
     return Workload(
         source,
@@ -105,5 +122,6 @@ def _workload(
         plan.steps_per_epoch,
         plan.fill,
         lengths,
+        shared,
         min(supervised, sum(lengths)),
     )
