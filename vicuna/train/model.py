@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
@@ -59,7 +59,8 @@ class ConversationModel(torch.nn.Module):
             attention_mask=None,
             use_cache=False,
             documents=batch.documents,
-            last_layer=None if places is None else LastLayer(places, batch.supervised_runs),
+            places=places,
+            place_runs=batch.supervised_runs,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
@@ -82,15 +83,13 @@ class ConversationModel(torch.nn.Module):
         return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
 
 
-class LastLayer(NamedTuple):
-    """The tokens that are asked for: their places (S,), and the same as runs, if somebody has counted them."""
-
-    places: torch.Tensor
-    runs: Sequence[slice] | None
-
-
 def _last_layer(
-    layer: Any, hidden_states: torch.Tensor, *, last_layer: LastLayer | None = None, **others: Any
+    layer: Any,
+    hidden_states: torch.Tensor,
+    *,
+    places: torch.Tensor | None = None,
+    place_runs: Sequence[slice] | None = None,
+    **others: Any,
 ) -> torch.Tensor:
     """The decoder's last layer, for the tokens that are asked for: behind its attention nothing looks at the others.
 
@@ -98,40 +97,47 @@ def _last_layer(
     0.6% less in forty.
     """
     normed = layer.input_layernorm(hidden_states)
-    if last_layer is None:
-        hidden: torch.Tensor = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
-    elif _is_known(layer.self_attn, last_layer, normed.device, others["documents"]):
-        attended = _attend(layer.self_attn, normed, last_layer, others["documents"], *others["position_embeddings"])
-        hidden = hidden_states.index_select(1, last_layer.places) + attended
+    if places is not None and _looks_for_some(layer.self_attn, normed.device, others) and place_runs is not None:
+        attended = _attend(
+            layer.self_attn, normed, places, place_runs, others["documents"], *others["position_embeddings"]
+        )
+        hidden: torch.Tensor = hidden_states.index_select(1, places) + attended
     else:
         hidden = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
-        hidden = hidden.index_select(1, last_layer.places)
+        if places is not None:
+            hidden = hidden.index_select(1, places)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _is_known(module: Any, asked: LastLayer, device: torch.device, documents: Documents) -> bool:
-    """Whether this attention can look for some of the tokens alone."""
-    if torch.compiler.is_compiling() or asked.runs is None or type(module).__name__ not in ATTENTIONS:
+def _looks_for_some(module: Any, device: torch.device, others: dict[str, Any]) -> bool:
+    """Whether this attention can look for some of the tokens alone. (Compiled, it would be so for every batch anew.)"""
+    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS:
         return False
     window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))  # Mistral: the config's
-    return takes_runs(device, documents, window)
+    return takes_runs(device, others["documents"], window)
 
 
 def _attend(
-    module: Any, normed: torch.Tensor, asked: LastLayer, documents: Documents, cos: torch.Tensor, sin: torch.Tensor
+    module: Any,
+    normed: torch.Tensor,
+    places: torch.Tensor,
+    runs: Sequence[slice],
+    documents: Documents,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
 ) -> torch.Tensor:
     """(1, S, H) of (1, T, H): what transformers' attention module does, for the tokens that are asked for."""
     query, key, value = (
         project(states).unflatten(-1, (-1, module.head_dim))  # (1, T or S, heads, D)
         for project, states in (
-            (module.q_proj, normed.index_select(1, asked.places)),
+            (module.q_proj, normed.index_select(1, places)),
             (module.k_proj, normed),
             (module.v_proj, normed),
         )
     )
     if hasattr(module, "q_norm"):  # Qwen 3
         query, key = module.q_norm(query), module.k_norm(key)
-    turns = (cos.index_select(1, asked.places), sin.index_select(1, asked.places))
+    turns = (cos.index_select(1, places), sin.index_select(1, places))
     attended, _ = varlen_attention(
         module,
         rotate(query.transpose(1, 2), *turns),
@@ -140,7 +146,7 @@ def _attend(
         None,
         documents=documents,
         scaling=module.scaling,
-        runs=asked.runs,
+        runs=runs,
     )
     output: torch.Tensor = module.o_proj(attended.flatten(2))
     return output
