@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from vicuna.errors import VicunaError
 from vicuna.train.attention import NAME as ATTENTION
 from vicuna.train.attention import takes_runs, varlen_attention
 from vicuna.train.dataset import Batch
-from vicuna.train.documents import Documents
 from vicuna.train.fused import ATTENTIONS, fuse, rotate
 from vicuna.train.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
 from vicuna.train.loss import linear_cross_entropy, supervised_places
@@ -60,7 +59,7 @@ class ConversationModel(torch.nn.Module):
             use_cache=False,
             documents=batch.documents,
             places=places,
-            place_runs=batch.supervised_runs,
+            batch=batch,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
@@ -88,7 +87,7 @@ def _last_layer(
     hidden_states: torch.Tensor,
     *,
     places: torch.Tensor | None = None,
-    place_runs: Sequence[slice] | None = None,
+    batch: Batch | None = None,
     **others: Any,
 ) -> torch.Tensor:
     """The decoder's last layer, for the tokens that are asked for: behind its attention nothing looks at the others.
@@ -97,10 +96,8 @@ def _last_layer(
     0.6% less in forty.
     """
     normed = layer.input_layernorm(hidden_states)
-    if places is not None and _looks_for_some(layer.self_attn, normed.device, others) and place_runs is not None:
-        attended = _attend(
-            layer.self_attn, normed, places, place_runs, others["documents"], *others["position_embeddings"]
-        )
+    if places is not None and batch is not None and _looks_for_some(layer.self_attn, batch):
+        attended = _attend(layer.self_attn, normed, places, batch, *others["position_embeddings"])
         hidden: torch.Tensor = hidden_states.index_select(1, places) + attended
     else:
         hidden = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
@@ -109,20 +106,19 @@ def _last_layer(
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _looks_for_some(module: Any, device: torch.device, others: dict[str, Any]) -> bool:
+def _looks_for_some(module: Any, batch: Batch) -> bool:
     """Whether this attention can look for some of the tokens alone. (Compiled, it would be so for every batch anew.)"""
-    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS:
+    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS or batch.supervised_runs is None:
         return False
     window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))  # Mistral: the config's
-    return takes_runs(device, others["documents"], window)
+    return takes_runs(batch.input_ids.device, batch.documents, window)
 
 
 def _attend(
     module: Any,
     normed: torch.Tensor,
     places: torch.Tensor,
-    runs: Sequence[slice],
-    documents: Documents,
+    batch: Batch,
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> torch.Tensor:
@@ -144,9 +140,9 @@ def _attend(
         rotate(key.transpose(1, 2), cos, sin),
         value.transpose(1, 2),
         None,
-        documents=documents,
+        documents=batch.documents,
         scaling=module.scaling,
-        runs=runs,
+        runs=batch.supervised_runs,
     )
     output: torch.Tensor = module.o_proj(attended.flatten(2))
     return output
