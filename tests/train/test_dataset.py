@@ -10,7 +10,9 @@ from tests.train.conftest import TEMPLATE, make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template
 from vicuna.train.dataset import LEAST_SHARED, Batch, ConversationDataset
 from vicuna.train.model import ConversationModel
+from vicuna.train.packing import TrainingPlan
 from vicuna.train.tokenize import tokenize_files
+from vicuna.train.workload import count_workload
 
 ROWS = [(3, 1), (0,), (2, 4)]
 ITEMS = (3, 1, 0, 2, 4)
@@ -116,3 +118,16 @@ def test_runs_are_where_the_supervised_targets_are(dataset: ConversationDataset)
     assert batch.supervised_runs is not None
     places = [place for run in batch.supervised_runs for place in range(run.start, run.stop)]
     assert places == (batch.targets != IGNORE_INDEX).nonzero().squeeze(1).tolist()
+
+
+def test_the_largest_micro_batch_is_the_largest_that_is_computed(with_prompts: ConversationDataset) -> None:
+    """A row whose documents share much is long in tokens and short in what is computed."""
+    lengths = with_prompts.conversations.lengths
+    rows = [(0, 2, 4), (1, 6)]
+    assert with_prompts.num_tokens(rows[:1]) > with_prompts.num_tokens(rows[1:])
+    plan = TrainingPlan(lengths, sum(lengths), 2, seed=0)
+    plan._steps, plan.steps_per_epoch = [rows], 1
+    computed = [with_prompts.batch([row]).input_ids.numel() for row in rows]
+    assert computed[0] < computed[1]
+    assert sum(count_workload(with_prompts, plan, 1).lengths) == max(computed)
+    assert sum(count_workload(with_prompts, plan, 2).lengths) >= with_prompts.batch(rows).input_ids.numel()

@@ -364,6 +364,7 @@ def test_a_tokenizer_of_another_model(make_options: MakeOptions, tmp_path: Path,
         ({"row_length": 10}, "--row-length 10 must be at least --max-length"),
         ({"eval_steps": 5}, "--eval-steps 5 must be used together with --eval-data"),
         ({"warmup_ratio": 1.0}, "--warmup-ratio 1.0 must be"),
+        ({"lora": True, "lora_dropout": 0.1, "share_prefix": "on"}, "--share-prefix on must be auto or off together"),
     ],
 )
 def test_options_out_of_range(make_options: MakeOptions, changes: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vicuna.train import saver
 from vicuna.train.checkpoint import whole_checkpoints
 from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
-from vicuna.train.output import claim_output_directory
+from vicuna.train.output import RUN, claim_output_directory
 from vicuna.train.prepare import prepare
 from vicuna.train.ranks import Ranks
 
@@ -349,3 +350,14 @@ def test_a_folder_that_is_no_run_is_left_alone(make_options: MakeOptions, overwr
     with pytest.raises(VicunaError, match="is not empty and not a training run"):
         train(options)
     assert [path.name for path in options.output_dir.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_goes_on_with_another_word_on_shared_beginnings(make_options: MakeOptions) -> None:
+    """And so does one that was left before there was such an option."""
+    options = make_options(share_prefix="off")
+    train(options)
+    shutil.rmtree(options.output_dir / "model")
+    run_file = options.output_dir / RUN
+    identity = json.loads(run_file.read_text())
+    assert "share_prefix" not in identity
+    assert train(replace(options, share_prefix="auto")).model == options.output_dir / "model"

@@ -58,6 +58,8 @@ def varlen_attention(
     assert dropout == 0.0
     assert query.shape[0] == 1
     assert key.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
+    looking = key.shape[2] if runs is None else sum(run.stop - run.start for run in runs)
+    assert query.shape[2] == looking, "the runs are not those of the queries"
     query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
     if sliding_window and sliding_window >= documents.longest:
         sliding_window = None

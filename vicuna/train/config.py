@@ -206,6 +206,8 @@ class TrainOptions:
         self._require("activation_checkpointing", is_compilable, "none or full together with --compile")
         longest = self.row_length is None or self.row_length >= self.max_length
         self._require("row_length", self.packing or self.row_length is None, "left out together with --no-packing")
+        is_shareable = self.share_prefix != "on" or not self.lora_dropout  # what is dropped would be drawn once for all
+        self._require("share_prefix", is_shareable, "auto or off together with --lora-dropout")
         self._require("row_length", longest, f"at least --max-length, which is {self.max_length}")
 
     def _require(self, name: str, is_good: bool, what: str) -> None:
@@ -239,7 +241,7 @@ WITHOUT_INFLUENCE = {
     *("logging_steps", "eval_steps", "save_steps", "save_total_limit", "resume", "overwrite_output_dir"),
     *("deterministic", "activation_checkpointing", "cpu_offload", "compile", "save_in_background"),
     *("price_per_gpu_hour", "plan", "report_to", "sample_prompts", "num_samples", "sample_tokens", "loss_spike_factor"),
-    *("max_bad_share", "tokenize_workers", "token_cache"),
+    *("max_bad_share", "tokenize_workers", "token_cache", "share_prefix"),
 }
 """Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
 

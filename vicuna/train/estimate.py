@@ -204,7 +204,10 @@ def _fake_ranks(size: int) -> Iterator[DeviceMesh]:
 @contextmanager
 def _cuda_attention() -> Iterator[None]:
     """Let attention take the way that it takes on CUDA, on tensors that only look as if they were on a CPU."""
-    with patch.object(attention, "has_flash", lambda _, dtype: dtype in attention.FLASH_DTYPES):
+    with (
+        patch.object(attention, "has_flash", lambda _, dtype: dtype in attention.FLASH_DTYPES),
+        patch.object(attention, "takes_runs", lambda *_: False),
+    ):
         yield
 
 

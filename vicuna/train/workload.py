@@ -107,10 +107,11 @@ def _workload(
     rows = [row for step in range(plan.steps_per_epoch) for row in plan.rows(step)]
 
     def tokens_in_row(row: Row) -> int:
-        return sum(plan.lengths[item] for item in row)
+        return sum(own for own, _ in lengths_of([row]))
 
     largest = heapq.nlargest(rows_per_batch, rows, key=tokens_in_row)
-    lengths, shared = zip(*lengths_of(largest), strict=True)
+    # Rows of a micro-batch share among each other too; which rows meet is known only then, so that is left out here.
+    lengths, shared = zip(*(pair for row in largest for pair in lengths_of([row])), strict=True)
     supervised = sum(heapq.nlargest(rows_per_batch, map(supervised_in_row, rows)))
     return Workload(
         source,
