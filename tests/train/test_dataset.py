@@ -10,7 +10,7 @@ from tests.train.conftest import TEMPLATE, make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template
 from vicuna.train.dataset import LEAST_SHARED, Batch, ConversationDataset
 from vicuna.train.model import ConversationModel
-from vicuna.train.packing import TrainingPlan
+from vicuna.train.packing import Row, TrainingPlan
 from vicuna.train.tokenize import tokenize_files
 from vicuna.train.workload import count_workload
 
@@ -105,6 +105,23 @@ def test_what_is_shared_ends_where_learning_begins(with_prompts: ConversationDat
     assert twins.num_supervised == 2 * int(learned.sum())
     one, other = whole_documents(twins)
     assert one == other
+
+
+def test_one_that_begins_otherwise_takes_nothing_from_the_others(tiny_model: Path, tmp_path: Path) -> None:
+    records = make_records(6, seed=4)
+    for record in records:
+        record["messages"].insert(0, {"role": "system", "content": SYSTEM})
+    records[3]["messages"][0]["content"] = SYSTEM[:60] + OTHER  # alike for more than the least that is shared
+    path = write_records(tmp_path / "prompts.jsonl", records)
+    tokens = tokenize_files([path], get_template(TEMPLATE), AutoTokenizer.from_pretrained(tiny_model), max_length=2048)
+    dataset = ConversationDataset(tokens, torch.device("cpu"), share_prefix=True)
+
+    def saved(row: Row) -> int:
+        return sum(shared for _, shared in dataset.lengths([row]))
+
+    assert 0 < saved((0, 3)) < saved((0, 1))
+    assert saved((0, 1, 2, 4, 5)) >= 4 * saved((0, 1)) - 8
+    assert saved((0, 1, 2, 3, 4, 5)) >= saved((0, 1, 2, 4, 5))
 
 
 def test_a_short_beginning_in_common_is_not_shared(with_prompts: ConversationDataset) -> None:

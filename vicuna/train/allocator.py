@@ -15,11 +15,12 @@ import os
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 LARGEST_KEPT = 32 << 20  # bytes of one piece; glibc takes no more
 KEPT = (1 << 31) - 1  # bytes in all; an int
+STATED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")  # by which a user says so himself
 
 
 def keep_freed_memory() -> None:
     """Let glibc's malloc keep freed memory, unless the environment says what it shall do; elsewhere nothing is done."""
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if any(name in os.environ for name in STATED):
         return
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc, or none that can be asked
         mallopt = ctypes.CDLL(None).mallopt

@@ -24,14 +24,17 @@ KEYS_AT_A_TIME = 192
 
 
 class BlockAttention(torch.autograd.Function):
-    """Queries (1, H, S, D), keys and values (1, K, T, D) to (1, S, H, D); a document with itself comes first."""
+    """Queries (1, H, S, D), keys and values (1, K, T, D) to (1, S, H, D); a document with itself comes first.
+
+    The kernel wants a head's numbers side by side in memory (a stride of 1 in D), and does not check it.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], scale: float
     ) -> torch.Tensor:
-        output = _empty_like(query, query.dtype)
-        log_sum = torch.empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))  # (1, H, T)
+        output = _empty_by_token(query, query.dtype)
+        log_sum = torch.empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))  # (1, H, S)
         keys, values = (_repeat(tensor, query.shape[1]) for tensor in (key, value))
         for rows, columns, is_causal in blocks:
             found, found_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -55,10 +58,7 @@ class BlockAttention(torch.autograd.Function):
         query, key, value, output, log_sum = ctx.saved_tensors
         grad = grad.transpose(1, 2)
         keys, values = (_repeat(tensor, query.shape[1]) for tensor in (key, value))
-        grads = [_empty_like(tensor, log_sum.dtype) for tensor in (query, keys, values)]
-        if query.shape[2] < key.shape[2]:
-            for tensor in grads[1:]:
-                tensor.zero_()  # not everything is seen by someone
+        grads = [_empty_by_token(tensor, log_sum.dtype).zero_() for tensor in (query, keys, values)]
         for block in ctx.blocks:
             for rows, columns in _columns(block):
                 found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -69,19 +69,14 @@ class BlockAttention(torch.autograd.Function):
                     block.is_causal,
                     scale=ctx.scale,
                 )
-                # What a causal block writes, others add to.
-                is_first = (block.is_causal and rows == block.queries, block.is_causal, block.is_causal)
-                for whole, places, part, writes in zip(grads, (rows, columns, columns), found, is_first, strict=True):
-                    if writes:
-                        whole[:, :, places] = part
-                    else:
-                        whole[:, :, places].add_(part)
+                for whole, places, part in zip(grads, (rows, columns, columns), found, strict=True):
+                    whole[:, :, places].add_(part)
         if key.shape[1] != query.shape[1]:
             grads[1:] = [tensor.unflatten(1, (key.shape[1], -1)).sum(2) for tensor in grads[1:]]  # (1, K, T, D)
         return *(tensor.to(query.dtype) for tensor in grads), None, None
 
 
-def _empty_like(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _empty_by_token(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """(1, H, T, D), a token's heads side by side in memory, as the projections before and after want them."""
     _, heads, tokens, size = x.shape
     return torch.empty(1, tokens, heads, size, dtype=dtype).transpose(1, 2)

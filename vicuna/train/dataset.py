@@ -32,7 +32,7 @@ class Batch:
         input_ids: (1, T).
         position_ids: (1, T), from 0 in each document, or from behind the tokens that it shares.
         targets: (T,) the next token where it is to be learned, else `IGNORE_INDEX`.
-        documents: where each document begins and ends.
+        documents: where each document begins and ends, and what it shares with an earlier one.
         num_supervised: targets to be learned.
         ids: the records in it.
         supervised_runs: where those targets lie, as runs; None if nobody has looked.
@@ -108,27 +108,33 @@ class ConversationDataset:
     def _arrange(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
         """The conversations in the order of their batch, each with the number of tokens that it shares.
 
-        Those that begin alike stand one behind the other, and share with the first of them. What is shared ends before
-        the first token that predicts a learned one, which may be another in each of them.
+        Those that begin alike stand one behind the other, and share with the first of them.
         """
         items = [item for row in rows for item in row]
         if not self.share_prefix:
             return [(item, 0) for item in items]
-        tokens, is_learned = self.conversations.input_ids.numpy(), self.conversations.is_learned.numpy()
-        alike: dict[bytes, list[int]] = {}
-        for item in items:
-            start = self._span(item).start
-            alike.setdefault(tokens[start : start + LEAST_SHARED].tobytes(), []).append(item)
-        arranged = []
-        for first, *others in alike.values():
-            spans = [self._span(item) for item in (first, *others)]
-            common = max(0, min(int(is_learned[span].argmax()) for span in spans) - 1)
-            for span in spans[1:]:
-                differs = tokens[spans[0]][:common] != tokens[span][:common]
-                common = int(differs.argmax()) if differs.any() else common
-            shared = common if common >= LEAST_SHARED else 0
-            arranged += [(first, 0), *((item, shared) for item in others)]
-        return arranged
+        beginnings = [self._beginning(item) for item in items]
+        groups: list[tuple[list[int], int]] = []  # places among the items, and the tokens that all of them begin with
+        for place in sorted(range(len(items)), key=lambda place: beginnings[place].tobytes()):
+            members, common = groups[-1] if groups else ([place], 0)
+            with_it = _num_alike(beginnings[members[0]][:common], beginnings[place])
+            if with_it >= LEAST_SHARED and with_it * len(members) >= common * (len(members) - 1):  # it saves no less
+                groups[-1] = ([*members, place], with_it)
+            else:
+                groups.append(([place], len(beginnings[place])))
+        in_order = sorted((sorted(members), common) for members, common in groups)
+        return [
+            (items[place], common if number else 0)
+            for members, common in in_order
+            for number, place in enumerate(members)
+        ]
+
+    def _beginning(self, item: int) -> np.ndarray:
+        """What a conversation may share: its tokens before the first that predicts a learned one."""
+        span = self._span(item)
+        first_learned = int(self.conversations.is_learned[span].numpy().argmax())
+        tokens: np.ndarray = self.conversations.input_ids[span].numpy()
+        return tokens[: first_learned - 1]
 
     def _idle_batch(self) -> Batch:
         """What a rank computes while the others have rows left: every rank must gather every layer equally often."""
@@ -141,3 +147,10 @@ def _runs(is_meant: torch.Tensor) -> list[slice]:
     """Where a (T,) mask is true, from one change to the next."""
     edges = np.flatnonzero(np.diff(is_meant.numpy().astype(np.int8), prepend=0, append=0)).tolist()
     return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _num_alike(one: np.ndarray, other: np.ndarray) -> int:
+    """With how many equal tokens two texts begin."""
+    length = min(len(one), len(other))
+    differs = one[:length] != other[:length]
+    return int(differs.argmax()) if differs.any() else length

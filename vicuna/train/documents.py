@@ -94,7 +94,7 @@ class Documents:
                 if run.start > span.start:
                     before.append(Block(rows, slice(span.start, run.start), is_causal=False))
                 start = rows.stop
-            if shared.stop > shared.start and start > first:
+            if shared.stop > shared.start and start > first:  # those that share with one another are neighbours
                 others = sharing.get(shared.start)
                 rows = slice(others.queries.start if others else first, start)
                 sharing[shared.start] = Block(rows, shared, is_causal=False)

@@ -1,10 +1,10 @@
-"""Arithmetic of training, counted exactly: the matrices of a step, and attention, each document on its own.
+"""Arithmetic of training, counted exactly: the matrices of a step, and attention, pair by pair of tokens.
 
 A weight of a layer's matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for
 its own, if it is trained. The output head and the last layer's MLP see the supervised tokens only. Attention sees, for
-a document of n tokens, n^2 / 2 pairs. What a GPU computes is counted: on a CPU, whose peak nobody knows, the last
-layer's attention sees fewer tokens too. Recomputation (activation checkpointing) is not counted, so a share of the
-peak says what came of it.
+a document of n tokens, n^2 / 2 pairs, and n more for each token that it shares with another document. What a GPU
+computes is counted: on a CPU, whose peak nobody knows, the last layer's attention sees fewer tokens too. Recomputation
+(activation checkpointing) is not counted, so a share of the peak says what came of it.
 
 Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, MFU).
 """
@@ -33,18 +33,20 @@ class TrainingFlops:
     per_supervised: int
     per_pair: int
 
-    def of(self, num_tokens: int, num_supervised: int, square_sum: int) -> int:
-        """Of documents whose lengths' squares sum up to `square_sum`."""
-        return self.per_token * num_tokens + self.per_supervised * num_supervised + self.per_pair * square_sum // 2
+    def of(self, num_tokens: int, num_supervised: int, pair_sum: int) -> int:
+        """Of documents in which `pair_sum` / 2 pairs of tokens see each other."""
+        return self.per_token * num_tokens + self.per_supervised * num_supervised + self.per_pair * pair_sum // 2
 
     def of_batch(self, batch: Batch) -> int:
-        """Of what is computed for a batch, where documents share their beginning."""
+        """Of what is computed for a batch, where documents may share their beginning."""
         documents = batch.documents
-        squares = sum(own * (own + 2 * shared) for own, shared in zip(documents.lengths, documents.shared, strict=True))
-        return self.of(sum(documents.lengths), batch.num_supervised, squares)
+        pair_sum = sum(
+            own * (own + 2 * shared) for own, shared in zip(documents.lengths, documents.shared, strict=True)
+        )
+        return self.of(sum(documents.lengths), batch.num_supervised, pair_sum)
 
     def of_documents(self, lengths: Sequence[int], num_supervised: int) -> int:
-        """Of documents of these lengths."""
+        """Of documents of these lengths that share nothing."""
         return self.of(sum(lengths), num_supervised, sum(length**2 for length in lengths))
 
 

@@ -93,7 +93,7 @@ def announce(run: Run, foresight: Foresight) -> None:
         return
     workload = count_workload(run.conversations, run.plan, run.options.per_device_train_batch_size)
     size = measure(read_config(run.options.model), run.options)
-    flops = size.flops.of(workload.num_tokens, workload.num_supervised_in_all, workload.square_sum)
+    flops = size.flops.of(workload.num_computed, workload.num_supervised_in_all, workload.pair_sum)
     speed = expected_speed(gpu, size, flops / workload.num_tokens, foresight.checkpointing)
     assert speed is not None
     hours = _num_tokens(run, workload) / (speed.tokens_per_second * number) / 3600

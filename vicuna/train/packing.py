@@ -119,7 +119,7 @@ def deal(rows: Sequence[Row], lengths: Sequence[int], rows_per_batch: int, num_r
 
     Ranks wait for each other at every layer, so the rows that are computed at the same time should cost the same: the
     costliest go first, and within one micro-batch the ranks take them to and fro. Rows are full, so what tells them
-    apart is attention, which grows with the squares of the lengths.
+    apart is attention, which grows with the squares of the lengths. (What documents share is not looked at.)
 
     Returns:
         For every rank the same number of micro-batches; the last may be empty where the rows do not come out even.

@@ -264,7 +264,7 @@ def _flops_per_token(size: Size, options: PlanOptions, workload: Workload | None
     if workload is None:
         lengths = one_micro_batch(options.max_length, options.tokens_per_row, 1)
         return size.flops.of_documents(lengths, round(sum(lengths) * options.supervised_share)) / sum(lengths)
-    flops = size.flops.of(workload.num_tokens, workload.num_supervised_in_all, workload.square_sum)
+    flops = size.flops.of(workload.num_computed, workload.num_supervised_in_all, workload.pair_sum)
     return flops / workload.num_tokens
 
 

@@ -25,7 +25,8 @@ class Workload:
         lengths: of the documents of the largest micro-batch of one GPU, without the tokens that they share.
         shared: how many those are, for each of them.
         num_supervised: tokens of it that are learned, at most.
-        square_sum: over all documents of the epoch, of the squares of their lengths.
+        num_computed: tokens of the epoch, those that the documents of a row share counted once.
+        pair_sum: twice the pairs of tokens that see each other, over the epoch.
         fill: share of the rows that is not padding.
     """
 
@@ -33,7 +34,8 @@ class Workload:
     num_conversations: int
     num_tokens: int
     num_supervised_in_all: int
-    square_sum: int
+    num_computed: int
+    pair_sum: int
     num_rows: int
     steps_per_epoch: int
     fill: float
@@ -45,14 +47,7 @@ class Workload:
 def count_workload(dataset: ConversationDataset, plan: TrainingPlan, rows_per_batch: int) -> Workload:
     """The workload of records that are tokenized."""
     tokens = dataset.conversations
-    return _workload(
-        "counted",
-        plan,
-        tokens.num_supervised,
-        rows_per_batch,
-        lambda row: dataset.num_supervised([row]),
-        dataset.lengths,
-    )
+    return _workload("counted", plan, tokens.num_supervised, rows_per_batch, dataset.num_supervised, dataset.lengths)
 
 
 def imagine_workload(
@@ -83,7 +78,7 @@ def imagine_workload(
         plan,
         supervised,
         rows_per_batch,
-        lambda row: sum(lengths[item] for item in row),
+        lambda rows: sum(lengths[item] for row in rows for item in row),
         lambda rows: [(lengths[item], 0) for row in rows for item in row],
     )
 
@@ -101,24 +96,22 @@ def _workload(
     plan: TrainingPlan,
     num_supervised: int,
     rows_per_batch: int,
-    supervised_in_row: Callable[[Row], int],
+    supervised_in: Callable[[Sequence[Row]], int],
     lengths_of: Callable[[Sequence[Row]], list[tuple[int, int]]],
 ) -> Workload:
-    rows = [row for step in range(plan.steps_per_epoch) for row in plan.rows(step)]
-
-    def tokens_in_row(row: Row) -> int:
-        return sum(own for own, _ in lengths_of([row]))
-
-    largest = heapq.nlargest(rows_per_batch, rows, key=tokens_in_row)
-    # Rows of a micro-batch share among each other too; which rows meet is known only then, so that is left out here.
-    lengths, shared = zip(*(pair for row in largest for pair in lengths_of([row])), strict=True)
-    supervised = sum(heapq.nlargest(rows_per_batch, map(supervised_in_row, rows)))
+    rows = [[row] for step in range(plan.steps_per_epoch) for row in plan.rows(step)]
+    # Rows of a micro-batch share among each other too; which of them meet is known only then, so that is left out.
+    shapes = [lengths_of(row) for row in rows]
+    largest = heapq.nlargest(rows_per_batch, shapes, key=lambda shape: sum(own for own, _ in shape))
+    lengths, shared = zip(*(document for shape in largest for document in shape), strict=True)
+    supervised = sum(heapq.nlargest(rows_per_batch, map(supervised_in, rows)))
     return Workload(
         source,
         len(plan.lengths),
         sum(plan.lengths),
         num_supervised,
-        sum(length**2 for length in plan.lengths),
+        sum(own for shape in shapes for own, _ in shape),
+        sum(own * (own + 2 * shared) for shape in shapes for own, shared in shape),
         plan.num_rows,
         plan.steps_per_epoch,
         plan.fill,
