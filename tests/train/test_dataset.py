@@ -146,5 +146,7 @@ def test_the_largest_micro_batch_is_the_largest_that_is_computed(with_prompts: C
     plan._steps, plan.steps_per_epoch = [rows], 1
     computed = [with_prompts.batch([row]).input_ids.numel() for row in rows]
     assert computed[0] < computed[1]
-    assert sum(count_workload(with_prompts, plan, 1).lengths) == max(computed)
+    workload = count_workload(with_prompts, plan, 1)
+    assert sum(workload.lengths) == max(computed)
+    assert workload.num_computed == sum(computed) < workload.num_tokens
     assert sum(count_workload(with_prompts, plan, 2).lengths) >= with_prompts.batch(rows).input_ids.numel()

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, PretrainedConfig
 
 from tests.train.conftest import make_records, save_llama, write_records
 from tests.train.launch import on_ranks
-from vicuna.train import foresight, loop
+from vicuna.train import attention, foresight, loop
 from vicuna.train.config import TrainOptions
 from vicuna.train.estimate import Setting, _run, _worst, estimate_memory
 from vicuna.train.fit import Hardware, Step, find_fit
@@ -233,3 +233,12 @@ def test_the_ranks_meet_before_and_after_a_rehearsal(make_options: MakeOptions) 
     with join_ranks("cpu", alone_in_group=True) as ranks:
         estimate_memory(small_config(), make_options(fsdp="on"), Setting(1, "cpu", False, "none", (64,), 64))
         assert ranks.any(True)
+
+
+def test_what_is_estimated_for_cuda_takes_the_way_that_cuda_takes(
+    make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "BlockAttention", None)  # it is for a CPU
+    for bf16 in (False, True):
+        setting = Setting(1, "cuda", bf16, "none", (64, 40), 64, shared=(0, 20))
+        assert estimate_memory(small_config(), make_options(), setting).peak_bytes > 0

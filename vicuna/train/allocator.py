@@ -2,8 +2,8 @@
 
 glibc gives large pieces back to the system when they are freed and asks for them again a moment later; the system then
 clears each page anew. A training step does that with every activation: 340,000 page faults in 13 CPU-seconds of
-training, and 130,000 if it is told to keep what it has, for 5% less CPU time and no higher a peak (the model of
-`scripts/bench/train.py`, glibc 2.36).
+training, and 130,000 if it is told to keep what it has, for 3% less CPU time and no higher a peak (by hand, with the
+model of `scripts/bench/train.py` and glibc 2.36).
 
 Before: `prepare` knows that it is a CPU. After: the loop.
 """

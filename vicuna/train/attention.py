@@ -93,8 +93,11 @@ def _per_document(
     """One document after the other, for any device and number format."""
     outputs = []
     for shared, own in documents.keys:
-        keys, values = (torch.cat((x[:, :, shared], x[:, :, own]), dim=2) for x in (key, value))
         length, before = own.stop - own.start, shared.stop - shared.start
+        keys, values = key[:, :, own], value[:, :, own]
+        if before:
+            keys = torch.cat((key[:, :, shared], keys), dim=2)
+            values = torch.cat((value[:, :, shared], values), dim=2)
         sees: dict[str, Any] = {"is_causal": True}
         if before or sliding_window:
             mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
