@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.data.builders import record, turns
 from vicuna.conversation import Message, TokenCounter, encode, get_template
-from vicuna.data.split import OverLong, Round, count_rounds, splitting, take_apart
+from vicuna.data.options import OverLong
+from vicuna.data.split import Round, count_rounds, splitting, take_apart
 from vicuna.data.step import Drop, Keep, Outcome, Record, Split
 
 

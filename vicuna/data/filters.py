@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vicuna.conversation import Message
 from vicuna.data.html import HtmlError, is_page, looks_like_html, page_text, to_markdown
+from vicuna.data.options import ERROR_CHARACTERS, REFUSAL_CHARACTERS
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step, excerpt
 
-ERROR_CHARACTERS = 300  # the longest known error message has 180
 NAMES = (
     "gpt",
     "openai",
@@ -22,7 +22,6 @@ NAMES = (
     "claude",
     "bard",
 )  # of assistants and their makers; in most blocked phrases
-REFUSAL_CHARACTERS = 400  # longer answers explain or offer something
 ERROR_EDGES = "*_. \n"  # emphasis and a last full stop
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 CONTROL_BYTES = bytes((*range(0x09), *range(0x0B, 0x20), 0x7F))

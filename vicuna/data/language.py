@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
+from vicuna.data.options import LISTS, MIN_CONFIDENCE
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Step
 from vicuna.errors import UsageError, VicunaError, nearest, require
 
@@ -24,7 +25,6 @@ MIN_SHARE = 60
 MAX_TURNS = 8
 MIN_LETTERS = 16  # fewer than these say little: "Danke" is German at 64%, "hello" English at 24%
 DENSE_LETTER = 3  # a letter of a script without case says as much as three of Latin
-MIN_CONFIDENCE = 0.5  # more than all others together
 # What is no prose: links, inline code, tags, and words with the marks of code in them.
 MARKS = r"_\\{}()=;/@|#"
 NO_PROSE = rf"https?://\S+|`[^`\n]*`|<[^>\n]{{1,200}}>|[^\s{MARKS}]*+[{MARKS}]\S*"
@@ -92,7 +92,7 @@ def prose(record: Record) -> str:
 
 @functools.cache
 def _codes() -> frozenset[str]:
-    lines = (Path(__file__).parent / "lists" / "languages.txt").read_text("utf-8").splitlines()
+    lines = (LISTS / "languages.txt").read_text("utf-8").splitlines()
     return frozenset(code for line in lines if not line.startswith("#") for code in line.split()) | {UNDETERMINED}
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from vicuna.data.phrases import FOLDER, STEPS, shipped_list, shipped_phrases
+from vicuna.data.options import LISTS
+from vicuna.data.phrases import STEPS, shipped_list, shipped_phrases
 from vicuna.errors import UsageError, nearest
 from vicuna.options import option, parse
 
@@ -52,4 +53,4 @@ def table() -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", f"They lie in {FOLDER}"])
+    return "\n".join([*lines, "", f"They lie in {LISTS}"])

@@ -10,12 +10,11 @@ not count; how the phrases are looked for is said at the top of each shipped lis
 from collections.abc import Iterator
 from pathlib import Path
 
-from vicuna.data.options import NONE, SHIPPED, DataOptions
+from vicuna.data.options import LISTS, NONE, SHIPPED, DataOptions
 from vicuna.errors import UsageError, VicunaError, describe
 from vicuna.files import sha256_file
 from vicuna.jsonl import Row
 
-FOLDER = Path(__file__).parent / "lists"
 STEPS = {  # each list, which is an option too, and the step that it is for
     "refusals": "refusals",
     "refusal_turns": "refusals",
@@ -29,7 +28,7 @@ MARKS = "*_. "  # of which no phrase may be made alone: it would match nothing, 
 
 def shipped_list(name: str) -> Path:
     """The file of a list that comes along."""
-    return FOLDER / f"{name}.txt"
+    return LISTS / f"{name}.txt"
 
 
 def shipped_phrases(name: str) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ shape promises (a checksum, an issuer, a calling code), and numbers that everybo
 import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
+
+from vicuna.data.options import LISTS
 
 Span = tuple[int, int]
 JOINERS = ".-/"  # what makes a longer number, date or path of two
@@ -18,7 +19,7 @@ MIN_DIGITS = 7  # the shortest labelled phone number; accounts and cards have mo
 
 def words_of(name: str) -> frozenset[str]:
     """The words of a file in `lists`."""
-    lines = (Path(__file__).parent / "lists" / name).read_text("utf-8").splitlines()
+    lines = (LISTS / name).read_text("utf-8").splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 

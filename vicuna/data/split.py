@@ -11,13 +11,13 @@ the system text; the trainer shows them to the model and does not learn their re
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from vicuna.conversation import CountTokens, Message, TemplateError
 from vicuna.data.cut import shorten
+from vicuna.data.options import OverLong
 from vicuna.data.step import Drop, Finding, Keep, Outcome, Record, Split, Step
 
-OverLong = Literal["drop", "cut", "keep"]
 CONTEXT, OVER_LONG = "context_messages", "over_long"  # keys of a record
 CONTEXT_SHARE = 0.5  # of the budget: with more, a piece would have too little room for what is new
 RULES = {
