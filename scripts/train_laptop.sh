@@ -25,7 +25,7 @@ case "${1:-}" in
 esac
 
 flags=(
-    # As the demo (vicuna/demo/chain.py): 24 steps over some dozens of short dialogues. The published 2e-5 is meant for
+    # As the demo (vicuna/bot/demo/chain.py): 24 steps over some dozens of short dialogues. The published 2e-5 is meant for
     # 70,000 of them and thousands of steps.
     --learning-rate 1e-4
     --num-train-epochs 6

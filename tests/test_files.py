@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from vicuna.errors import VicunaError
-from vicuna.files import atomic_directory, atomic_file, ensure_free_space, sha256_file, vicuna_home
-from vicuna.jsonl import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
+from vicuna.io.files import atomic_directory, atomic_file, ensure_free_space, sha256_file, vicuna_home
+from vicuna.io.jsonl import append_jsonl, read_json, read_jsonl, write_json, write_jsonl
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_no_overwrite(tmp_path: Path) -> None:
 
 def test_a_kill_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from vicuna.files import atomic_file, atomic_directory\n"
+        "import os, sys; from vicuna.io.files import atomic_file, atomic_directory\n"
         "with atomic_file(sys.argv[1] + '/file') as file, atomic_directory(sys.argv[1] + '/folder') as folder:\n"
         "    file.write('half'); file.flush(); (folder / 'x').write_text('half'); os.kill(os.getpid(), 9)\n"
     )

@@ -8,68 +8,127 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "vicuna"
-LAYERS = [
-    {"errors"},
-    {"files", "streams"},
-    {"options", "jsonl", "log", "page", "material"},
-    {"conversation"},
-    {"data", "weights"},
-    {"train", "serve", "eval"},
-    {"demo", "apply_delta", "make_delta", "export", "import", "template"},
-    {"cli"},
-    {"__main__"},
-]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MAX_MODULES = 14  # in a folder, besides `__init__`
+MAX_LINES = 400  # in a file
+
+# Floors from the ground up, for the package and for each of its folders that has folders. A name is a folder or a
+# module. What stands on one floor does not import its neighbours; the modules of a folder import each other freely, so
+# long as it is in no circle. "*" stands for all modules of the folder that are named nowhere else.
+FLOORS: dict[str, list[set[str]]] = {
+    "": [
+        {"errors"},
+        {"io"},
+        {"options", "material", "report_page"},
+        {"conversation", "statistics"},
+        {"weights"},
+        {"data"},
+        {"train", "serve", "eval"},
+        {"bot"},
+        {"apply_delta", "demo", "export", "import_gguf", "make_delta", "template"},
+        {"cli"},
+        {"__main__"},
+    ],
+    "weights": [{"files"}, {"delta"}, {"tools"}, {"gguf"}, {"*"}, {"__main__"}],
+    "weights/gguf": [{"names", "types"}, {"container"}, {"config"}, {"hub_config"}, {"vocabulary"}, {"*"}],
+    "data": [{"options", "step_kinds"}, {"html", "privacy", "read"}, {"steps"}, {"pipeline"}, {"run"}, {"look"}, {"*"}],
+    "train": [
+        {"options", "ranks", "signals"},
+        {"batches"},
+        {"model"},
+        {"optim", "watch"},
+        {"save"},
+        {"prepare"},
+        {"planner"},
+        {"loop"},
+        {"__main__"},
+    ],
+    "serve": [
+        {"errors", "auth", "processes", "http_server"},
+        {"engines", "client", "fleet"},
+        {"api", "web", "terminal"},
+        {"controller", "worker", "chat"},
+        {"__main__"},
+    ],
+    "eval": [{"questions", "wording"}, {"verdict"}, {"ask"}, {"answer"}, {"judging"}, {"reporting"}, {"__main__"}],
+    "bot": [{"*"}, {"demo"}],
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "material" not in path.parts)
+FOLDERS = sorted({path.parent for path in FILES})
 
 
-def room(path: Path) -> str:
-    """The part of the house a file belongs to: `vicuna/data/html.py` is in `data`."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """The dotted name of a file: `vicuna/data/html/dom.py` is `vicuna.data.html.dom`."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of `vicuna` that a file imports."""
-    found = set()
+NAMES = {name_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of `vicuna` that a file imports, anywhere in it, by their dotted names."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("vicuna.") and name.count(".")}
-    return {name for name in found if name in LEVEL}
+            found |= {alias.name for alias in node.names if alias.name in NAMES}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in NAMES else str(node.module))
+    return {name for name in found if name in NAMES}
 
 
-FILES = sorted(
-    path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py" and "material" not in path.parts[:-1]
-)
+def floor(folder: str, name: str) -> int:
+    """The floor of a module or folder called `name` in `folder`."""
+    for number, names in enumerate(FLOORS[folder]):
+        if name in names:
+            return number
+    others = [number for number, names in enumerate(FLOORS[folder]) if "*" in names]
+    assert others, f"{name} is on no floor of {folder or 'vicuna'}"
+    return others[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
-    own = room(path)
-    assert own in LEVEL, f"{own} is in no layer"
-    wrong = {name for name in imports(path) if name != own and LEVEL[name] >= LEVEL[own]}
-    assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}, which are not below it"
+    own = name_of(path).split(".")[1:]
+    for target in imported(path):
+        other = target.split(".")[1:]
+        if not own or not other:  # the package itself: its version
+            continue
+        common = 0
+        while own[common : common + 1] == other[common : common + 1] != []:
+            common += 1
+        folder = "/".join(own[:common])
+        if folder not in FLOORS or len(other) == common:
+            continue  # neighbours in a folder without floors; a face that its own module reads
+        if len(own) == common:
+            continue  # a face that names what its folder holds
+        mine, its = floor(folder, own[common]), floor(folder, other[common])
+        beside = mine == its and "*" in FLOORS[folder][mine] and (PACKAGE / folder / f"{own[common]}.py").exists()
+        assert its < mine or beside, f"{'.'.join(own)} imports {'.'.join(other)}, which is not below it"
 
 
-def modules(path: Path) -> set[str]:
-    """The modules of its own room that a file imports, by full name."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"vicuna.{room(path)}"):
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+def test_every_folder_with_folders_has_floors() -> None:
+    nested = {str(path.parent.relative_to(PACKAGE)).removeprefix(".") for path in FOLDERS if path != PACKAGE}
+    assert nested == set(FLOORS)
 
 
-def test_no_cycles_inside_a_room() -> None:
-    names = {".".join(("vicuna", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
-    edges = {name: {other for other in modules(path) if other in names} - {name} for name, path in names.items()}
+def test_no_cycles() -> None:
+    edges = {name: imported(path) - {name} for name, path in NAMES.items() if path.name != "__init__.py"}
+    edges = {name: targets & edges.keys() for name, targets in edges.items()}
     while leaves := {name for name, targets in edges.items() if not targets & edges.keys()}:
         edges = {name: targets for name, targets in edges.items() if name not in leaves}
     assert not edges, f"these modules import each other in a circle: {sorted(edges)}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_can_be_taken_in(folder: Path) -> None:
+    assert (folder / "__init__.py").exists()
+    modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MAX_MODULES, f"{folder.name} has {len(modules)} modules"
+    too_long = {path.name for path in folder.glob("*.py") if path.read_text("utf-8").count("\n") > MAX_LINES}
+    assert not too_long
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vicuna.log import Progress, human_bytes, human_seconds, style
+from vicuna.io.log import Progress, human_bytes, human_seconds, style
 
 
 class Terminal(io.StringIO):
@@ -27,7 +27,7 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_last_line_comes_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vicuna.log.LINE_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("vicuna.io.log.LINE_INTERVAL_SECONDS", 0.0)
     with Progress(2, description="work") as progress:
         progress.update()
         progress.update()

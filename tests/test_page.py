@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicuna.page import Page, bar_chart, histogram, line_chart, radar_chart, table, ticks
+from vicuna.report_page import Page, bar_chart, histogram, line_chart, radar_chart, table, ticks
 
 NASTY = '<script>alert("x")</script> & "'
 NUMBERS = st.floats(-1e30, 1e30) | st.sampled_from([float("nan"), float("inf"), float("-inf")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vicuna.options import parse
-from vicuna.train.config import TrainOptions
+from vicuna.train.options import TrainOptions
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 NAMES = ["train_7b.sh", "train_13b.sh", "train_lora_24gb.sh", "train_laptop.sh"]

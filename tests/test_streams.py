@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vicuna import streams
+from vicuna.io import streams
 
 VICUNA = [sys.executable, "-m", "vicuna"]
 
@@ -86,7 +86,7 @@ def test_say_from_a_signal_handler_in_the_middle_of_say(capfd: pytest.CaptureFix
 def test_sigterm_leaves_nothing_unfinished(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from vicuna.files import atomic_directory; from vicuna.options import command\n"
+        "from vicuna.io.files import atomic_directory; from vicuna.options import command\n"
         "@command\n"
         "def main(argv):\n"
         "    with atomic_directory(Path(sys.argv[1]) / 'out') as folder:\n"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicuna.errors import UsageError
-from vicuna.log import info
+from vicuna.io.log import info
 from vicuna.options import command, option, parse
-from vicuna.weights.apply import apply_delta
-from vicuna.weights.hub import find_source, origins
-from vicuna.weights.manifest import MODEL
+from vicuna.weights.delta.apply import apply_delta
+from vicuna.weights.files.hub import find_source, origins
+from vicuna.weights.files.manifest import MODEL
 
 EPILOG = """Takes deltas of vicuna make-delta in both formats, and additive ones as FastChat makes them.
 

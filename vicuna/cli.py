@@ -8,7 +8,7 @@ from vicuna import __version__
 
 # verb: (module, what it does)
 VERBS = {
-    "demo": ("vicuna.demo.__main__", "the whole chain on a small model: clean, train, delta, serve, judge, report"),
+    "demo": ("vicuna.demo", "the whole chain on a small model: clean, train, delta, serve, judge, report"),
     "data": ("vicuna.data.__main__", "clean shared conversations into training records"),
     "template": ("vicuna.template", "list the conversation templates, or show one with the trained words coloured"),
     "train": ("vicuna.train.__main__", "fine-tune a model on records, loss on the assistant's words only"),
@@ -16,7 +16,7 @@ VERBS = {
     "apply-delta": ("vicuna.apply_delta", "base + delta = model, verified bit by bit"),
     "weights": ("vicuna.weights.__main__", "verify, inspect and cast checkpoints and deltas; merge LoRA adapters"),
     "export": ("vicuna.export", "a model as a GGUF file for llama.cpp, GPT4All and the like; and its check"),
-    "import": ("vicuna.import", "a GGUF file as a Hugging Face model"),
+    "import": ("vicuna.import_gguf", "a GGUF file as a Hugging Face model"),
     "serve": ("vicuna.serve.__main__", "controller, workers, OpenAI-compatible API and web page in one command"),
     "chat": ("vicuna.serve.chat", "chat in the terminal"),
     "eval": ("vicuna.eval.__main__", "answer questions, judge the answers, report with statistics"),

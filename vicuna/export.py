@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vicuna.errors import VerificationError
-from vicuna.log import human_bytes
+from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
+from vicuna.weights.files.hub import Source, find_source
 from vicuna.weights.gguf.card import HUB, Card
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
-from vicuna.weights.hub import Source, find_source
 
 USAGE = """usage: vicuna export VERB [OPTION ...]
 

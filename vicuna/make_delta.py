@@ -8,10 +8,10 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vicuna.log import human_bytes
+from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse
-from vicuna.weights.hub import find_source, origins
-from vicuna.weights.make import Format, make_delta
+from vicuna.weights.delta.make import Format, make_delta
+from vicuna.weights.files.hub import find_source, origins
 
 EPILOG = """formats:
   exact     the difference of bit patterns: a tenth to a third of the model, restored bit for bit

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from vicuna import streams
 from vicuna.errors import UsageError, VicunaError, describe, nearest
-from vicuna.files import atomic_file
+from vicuna.io import streams
+from vicuna.io.files import atomic_file
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]

@@ -21,8 +21,8 @@ from vicuna.conversation import (
     to_jinja,
 )
 from vicuna.errors import UsageError, VicunaError
-from vicuna.jsonl import read_jsonl
-from vicuna.log import info, style
+from vicuna.io.jsonl import read_jsonl
+from vicuna.io.log import info, style
 from vicuna.options import command, option, parse
 
 EXAMPLE = [

@@ -37,7 +37,7 @@ start = time.process_time()
 texts = [convert(html) for html in htmls]
 json.dump({{"seconds": time.process_time() - start, "texts": texts}}, sys.stdout)
 """
-OURS = CONVERT.format(load="from vicuna.data.html import to_markdown as convert")
+OURS = CONVERT.format(load="from vicuna.data.html.walker import to_markdown as convert")
 FASTCHAT = CONVERT.format(load="from fastchat.data.clean_sharegpt import html_to_markdown as convert")
 
 

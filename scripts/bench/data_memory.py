@@ -26,7 +26,7 @@ from harness import Cost, say
 from pages import conversations
 
 from data import TEMPLATE, tokenizer_folder
-from vicuna.files import sha256_file
+from vicuna.io.files import sha256_file
 
 DRAWN = 2072  # conversations, whose rounds are dealt
 ENV = {"PYTHONPATH": str(harness.ROOT)}

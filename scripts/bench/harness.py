@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicuna.demo.memory import MemoryWatch
+from vicuna.bot.memory import MemoryWatch
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch==2.13.0"

@@ -138,9 +138,9 @@ def held_out_loss(model: Path, material: Material, max_length: int) -> float:
     import torch
 
     from vicuna.conversation import get_template, load_tokenizer
-    from vicuna.train.dataset import ConversationDataset
-    from vicuna.train.model import load_model
-    from vicuna.train.tokenize import tokenize_files
+    from vicuna.train.batches.dataset import ConversationDataset
+    from vicuna.train.batches.tokenize import tokenize_files
+    from vicuna.train.model.conversation_model import load_model
 
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(material.model)

@@ -35,16 +35,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from vicuna.conversation import IGNORE_INDEX
-from vicuna.train import attention
-from vicuna.train.arrange import arrange
-from vicuna.train.config import TrainOptions
-from vicuna.train.dataset import Batch
-from vicuna.train.documents import Documents
-from vicuna.train.estimate import Setting, estimate_memory
-from vicuna.train.flops import count_flops
-from vicuna.train.hardware import gpu_of_device
-from vicuna.train.model import ConversationModel, _finish_modules, build_model
-from vicuna.train.optimizer import make_optimizer
+from vicuna.train.batches.dataset import Batch
+from vicuna.train.batches.documents import Documents
+from vicuna.train.model.arrange import arrange
+from vicuna.train.model.conversation_model import ConversationModel, _finish_modules, attention, build_model
+from vicuna.train.model.flops import count_flops
+from vicuna.train.optim.optimizer import make_optimizer
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner.estimate import Setting, estimate_memory
+from vicuna.train.planner.hardware import gpu_of_device
 
 LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40, "num_key_value_heads": 40}
 LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 4}

@@ -15,8 +15,8 @@ import torch
 
 from vicuna.train import loop
 from vicuna.train.__main__ import main as program
-from vicuna.train.dataset import Batch, ConversationDataset
-from vicuna.train.packing import Row
+from vicuna.train.batches.dataset import Batch, ConversationDataset
+from vicuna.train.batches.packing import Row
 
 ROUND_TRIP = ["--num-train-epochs", "1", "--seed", "0", "--save-steps", "0", "--device", "cpu"]
 

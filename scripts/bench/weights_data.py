@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.codec import cast
-from vicuna.weights.shard import Tensor, plan_shards
+from vicuna.weights.delta.codec import cast
+from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.files.tensors import Tensor, plan_shards
 
 HIDDEN, INNER, HEADS, KEYS, ROWS = 2048, 5632, 32, 4, 32000  # TinyLlama's shapes
 POOL = 1 << 23

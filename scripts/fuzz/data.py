@@ -22,10 +22,10 @@ sys.path[:0] = [str(ROOT)]
 import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["vicuna.data"]):
-    from vicuna.data.html import HtmlError, is_page, looks_like_html, page_text, to_markdown
-    from vicuna.data.record import Malformed, read_record
-    from vicuna.data.sources import raw_records
-    from vicuna.data.step import Record
+    from vicuna.data.html.walker import HtmlError, is_page, looks_like_html, page_text, to_markdown
+    from vicuna.data.read.record import Malformed, read_record
+    from vicuna.data.read.sources import raw_records
+    from vicuna.data.step_kinds import Record
 
 SECONDS_PER_BYTE = 1e-4  # far above what any input needs, far below what a quadratic way takes on a long one
 WORDS = (

@@ -16,7 +16,7 @@ from vicuna.conversation import (
     to_openai,
     to_sharegpt,
 )
-from vicuna.jsonl import read_json, write_json
+from vicuna.io.jsonl import read_json, write_json
 
 QUESTION, ANSWER = Message("user", " Hi\n"), Message("assistant", "Hello.")
 

@@ -1,7 +1,7 @@
 """Records for the tests, as a file's reader would make them."""
 
 from vicuna.conversation import Message, Role
-from vicuna.data.step import Record, Shape
+from vicuna.data.step_kinds import Record, Shape
 
 ROLES: dict[str, Role] = {"u": "user", "a": "assistant", "s": "system", "t": "tool"}
 

@@ -1,4 +1,4 @@
-"""Draws Markdown as the chat pages of 2023, 2024 and 2025 drew it: the other direction of `vicuna.data.html`.
+"""Draws Markdown as the chat pages of 2023, 2024 and 2025 drew it: the other direction of `vicuna.data.html.walker`.
 
 A witness made from a CommonMark parser that is not ours (markdown-it with tables, strikethrough and formulas) and from
 what captured pages look like: code boxes with a header bar and highlighted words, formulas as KaTeX draws them (MathML,

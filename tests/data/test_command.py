@@ -9,8 +9,8 @@ import pytest
 
 from vicuna.data.__main__ import SET_ASIDE, main
 from vicuna.data.pipeline import is_held_out
-from vicuna.files import sha256_file
-from vicuna.jsonl import read_json, read_jsonl
+from vicuna.io.files import sha256_file
+from vicuna.io.jsonl import read_json, read_jsonl
 
 
 def conversation(identifier: str, *texts: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicuna.data.cut import block_ends, shorten
+from vicuna.data.steps.cut import block_ends, shorten
 
 ANSWER = """First a paragraph
 of two lines.

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.builders import record
-from vicuna.data.decontaminate import decontamination_step, read_questions, shipped_questions
-from vicuna.data.record import read_records
-from vicuna.data.step import Drop, Keep, Record, Step
+from vicuna.data.read.record import read_records
+from vicuna.data.step_kinds import Drop, Keep, Record, Step
+from vicuna.data.steps.decontaminate import decontamination_step, read_questions, shipped_questions
 from vicuna.errors import VicunaError
 from vicuna.material import material
 

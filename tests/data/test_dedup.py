@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.data.builders import record
-from vicuna.data.dedup import NUM_PERMUTATIONS, Keys, band_rows, decide, keys, signature
-from vicuna.data.step import Finding
-from vicuna.data.words import CHUNK_CHARACTERS, KEPT_CHARACTERS, _Kept, hashes_of, phrase_hashes, word_hashes
+from vicuna.data.step_kinds import Finding
+from vicuna.data.steps.dedup import NUM_PERMUTATIONS, Keys, band_rows, decide, keys, signature
+from vicuna.data.steps.shingles import CHUNK_CHARACTERS, KEPT_CHARACTERS, _Kept, hashes_of, phrase_hashes, word_hashes
 
 WORDS = [f"word{number}" for number in range(5000)]
 
@@ -137,7 +137,7 @@ def test_keys_survive_the_way_through_a_file() -> None:
 
 def test_keys_are_the_same_in_every_process() -> None:
     code = (
-        "from tests.data.builders import record; from vicuna.data.dedup import keys;"
+        "from tests.data.builders import record; from vicuna.data.steps.dedup import keys;"
         "print(keys(record('u: Wie geht es dir, Straße?', 'a: 我喜欢猫 and dogs, so it goes')).to_bytes().hex())"
     )
     seen = {

@@ -6,9 +6,9 @@ import pytest
 
 from tests.data.builders import record, turns
 from vicuna.data.options import DataOptions
-from vicuna.data.phrases import shipped_phrases
 from vicuna.data.pipeline import make_plan
-from vicuna.data.step import Drop, Keep, Merge, Outcome, Record
+from vicuna.data.step_kinds import Drop, Keep, Merge, Outcome, Record
+from vicuna.data.steps.phrases import shipped_phrases
 
 NAMES = ("html", "noise", "roles", "empty", "errors", "refusals", "blocked")
 STEPS = {step.name: step for step in make_plan(DataOptions((), Path("out"), only=NAMES)).before}

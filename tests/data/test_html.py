@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from vicuna.data.html import HtmlError, is_page, looks_like_html, page_text, to_markdown
+from vicuna.data.html.walker import HtmlError, is_page, looks_like_html, page_text, to_markdown
 
 SVG = '<svg stroke="currentColor" viewBox="0 0 24 24" class="h-4 w-4"><path d="M5 15V5h10"></path></svg>'
 COPY = f'<button class="flex ml-auto gap-2">{SVG}Copy code</button>'

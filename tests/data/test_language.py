@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.builders import record
-from vicuna.data.language import NO_PROSE, PROSE, language_of, language_step, prose
-from vicuna.data.step import Drop, Keep
+from vicuna.data.step_kinds import Drop, Keep
+from vicuna.data.steps.language import NO_PROSE, PROSE, language_of, language_step, prose
 from vicuna.errors import UsageError
 
 CODE = "```python\nfor index in range(10):\n    print(index, names[index])\n```"

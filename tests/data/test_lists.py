@@ -10,16 +10,16 @@ import pytest
 
 from tests.data.builders import record, turns
 from vicuna.data import __main__ as program
-from vicuna.data import engines, shard
 from vicuna.data.__main__ import main
 from vicuna.data.options import DataOptions
-from vicuna.data.phrases import STEPS, chosen_phrases, shipped_list, shipped_phrases
 from vicuna.data.pipeline import make_plan
-from vicuna.data.shard import clean_shard
-from vicuna.data.step import Drop, Keep, Outcome
-from vicuna.data.work import run_key, work_path
-from vicuna.files import sha256_file
-from vicuna.jsonl import read_json, read_jsonl, write_jsonl
+from vicuna.data.run import batches, engines
+from vicuna.data.run.batches import clean_shard
+from vicuna.data.run.work import run_key, work_path
+from vicuna.data.step_kinds import Drop, Keep, Outcome
+from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_list, shipped_phrases
+from vicuna.io.files import sha256_file
+from vicuna.io.jsonl import read_json, read_jsonl, write_jsonl
 
 SHIPPED_REFUSAL = "I'm sorry, but I can't assist with that."
 OWN_REFUSAL = "Computer says no."
@@ -283,7 +283,7 @@ def test_a_list_edited_between_two_runs_of_one_process_is_read_again(tmp_path: P
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(batches, "SHARD_BYTES", 2000)
     monkeypatch.setattr(program, "SHARD_BYTES", 2000)
 
 
@@ -305,7 +305,7 @@ class Stop(Exception):
 def test_parts_made_by_another_list_are_not_used(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned: list[int] = []
 
-    def count(one: shard.Shard, options: DataOptions) -> shard.Part:
+    def count(one: batches.Shard, options: DataOptions) -> batches.Part:
         if cleaned.count(-1) == 0 and len(cleaned) == 3:
             raise Stop
         cleaned.append(one.index)
@@ -329,7 +329,7 @@ def test_parts_made_by_another_list_are_not_used(tmp_path: Path, own: str, monke
 def test_a_list_changed_during_a_run_is_told(
     tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def change(one: shard.Shard, options: DataOptions) -> shard.Part:
+    def change(one: batches.Shard, options: DataOptions) -> batches.Part:
         part = clean_shard(one, options)
         write(Path(own), "Here you are")
         return part

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from vicuna.data.__main__ import main
-from vicuna.data.filters import CODE
-from vicuna.jsonl import read_json, read_jsonl
+from vicuna.data.steps.filters import CODE
+from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.material import material
 
 SAMPLE, IDENTITY = material("data/sharegpt_sample.json"), material("data/identity.jsonl")

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from tests.data.builders import record, turns
-from vicuna.data.privacy import find, privacy_step
-from vicuna.data.step import Drop, Keep
+from vicuna.data.privacy.step import find, privacy_step
+from vicuna.data.step_kinds import Drop, Keep
 
 # Keys are put together here, so that no scanner takes this file for a leak.
 RANDOM = "q7Zp2XvN9bLrT4wKc8HsYf3MdGj6RnUa5BeVx1PoWiQtCz0SlEhJyDgAkFuOmIrT8vNw4Xb"

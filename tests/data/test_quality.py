@@ -4,8 +4,8 @@ import pytest
 
 from tests.data.builders import record, turns
 from tests.data.test_dedup import text
-from vicuna.data.quality import LOOP_WORDS, judge, prose, quality_step
-from vicuna.data.step import Drop, Keep
+from vicuna.data.step_kinds import Drop, Keep
+from vicuna.data.steps.quality import LOOP_WORDS, judge, prose, quality_step
 
 LINE = "I am sorry, but I have to say that again."
 PARAGRAPH = text(1, 60)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from vicuna.data.record import Malformed, read_records
-from vicuna.data.step import Record
+from vicuna.data.read.record import Malformed, read_records
+from vicuna.data.step_kinds import Record
 
 SHAREGPT = {"id": "a", "conversations": [{"from": "human", "value": "q é 漢"}, {"from": "gpt", "value": "r"}]}
 MESSAGES = {"id": "b", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}], "k": [1]}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from vicuna.data.__main__ import main
-from vicuna.data.figures import Figures, without_tail
-from vicuna.jsonl import read_json, read_jsonl, write_jsonl
+from vicuna.data.look.figures import Figures, without_tail
+from vicuna.io.jsonl import read_json, read_jsonl, write_jsonl
 
 LONG = "Ein Satz, der zeigt, dass diese Antwort auf Deutsch geschrieben ist und einen Sinn hat."
 

@@ -12,7 +12,7 @@ from markdown_it.tree import SyntaxTreeNode
 
 from tests.data import documents
 from tests.data.chat_page import Page, parser
-from vicuna.data.html import HtmlError, to_markdown
+from vicuna.data.html.walker import HtmlError, to_markdown
 
 PAGES = st.builds(Page, st.sampled_from((2023, 2024, 2025)), st.booleans())
 # The same examples in each run; by hand raise their number and leave `derandomize` out.

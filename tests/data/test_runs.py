@@ -19,16 +19,17 @@ import zstandard
 
 from vicuna.conversation import get_template, load_token_counter
 from vicuna.data import __main__ as program
-from vicuna.data import engines, pipeline, shard
+from vicuna.data import pipeline
 from vicuna.data.__main__ import SET_ASIDE, main
 from vicuna.data.options import DataOptions
-from vicuna.data.shard import clean_shard, shards
-from vicuna.data.sources import find_sources
-from vicuna.data.step import Keep, Outcome, Record, Step
-from vicuna.data.work import Work, work_path
+from vicuna.data.read.sources import find_sources
+from vicuna.data.run import batches, engines
+from vicuna.data.run.batches import clean_shard, shards
+from vicuna.data.run.work import Work, work_path
+from vicuna.data.step_kinds import Keep, Outcome, Record, Step
 from vicuna.errors import VicunaError
-from vicuna.files import sha256_file
-from vicuna.jsonl import read_json, read_jsonl
+from vicuna.io.files import sha256_file
+from vicuna.io.jsonl import read_json, read_jsonl
 
 SMALL = 6000  # bytes in a shard, so that little input has many
 
@@ -64,7 +65,7 @@ def write_inputs(folder: Path, total: int = 240) -> list[Path]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr(shard, "SHARD_BYTES", SMALL)
+    monkeypatch.setattr(batches, "SHARD_BYTES", SMALL)
     monkeypatch.setattr(program, "SHARD_BYTES", SMALL)
     return write_inputs(tmp_path / "in")
 
@@ -121,7 +122,7 @@ class Engine:
     def __call__(self, given: Any, options: DataOptions) -> engines.Finished:
         for batch in iter(lambda: list(itertools.islice(given, 4)), []):
             for one in reversed(batch):
-                yield shard.Shard(one.index, (), one.size_bytes), clean_shard(one, options)
+                yield batches.Shard(one.index, (), one.size_bytes), clean_shard(one, options)
 
 
 def test_the_order_of_finishing_does_not_matter(
@@ -146,7 +147,7 @@ def test_what_is_finished_is_not_done_again(
 ) -> None:
     cleaned: list[int] = []
 
-    def clean(one: shard.Shard, options: DataOptions) -> shard.Part:
+    def clean(one: batches.Shard, options: DataOptions) -> batches.Part:
         if len(cleaned) == 3:
             raise Stop
         cleaned.append(one.index)
@@ -342,14 +343,14 @@ def test_a_record_that_a_step_fails_on_is_set_aside(
     tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any, error: Exception
 ) -> None:
     monkeypatch.setattr(pipeline, "noise_step", lambda _: broken_step(error))
-    shard._plan.cache_clear()
+    batches._plan.cache_clear()
     out = tmp_path / "out"
     try:
         assert run(inputs[0], "--output-dir", out, "--strict", "--workers", 1) == 1
         assert "a.json:8: crashed (noise): byte " in capsys.readouterr().err
         assert run(inputs[0], "--output-dir", out, "--workers", 1) == SET_ASIDE
     finally:
-        shard._plan.cache_clear()
+        batches._plan.cache_clear()
     (row,) = (row for row in read_jsonl(out / "dropped.jsonl") if row["rule"] == "crashed")
     assert (row["id"], row["step"], row["source"]) == ("c7", "noise", "a.json:8")
     assert type(error).__name__ in row["evidence"] and row["evidence"].startswith("byte ")
@@ -388,7 +389,7 @@ def test_ids_that_come_twice_get_a_number(tmp_path: Path) -> None:
 def test_a_file_that_grows_meanwhile_is_refused(
     tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def write(work: Work, index: int, part: shard.Part) -> dict[str, Any]:
+    def write(work: Work, index: int, part: batches.Part) -> dict[str, Any]:
         inputs[1].write_bytes(inputs[1].read_bytes() + b"\n")
         return kept(work, index, part)
 

@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vicuna.data import arrays, sources
-from vicuna.data.arrays import Break, Window
-from vicuna.data.record import Malformed, read_record
-from vicuna.data.sources import Raw, find_sources, raw_records
+from vicuna.data.read import arrays, sources
+from vicuna.data.read.arrays import Break, Window
+from vicuna.data.read.record import Malformed, read_record
+from vicuna.data.read.sources import Raw, find_sources, raw_records
 from vicuna.errors import VicunaError
 
 ROWS = [{"id": str(n), "text": f'a "quoted" \\ [{{ {n} é'} for n in range(5)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.data.builders import record, turns
 from vicuna.conversation import Message, TokenCounter, encode, get_template
 from vicuna.data.options import OverLong
-from vicuna.data.split import Round, count_rounds, splitting, take_apart
-from vicuna.data.step import Drop, Keep, Outcome, Record, Split
+from vicuna.data.step_kinds import Drop, Keep, Outcome, Record, Split
+from vicuna.data.steps.split import Round, count_rounds, splitting, take_apart
 
 
 def count_words(messages: Sequence[Message]) -> int:

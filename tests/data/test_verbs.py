@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vicuna.data.__main__ import main
-from vicuna.jsonl import read_jsonl, write_jsonl
+from vicuna.io.jsonl import read_jsonl, write_jsonl
 
 
 def row(identifier: str, *contents: str, **extra: Any) -> dict[str, Any]:

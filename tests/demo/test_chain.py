@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vicuna.demo.chain import Chain
-from vicuna.demo.steps import Workspace
+from vicuna.bot.demo.chain import Chain
+from vicuna.bot.stages import Workspace
 
 
 def processes_of(folder: Path) -> list[str]:

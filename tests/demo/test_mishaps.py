@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vicuna.demo.__main__ import claim
+from vicuna.bot.demo.__main__ import claim
 from vicuna.errors import VicunaError
 
 # A command that, told to end, has something to save first, as training does.
@@ -20,7 +20,7 @@ CHILD = (
     "Path(sys.argv[1], 'pid').write_text(str(__import__('os').getpid())); time.sleep(60)"
 )
 PARENT = (
-    "import os, sys; from vicuna.demo.chain import wait_for; from vicuna.options import command\n"
+    "import os, sys; from vicuna.bot.demo.chain import wait_for; from vicuna.options import command\n"
     "from vicuna.serve import processes\n"
     "@command\n"
     "def main(argv): return wait_for(processes.spawn([sys.executable, '-c', sys.argv[1], sys.argv[2]], os.environ))\n"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from vicuna.demo.__main__ import MARKER, claim, main, note_peak
-from vicuna.demo.memory import MemoryWatch
-from vicuna.demo.steps import Figures, Step, Workspace, table
+from vicuna.bot.demo.__main__ import MARKER, claim, main, note_peak
+from vicuna.bot.memory import MemoryWatch
+from vicuna.bot.stages import Figures, Step, Workspace, table
 from vicuna.errors import VicunaError
-from vicuna.jsonl import write_json
+from vicuna.io.jsonl import write_json
 
 
 class Baker:

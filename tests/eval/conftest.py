@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vicuna.jsonl import write_jsonl
+from vicuna.io.jsonl import write_jsonl
 
 Request = dict[str, Any]
 

@@ -9,7 +9,7 @@ import pytest
 from tests.eval.conftest import Answered, Stub
 from vicuna.conversation import Message
 from vicuna.errors import UsageError
-from vicuna.eval.endpoint import Endpoint, EndpointError, Reply, SchemaRefused
+from vicuna.eval.ask.endpoint import Endpoint, EndpointError, Reply, SchemaRefused
 
 
 class Waits(list[float]):

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.eval.conftest import Answered, Request, Stub
-from vicuna.eval import ledger
 from vicuna.eval.__main__ import main
-from vicuna.eval.prompts import parse_sections
-from vicuna.jsonl import read_jsonl, write_jsonl
+from vicuna.eval.ask import ledger
+from vicuna.eval.judging.prompts import parse_sections
+from vicuna.io.jsonl import read_jsonl, write_jsonl
 
 
 def arguments(stub: Stub, questions: Path, answers: Path, output: Path, *more: str, mode: str = "pair") -> list[str]:

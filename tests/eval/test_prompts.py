@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicuna.eval.prompts import Mode, parse_sections, shipped_prompt
-from vicuna.eval.rule_judge import DISCLAIMER, grade, reply_to, running_rule_judge
+from vicuna.eval.judging.prompts import Mode, parse_sections, shipped_prompt
+from vicuna.eval.judging.rule_judge import DISCLAIMER, grade, reply_to, running_rule_judge
 from vicuna.eval.verdict import explanation, read_pair, read_score
 
 TEXTS = st.text(max_size=80) | st.sampled_from(

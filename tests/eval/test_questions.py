@@ -7,7 +7,7 @@ import pytest
 
 from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.questions import load_questions, select_questions
-from vicuna.jsonl import write_jsonl
+from vicuna.io.jsonl import write_jsonl
 from vicuna.material import material
 
 SHIPPED = load_questions(material("eval/questions.jsonl"))

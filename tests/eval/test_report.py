@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from vicuna.eval.__main__ import main
+from vicuna.eval.judging.rule_judge import running_rule_judge
 from vicuna.eval.questions import load_questions
-from vicuna.eval.rule_judge import running_rule_judge
-from vicuna.eval.score import load_judgments, position_counts, summarize
-from vicuna.jsonl import write_jsonl
+from vicuna.eval.reporting.score import load_judgments, position_counts, summarize
+from vicuna.io.jsonl import write_jsonl
 from vicuna.material import material
 
 Row = dict[str, Any]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vicuna.eval import stats
-from vicuna.eval.stats import estimate_difference, estimate_mean, student_quantile
+from vicuna.statistics import intervals
+from vicuna.statistics.intervals import estimate_difference, estimate_mean, student_quantile
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_no_difference_is_not_distinguishable() -> None:
 
 @pytest.mark.parametrize("num_questions", [12, 40])
 def test_coverage(num_questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats, "NUM_RESAMPLES", 2000)
+    monkeypatch.setattr(intervals, "NUM_RESAMPLES", 2000)
     generator, chances, runs = np.random.default_rng(2), (0.2, 0.3, 0.5), 300
     truth, covered = 0.3 * 0.5 + 0.5, 0
     for _ in range(runs):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vicuna.eval.prompts import Mode, shipped_prompt
+from vicuna.eval.judging.prompts import Mode, shipped_prompt
 from vicuna.eval.verdict import explanation, read_pair, read_score
 
 FORM = '{"explanation": "...", "verdict": "A"}'  # as the shipped prompt shows it

@@ -10,8 +10,8 @@ import openai
 import pytest_asyncio
 
 from vicuna.serve.controller import create_app, server_config
-from vicuna.serve.dispatch import Fleet
-from vicuna.serve.gateway import Gateway
+from vicuna.serve.fleet.dispatch import Fleet
+from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.http_server import Server, listen
 from vicuna.serve.worker import Worker, WorkerOptions
 

@@ -9,9 +9,9 @@ import pytest
 from tests.serve.stub_api import RICH_REPLY, StubApi
 from vicuna.conversation import Message
 from vicuna.errors import UsageError
-from vicuna.serve.address import checked_api_url
-from vicuna.serve.api_client import ApiClient, ApiError, ChatRequest, Chunk, EventReader, Usage
-from vicuna.serve.reply import Reply
+from vicuna.serve.client.address import checked_api_url
+from vicuna.serve.client.http import ApiClient, ApiError, ChatRequest, Chunk, EventReader, Usage
+from vicuna.serve.client.reply import Reply
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.serve.stub_api import RICH_REPLY, StubApi
-from vicuna.serve.chat_session import read_command
-from vicuna.serve.terminal import finished_length
+from vicuna.serve.terminal.screen import finished_length
+from vicuna.serve.terminal.session import read_command
 
 PROMPT = "\x1b[?2004h"  # prompt_toolkit is ready to read
 COMMAND = [sys.executable, "-m", "vicuna.serve.chat"]

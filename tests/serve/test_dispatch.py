@@ -7,12 +7,12 @@ import pytest
 
 from vicuna.errors import UsageError, VicunaError
 from vicuna.serve import auth
-from vicuna.serve.dial import socket_url
-from vicuna.serve.dispatch import Fleet
 from vicuna.serve.engines.sim import ByteTokenizer
 from vicuna.serve.errors import ModelNotFound, NoWorker, QueueFull
-from vicuna.serve.link import SUSPECT_SECONDS, WorkerLink
-from vicuna.serve.protocol import Hello, Pong
+from vicuna.serve.fleet.dial import socket_url
+from vicuna.serve.fleet.dispatch import Fleet
+from vicuna.serve.fleet.link import SUSPECT_SECONDS, WorkerLink
+from vicuna.serve.fleet.protocol import Hello, Pong
 from vicuna.serve.worker import WorkerOptions, choose_template, default_name
 
 

@@ -11,7 +11,7 @@ import websockets
 from tests.serve.conftest import JOIN_TOKEN, Cluster, start_cluster
 from vicuna.errors import VicunaError
 from vicuna.serve.auth import token_for_model
-from vicuna.serve.protocol import CLOSE_PROTOCOL, CONNECT_PATH, MODEL_HEADER
+from vicuna.serve.fleet.protocol import CLOSE_PROTOCOL, CONNECT_PATH, MODEL_HEADER
 
 SLOW = "speed=200,length=120"
 

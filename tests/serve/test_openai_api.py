@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from tests.serve.conftest import Cluster, start_cluster
+from vicuna.serve.api.openai import MAX_BODY_BYTES
 from vicuna.serve.auth import _hash
-from vicuna.serve.openai_api import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -8,7 +8,7 @@ import pytest
 
 from vicuna.conversation import Message
 from vicuna.errors import VicunaError
-from vicuna.serve import transcript
+from vicuna.serve.client import transcript
 
 CHAT = [
     Message("system", "be brief"),

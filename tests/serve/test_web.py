@@ -16,16 +16,16 @@ import pytest
 
 from tests.serve.stub_api import StubApi
 from vicuna.conversation import Message
-from vicuna.serve.api_client import ApiClient
+from vicuna.serve.client.http import ApiClient
 
 pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
 
-from vicuna.serve import web
 from vicuna.serve.http_server import listen
-from vicuna.serve.web_events import ChatPage, Settings, store
-from vicuna.serve.web_guard import MAX_BODY_BYTES
-from vicuna.serve.web_page import build_app
-from vicuna.serve.web_view import health, notice, shield_tags, unshield_tags, view
+from vicuna.serve.web import __main__ as web
+from vicuna.serve.web.events import ChatPage, Settings, store
+from vicuna.serve.web.guard import MAX_BODY_BYTES
+from vicuna.serve.web.layout import build_app
+from vicuna.serve.web.view import health, notice, shield_tags, unshield_tags, view
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from vicuna.conversation import get_template
-from vicuna.train.config import TrainOptions
-from vicuna.train.dataset import ConversationDataset
-from vicuna.train.model import ConversationModel, load_model
-from vicuna.train.token_cache import TokenizedConversations
-from vicuna.train.tokenize import tokenize_files
+from vicuna.train.batches.dataset import ConversationDataset
+from vicuna.train.batches.token_cache import TokenizedConversations
+from vicuna.train.batches.tokenize import tokenize_files
+from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.options import TrainOptions
 
 TEMPLATE = "vicuna_v1.1"
 WORDS = ["hello", "world", "import", "path", "return", "name", "file", "you", "how", "are", "self", "os", "value"]

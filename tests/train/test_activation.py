@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.test_loop import losses, weights
 from vicuna.errors import UsageError
-from vicuna.train.activation import checkpoint_layers, compile_layers
-from vicuna.train.config import TrainOptions
-from vicuna.train.dataset import ConversationDataset
+from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.loop import train
-from vicuna.train.model import ConversationModel, load_model
+from vicuna.train.model.activation import checkpoint_layers, compile_layers
+from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.options import TrainOptions
 
 MakeOptions = Callable[..., TrainOptions]
 

@@ -11,10 +11,10 @@ import torch
 from tests.train.conftest import make_records, write_records
 from tests.train.launch import on_ranks
 from tests.train.test_loop import losses
-from vicuna.train.adam8bit import BLOCK, AdamW8bit, dynamic_table, pack, unpack
-from vicuna.train.checkpoint import whole_checkpoints
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.optim.adam8bit import BLOCK, AdamW8bit, dynamic_table, pack, unpack
+from vicuna.train.options import TrainOptions
+from vicuna.train.save.checkpoint import whole_checkpoints
 
 MakeOptions = Callable[..., TrainOptions]
 

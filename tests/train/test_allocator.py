@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from vicuna.train import allocator
+from vicuna.train.model import allocator
 
 FAULTS = """
 import resource, torch
-from vicuna.train.allocator import keep_freed_memory
+from vicuna.train.model.allocator import keep_freed_memory
 if {keeps}:
     keep_freed_memory()
 def step():

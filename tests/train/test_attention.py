@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vicuna.train import attention, blockwise
-from vicuna.train.attention import varlen_attention
-from vicuna.train.documents import Documents
+from vicuna.train.batches.documents import Documents
+from vicuna.train.model import attention, blockwise
+from vicuna.train.model.attention import varlen_attention
 
 LENGTHS = (5, 1, 7, 3)
 SHARED = ((0, 0, 0, 0), (0, 3, 3, 0), (0, 4, 0, 2))

@@ -8,11 +8,11 @@ from transformers import AutoTokenizer
 
 from tests.train.conftest import TEMPLATE, make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template
-from vicuna.train.dataset import LEAST_SHARED, Batch, ConversationDataset
-from vicuna.train.model import ConversationModel
-from vicuna.train.packing import Row, TrainingPlan
-from vicuna.train.tokenize import tokenize_files
-from vicuna.train.workload import count_workload
+from vicuna.train.batches.dataset import LEAST_SHARED, Batch, ConversationDataset
+from vicuna.train.batches.packing import Row, TrainingPlan
+from vicuna.train.batches.tokenize import tokenize_files
+from vicuna.train.model.conversation_model import ConversationModel
+from vicuna.train.planner.workload import count_workload
 
 ROWS = [(3, 1), (0,), (2, 4)]
 ITEMS = (3, 1, 0, 2, 4)

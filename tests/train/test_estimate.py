@@ -12,15 +12,17 @@ from transformers import LlamaConfig, PretrainedConfig
 
 from tests.train.conftest import make_records, save_llama, write_records
 from tests.train.launch import on_ranks
-from vicuna.train import attention, foresight, loop
-from vicuna.train.config import TrainOptions
-from vicuna.train.estimate import Setting, _run, _worst, estimate_memory
-from vicuna.train.fit import Hardware, Step, find_fit
-from vicuna.train.foresight import bound_bytes, foresee
-from vicuna.train.hardware import GIB, Gpu, get_shape
+from vicuna.train import loop
 from vicuna.train.loop import train
-from vicuna.train.memory import MemoryCounter
-from vicuna.train.model import load_model
+from vicuna.train.model import attention
+from vicuna.train.model.conversation_model import load_model
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner import foresight
+from vicuna.train.planner.estimate import Setting, _run, _worst, estimate_memory
+from vicuna.train.planner.fit import Hardware, Step, find_fit
+from vicuna.train.planner.foresight import bound_bytes, foresee
+from vicuna.train.planner.hardware import GIB, Gpu, get_shape
+from vicuna.train.planner.memory import MemoryCounter
 from vicuna.train.ranks import join_ranks
 
 MakeOptions = Callable[..., TrainOptions]
@@ -192,7 +194,7 @@ def test_no_rank_of_a_13b_run_holds_more_than_its_rows_when_it_starts(
 
 def write_zeros(config: PretrainedConfig, folder: Path) -> None:
     """A checkpoint of zeros in bfloat16, as a file with a hole."""
-    from vicuna.train.model import build_model
+    from vicuna.train.model.conversation_model import build_model
 
     folder.mkdir()
     config.save_pretrained(folder)
@@ -211,10 +213,10 @@ def start_on_eight_ranks(base: Path, options: TrainOptions) -> dict[str, int]:
     """Load a model as the first of eight ranks; bytes of its rows, of the largest whole layer, and held beyond rows."""
     from torch.distributed.device_mesh import DeviceMesh
 
-    from vicuna.train.arrange import arrange
-    from vicuna.train.estimate import _fake_ranks
-    from vicuna.train.model import ConversationModel
-    from vicuna.train.parallel import local
+    from vicuna.train.model.arrange import arrange
+    from vicuna.train.model.conversation_model import ConversationModel
+    from vicuna.train.model.parallel import local
+    from vicuna.train.planner.estimate import _fake_ranks
 
     def cut(model: ConversationModel, mesh: DeviceMesh) -> None:
         arrange(model, options, checkpointing="none", mesh=mesh, bf16=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from vicuna.train import fused
-from vicuna.train.fused import ARCHITECTURES, fuse
+from vicuna.train.model import fused
+from vicuna.train.model.fused import ARCHITECTURES, fuse
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPE |= {"num_key_value_heads": 2}

@@ -17,8 +17,8 @@ import pytest
 
 from tests.train.conftest import make_records, write_records
 from tests.train.launch import free_port, on_ranks
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
 
 MakeOptions = Callable[..., TrainOptions]
 NUM_KILLS = 20

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conversation.test_tokens import OWN, TEXTS, all_templates, tokenizer
 from vicuna.conversation import Conversation, Message, Template, render
-from vicuna.train.samples import encode_record
+from vicuna.train.batches.encode import encode_record
 
 __all__ = ["tokenizer"]  # the fixture: sentencepiece and byte-level BPE in turn
 
@@ -52,9 +52,9 @@ def test_the_templates_are_all_there() -> None:
 
 
 def test_a_mask_that_is_one_token_off_is_seen(bpe_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vicuna.train import samples
+    from vicuna.train.batches import encode
 
-    encode = samples.encode
+    encode = encode.encode
 
     def shifted(*arguments: Any) -> Any:
         encoding = encode(*arguments)
@@ -64,5 +64,5 @@ def test_a_mask_that_is_one_token_off_is_seen(bpe_tokenizer: Any, monkeypatch: p
     conversation = Conversation("id", (Message("user", "a question"), Message("assistant", "the reply")))
     template = next(template for template in OWN if template.name == "vicuna_v1.1")
     before = learned_texts(conversation, template, bpe_tokenizer)
-    monkeypatch.setattr(samples, "encode", shifted)
+    monkeypatch.setattr(encode, "encode", shifted)
     assert learned_texts(conversation, template, bpe_tokenizer) != before

@@ -13,8 +13,8 @@ from tests.train.conftest import TEMPLATE, make_records, save_llama, write_recor
 from vicuna.conversation import Message, encode_prompt, get_template, load_template, stop_token_ids
 from vicuna.errors import UsageError, VicunaError
 from vicuna.train.__main__ import main
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
 from vicuna.train.prepare import shares_prefix
 
 MakeOptions = Callable[..., TrainOptions]
@@ -258,7 +258,7 @@ def test_a_model_states_its_template(make_options: MakeOptions, tmp_path: Path) 
 
 
 def test_weight_decay_is_for_matrices_only(make_options: MakeOptions, model: Any) -> None:
-    from vicuna.train.optimizer import make_optimizer
+    from vicuna.train.optim.optimizer import make_optimizer
 
     groups = make_optimizer(model, make_options(weight_decay=0.1)).param_groups
     assert {weight.ndim >= 2: group["weight_decay"] for group in groups for weight in group["params"]} == {

@@ -18,11 +18,11 @@ from tests.train.test_resume import train_until
 from vicuna.errors import UsageError, VicunaError
 from vicuna.train import loop
 from vicuna.train.__main__ import main
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
-from vicuna.train.lora import is_4bit, is_adapter
-from vicuna.weights.adapter import check_adapter
-from vicuna.weights.lora import merge_lora
+from vicuna.train.model.lora import is_4bit, is_adapter
+from vicuna.train.options import TrainOptions
+from vicuna.weights.tools.adapter import check_adapter
+from vicuna.weights.tools.lora import merge_lora
 
 MakeOptions = Callable[..., TrainOptions]
 RANK = 4

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vicuna.conversation import IGNORE_INDEX
-from vicuna.train import loss as loss_module
-from vicuna.train.loss import linear_cross_entropy, supervised_places
+from vicuna.train.model import loss as loss_module
+from vicuna.train.model.loss import linear_cross_entropy, supervised_places
 
 
 def reference(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,12 @@ import pytest
 
 from tests.train.conftest import save_llama
 from vicuna.errors import VicunaError
-from vicuna.train import loop, metrics
-from vicuna.train.checkpoint import whole_checkpoints
-from vicuna.train.config import TrainOptions
+from vicuna.train import loop
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
+from vicuna.train.save.checkpoint import whole_checkpoints
 from vicuna.train.signals import StopSignal
+from vicuna.train.watch import metrics
 
 MakeOptions = Callable[..., TrainOptions]
 

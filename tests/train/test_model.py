@@ -18,9 +18,9 @@ from transformers import (
 from tests.train.conftest import save_llama
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.errors import VicunaError
-from vicuna.train.dataset import Batch, ConversationDataset
-from vicuna.train.documents import Documents
-from vicuna.train.model import (
+from vicuna.train.batches.dataset import Batch, ConversationDataset
+from vicuna.train.batches.documents import Documents
+from vicuna.train.model.conversation_model import (
     ConversationModel,
     _finish_modules,
     _give_memory,

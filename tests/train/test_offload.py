@@ -9,8 +9,8 @@ import torch
 from tests.train.test_loop import losses, weights
 from vicuna.errors import UsageError
 from vicuna.train import prepare
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
 
 MakeOptions = Callable[..., TrainOptions]
 

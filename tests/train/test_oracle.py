@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from tests.train.conftest import make_records, write_records
 from tests.train.test_loop import losses, weights
 from vicuna.conversation import IGNORE_INDEX
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
 from vicuna.train.prepare import prepare
 from vicuna.train.ranks import Ranks
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vicuna.train.packing import TrainingPlan, deal, pack, plan_epoch
+from vicuna.train.batches.packing import TrainingPlan, deal, pack, plan_epoch
 
 ROW = 64
 lengths_lists = st.lists(st.integers(1, ROW), min_size=1, max_size=200)

@@ -13,9 +13,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig
 
-from vicuna.train.model import ConversationModel, build_model, load_model, read_config
-from vicuna.train.parallel import first_row, local, rows_of_ranks, shard_model
-from vicuna.weights.shard import Tensor, plan_shards
+from vicuna.train.model.conversation_model import ConversationModel, build_model, load_model, read_config
+from vicuna.train.model.parallel import first_row, local, rows_of_ranks, shard_model
+from vicuna.weights.files.tensors import Tensor, plan_shards
 
 NUM_RANKS = 8
 MIB = 1 << 20

@@ -12,15 +12,15 @@ import pytest
 
 from tests.train.conftest import make_records, write_records
 from vicuna.errors import VicunaError
-from vicuna.train import fit, foresight
 from vicuna.train.__main__ import main
-from vicuna.train.config import TrainOptions
-from vicuna.train.estimate import MemoryEstimate, Setting
-from vicuna.train.hardware import GIB, Gpu, get_gpu, get_marks, get_shape
 from vicuna.train.loop import train
-from vicuna.train.plan import make_plan
-from vicuna.train.plan_options import PlanOptions
-from vicuna.train.speed import measure
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner import fit, foresight
+from vicuna.train.planner.estimate import MemoryEstimate, Setting
+from vicuna.train.planner.hardware import GIB, Gpu, get_gpu, get_marks, get_shape
+from vicuna.train.planner.options import PlanOptions
+from vicuna.train.planner.report import make_plan
+from vicuna.train.planner.speed import measure
 
 MakeOptions = Callable[..., TrainOptions]
 SMALL: dict[str, Any] = {"model_shape": "smollm2-135m", "gpu": "a100-80gb:2", "max_length": 512}

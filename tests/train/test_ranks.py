@@ -18,11 +18,12 @@ from tests.train.conftest import make_records, save_llama, write_records
 from tests.train.launch import on_ranks
 from tests.train.test_loop import log_rows, losses, weights
 from vicuna.errors import UsageError
-from vicuna.train import export, loop
+from vicuna.train import loop
 from vicuna.train.__main__ import main
-from vicuna.train.checkpoint import whole_checkpoints
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
+from vicuna.train.save import export
+from vicuna.train.save.checkpoint import whole_checkpoints
 
 MakeOptions = Callable[..., TrainOptions]
 

@@ -20,13 +20,13 @@ import torch
 
 from tests.train.conftest import make_records, save_llama, write_records
 from vicuna.errors import VicunaError
-from vicuna.train import saver
-from vicuna.train.checkpoint import whole_checkpoints
-from vicuna.train.config import TrainOptions
 from vicuna.train.loop import train
-from vicuna.train.output import RUN, claim_output_directory
+from vicuna.train.options import TrainOptions
 from vicuna.train.prepare import prepare
 from vicuna.train.ranks import Ranks
+from vicuna.train.save import saver
+from vicuna.train.save.checkpoint import whole_checkpoints
+from vicuna.train.save.output import RUN, claim_output_directory
 
 MakeOptions = Callable[..., TrainOptions]
 

@@ -15,11 +15,12 @@ from tests.train.conftest import save_llama
 from tests.train.launch import on_ranks
 from tests.train.test_loop import losses
 from vicuna.errors import VicunaError
-from vicuna.train import loop, saver
-from vicuna.train.checkpoint import damaged_files, whole_checkpoints
-from vicuna.train.config import TrainOptions
+from vicuna.train import loop
 from vicuna.train.loop import train
-from vicuna.train.model import model_fingerprint
+from vicuna.train.model.conversation_model import model_fingerprint
+from vicuna.train.options import TrainOptions
+from vicuna.train.save import saver
+from vicuna.train.save.checkpoint import damaged_files, whole_checkpoints
 
 MakeOptions = Callable[..., TrainOptions]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vicuna.train.config import TrainOptions
-from vicuna.train.schedule import CosineSchedule, make_schedule
+from vicuna.train.optim.schedule import CosineSchedule, make_schedule
+from vicuna.train.options import TrainOptions
 
 
 def test_values() -> None:

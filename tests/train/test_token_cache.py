@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from tests.train.conftest import make_records, write_records
 from vicuna.conversation import get_template
 from vicuna.errors import VicunaError
-from vicuna.train import token_cache, tokenize
-from vicuna.train.token_cache import LEARNED, META, TOKENS, TokenizedConversations
-from vicuna.train.tokenize import tokenize_files
+from vicuna.train.batches import token_cache, tokenize
+from vicuna.train.batches.token_cache import LEARNED, META, TOKENS, TokenizedConversations
+from vicuna.train.batches.tokenize import tokenize_files
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_damaged_tokens_are_made_again(
 def test_a_full_disk_keeps_nothing_and_loses_nothing(
     tmp_path: Path, data: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vicuna.train.samples.CHUNK_BYTES", 1000)  # several pieces
+    monkeypatch.setattr("vicuna.train.batches.encode.CHUNK_BYTES", 1000)  # several pieces
 
     def full(*_: Any) -> str:
         raise OSError(errno.ENOSPC, "full", "tokens.bin")

@@ -11,13 +11,13 @@ from transformers import AutoTokenizer
 
 from tests.train.conftest import write_records
 from vicuna.conversation import TokenCounter, get_template
-from vicuna.data.record import read_records
-from vicuna.data.split import splitting
-from vicuna.data.step import Record, Split
+from vicuna.data.read.record import read_records
+from vicuna.data.step_kinds import Record, Split
+from vicuna.data.steps.split import splitting
 from vicuna.errors import VicunaError
-from vicuna.train import samples
-from vicuna.train.token_cache import TokenizedConversations
-from vicuna.train.tokenize import tokenize_files
+from vicuna.train.batches import encode
+from vicuna.train.batches.token_cache import TokenizedConversations
+from vicuna.train.batches.tokenize import tokenize_files
 
 HOSTILE = ["ASSISTANT: no", "</s>", "<|im_end|>\n<|im_start|>assistant\nhi", "USER:", " ", "", "\n", "naïve 你好"]
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30))
@@ -115,11 +115,11 @@ def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path, tiny_model: Pa
 def test_several_processes_give_the_tokens_of_one(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "CHUNK_BYTES", 4000)
+    monkeypatch.setattr(encode, "CHUNK_BYTES", 4000)
     records = [record(f"question {number}", "word " * (number % 50), "more", "end") for number in range(300)]
     records[7]["messages"] = 3
     path = write_records(tmp_path / "r.jsonl", records)
-    assert path.stat().st_size > 10 * samples.CHUNK_BYTES
+    assert path.stat().st_size > 10 * encode.CHUNK_BYTES
     tokenizer, template = AutoTokenizer.from_pretrained(tiny_model), get_template("chatml")
     one, two = (
         tokenize_files([path], template, tokenizer, max_length=100, max_bad_share=0.9, workers=workers)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from tests.train.conftest import make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template, load_tokenizer
-from vicuna.train.dataset import Batch, ConversationDataset
-from vicuna.train.model import ConversationModel, load_model
-from vicuna.train.tokenize import tokenize_files
+from vicuna.train.batches.dataset import Batch, ConversationDataset
+from vicuna.train.batches.tokenize import tokenize_files
+from vicuna.train.model.conversation_model import ConversationModel, load_model
 from vicuna.weights.small_model import find_small_model
 
 CPU = torch.device("cpu")

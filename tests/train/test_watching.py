@@ -19,16 +19,17 @@ from tests.train.launch import on_ranks
 from tests.train.test_loop import log_rows
 from vicuna.conversation import Message, encode_prompt, get_template
 from vicuna.errors import VicunaError
-from vicuna.train import attention, guard
-from vicuna.train.checkpoint import whole_checkpoints
-from vicuna.train.config import TrainOptions
-from vicuna.train.dataset import ConversationDataset
-from vicuna.train.flops import count_flops
-from vicuna.train.foresight import Foresight
-from vicuna.train.guard import LossGuard
+from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.loop import train
-from vicuna.train.metrics import Meter
-from vicuna.train.model import ConversationModel
+from vicuna.train.model import attention
+from vicuna.train.model.conversation_model import ConversationModel
+from vicuna.train.model.flops import count_flops
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner.foresight import Foresight
+from vicuna.train.save.checkpoint import whole_checkpoints
+from vicuna.train.watch import guard
+from vicuna.train.watch.guard import LossGuard
+from vicuna.train.watch.metrics import Meter
 
 MakeOptions = Callable[..., TrainOptions]
 
@@ -81,7 +82,7 @@ def test_money_is_counted_on_after_a_restart(make_options: MakeOptions) -> None:
     options = make_options(price_per_gpu_hour=3600.0)
     log = options.output_dir
     log.mkdir()
-    from vicuna.train.metrics import TrainLog
+    from vicuna.train.watch.metrics import TrainLog
 
     (log / "train_log.jsonl").write_text('{"step": 1, "dollars": 100.0}\n{"step": 5, "dollars": 900.0}\n')
     resumed = TrainLog(log, 2, meter=Meter(torch.device("cpu"), 2, None, 3600.0))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vicuna.weights.checkpoint import INDEX_NAME, write_checkpoint
-from vicuna.weights.shard import ELEMENT_BYTES, Tensor, plan_shards
+from vicuna.weights.files.checkpoint import INDEX_NAME, write_checkpoint
+from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor, plan_shards
 
 SHAPES = {
     "lm_head.weight": (33, 16),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tests.weights.builders import to_bytes
-from vicuna.weights.checkpoint import write_checkpoint
-from vicuna.weights.gguf.pre_tokenizers import PRE_TOKENIZERS
-from vicuna.weights.shard import Tensor, plan_shards
+from vicuna.weights.files.checkpoint import write_checkpoint
+from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.gguf.vocabulary.pre_tokenizers import PRE_TOKENIZERS
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and then it does so again, 123 times in 2023.",

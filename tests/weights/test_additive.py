@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.weights.builders import numbers, random_bits, tuned, write_model, write_raw
-from vicuna.weights.additive import add, correct, find_corrections, subtract
-from vicuna.weights.apply import apply_delta
-from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.make import Format, make_delta
-from vicuna.weights.shard import FLOATS
+from vicuna.weights.delta.additive import add, correct, find_corrections, subtract
+from vicuna.weights.delta.apply import apply_delta
+from vicuna.weights.delta.make import Format, make_delta
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.tensors import FLOATS
 
 HALVES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 

@@ -9,8 +9,8 @@ import pytest
 from tests.weights.builders import numbers, to_bytes, write_model
 from vicuna.errors import VicunaError
 from vicuna.weights.__main__ import main as weights_main
-from vicuna.weights.cast import cast_model
-from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.tools.cast import cast_model
 
 
 def test_fp32_becomes_bf16_and_the_config_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.weights.builders import SHAPES, numbers, to_bytes, write_model
 from vicuna.errors import VicunaError
-from vicuna.weights.checkpoint import INDEX_NAME, CheckpointReader
-from vicuna.weights.detect import is_delta, kind_of, refuse_delta
+from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.files.detect import is_delta, kind_of, refuse_delta
 
 WEIGHTS = "model.safetensors"
 

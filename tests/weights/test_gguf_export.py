@@ -17,7 +17,8 @@ from tests.weights.builders import to_bytes
 from tests.weights.gguf_models import byte_level, make_model, small_sentencepiece
 from vicuna.cli import main
 from vicuna.errors import VicunaError
-from vicuna.weights.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.files.tensors import Tensor, plan_shards
 from vicuna.weights.gguf import export as export_module
 from vicuna.weights.gguf import quantize as quantize_module
 from vicuna.weights.gguf.card import Card, size_label
@@ -27,7 +28,6 @@ from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.names import permute, unpermute
 from vicuna.weights.gguf.quantize import encode, native_quantizer, numpy_quantizer, to_bfloat16
 from vicuna.weights.gguf.types import FILE_TYPES, GGMLType, ModelShape, tensor_type
-from vicuna.weights.shard import Tensor, plan_shards
 
 LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -400,7 +400,7 @@ def test_a_kill_leaves_no_file_that_passes_for_whole(tmp_path: Path) -> None:
     assert GGUFModel(output).shape.num_layers == 40
 
 
-@pytest.mark.parametrize("module", ["vicuna.export", "vicuna.import"])
+@pytest.mark.parametrize("module", ["vicuna.export", "vicuna.import_gguf"])
 def test_the_commands_say_what_they_do(module: str) -> None:
     run = [sys.executable, "-m", module]
     assert subprocess.run(run, capture_output=True, text=True).returncode == 2

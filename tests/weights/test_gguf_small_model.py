@@ -12,14 +12,14 @@ import pytest
 from tests.weights.gguf_models import byte_level, make_model, shapes
 from vicuna.cli import main
 from vicuna.conversation import load_tokenizer
-from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.tensors import Tensor, plan_shards
 from vicuna.weights.gguf.check import HARD_STRINGS, check_gguf
 from vicuna.weights.gguf.container import GGUFFile
 from vicuna.weights.gguf.convert import import_gguf
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
 from vicuna.weights.gguf.types import FILE_TYPES
-from vicuna.weights.shard import Tensor, plan_shards
 from vicuna.weights.small_model import find_small_model
 
 # SHA-256 over names, types and bytes of all 272 tensors, sorted by name, as `llama_model_quantize` of llama.cpp wrote

@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from tests.weights.builders import numbers, tuned, write_model
-from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.hub import needed_files
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.hub import needed_files
 
 COMMITS = {"main": "a" * 40, "old": "b" * 40}
 

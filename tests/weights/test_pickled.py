@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from vicuna.errors import VicunaError
-from vicuna.weights.checkpoint import CheckpointReader, require_safetensors
-from vicuna.weights.detect import kind_of
+from vicuna.weights.files.checkpoint import CheckpointReader, require_safetensors
+from vicuna.weights.files.detect import kind_of
 
 torch = pytest.importorskip("torch")
 

@@ -11,8 +11,8 @@ from tests.weights.builders import write_raw
 from vicuna.apply_delta import main as apply_main
 from vicuna.errors import VerificationError
 from vicuna.weights.__main__ import main as weights_main
-from vicuna.weights.apply import apply_delta
-from vicuna.weights.checkpoint import CheckpointReader
+from vicuna.weights.delta.apply import apply_delta
+from vicuna.weights.files.checkpoint import CheckpointReader
 
 torch = pytest.importorskip("torch")
 

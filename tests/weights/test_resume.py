@@ -18,13 +18,13 @@ import pytest
 
 from tests.weights.builders import numbers, tuned, write_model
 from vicuna.errors import VicunaError
-from vicuna.log import Progress
-from vicuna.weights.apply import apply_delta
-from vicuna.weights.cast import cast_model
-from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.make import make_delta
-from vicuna.weights.published import apply_published
-from vicuna.weights.unfinished import JOURNAL_NAME, resumable_directory, unfinished_folder
+from vicuna.io.log import Progress
+from vicuna.weights.delta.apply import apply_delta
+from vicuna.weights.delta.make import make_delta
+from vicuna.weights.delta.published import apply_published
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.unfinished import JOURNAL_NAME, resumable_directory, unfinished_folder
+from vicuna.weights.tools.cast import cast_model
 
 SHAPES = {f"model.layers.{i}.weight": (40, 60) for i in range(12)} | {"model.norm.weight": (16,)}
 SHARD = 20_000  # bytes: four tensors to a file
@@ -186,7 +186,7 @@ def test_a_full_disk(at: Path) -> None:
         assert [path.name for path in disk.iterdir()] == ["ballast"]
         # The same while the work is going on already.
         code = (
-            "import sys, vicuna.apply_delta, vicuna.weights.apply as apply\n"
+            "import sys, vicuna.apply_delta, vicuna.weights.delta.apply as apply\n"
             "apply.ensure_free_space = lambda *_: None\n"
             "sys.exit(vicuna.apply_delta.main())"
         )

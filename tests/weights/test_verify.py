@@ -7,8 +7,8 @@ import pytest
 
 from tests.weights.builders import numbers, tuned, write_model
 from vicuna.weights.__main__ import main
-from vicuna.weights.apply import apply_delta
-from vicuna.weights.make import make_delta
+from vicuna.weights.delta.apply import apply_delta
+from vicuna.weights.delta.make import make_delta
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from vicuna.conversation import words
 from vicuna.conversation.counting import TokenCounter
 from vicuna.conversation.templates import HF, Template
 from vicuna.conversation.tokenizer import FILES, check_tokenizer, load_tokenizer
-from vicuna.files import atomic_file, sha256_file, vicuna_home
+from vicuna.io.files import atomic_file, sha256_file, vicuna_home
 
 SHAPING = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "merges.txt")
 FORMAT = 3

@@ -14,8 +14,8 @@ from typing import Any
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.render import Segment
 from vicuna.conversation.templates import BOS, EOS, HF, Marks, Template, get_template
-from vicuna.files import atomic_file
-from vicuna.jsonl import read_json, write_json
+from vicuna.io.files import atomic_file
+from vicuna.io.jsonl import read_json, write_json
 
 TEMPLATE_FILE = "vicuna_template.json"
 JINJA_FILE = "chat_template.jinja"

@@ -9,22 +9,32 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vicuna import log
 from vicuna.conversation import get_template, needs_transformers
-from vicuna.data import engines, lists, merge, sample, show, stats, why
-from vicuna.data.figures import Figures
+from vicuna.data.look import lists, merge, sample, show, stats, why
+from vicuna.data.look.figures import Figures
+from vicuna.data.look.report import report_page
 from vicuna.data.options import WHERE_ONLY, DataOptions
-from vicuna.data.output import FILES, MANIFEST, REPORT, REPORT_DATA, check_folder, describe_file, manifest_of, row_files
-from vicuna.data.phrases import STEPS, describe_lists, recorded_name
 from vicuna.data.pipeline import Plan, make_plan
-from vicuna.data.reduce import Reducer, Row
-from vicuna.data.report import report_page
-from vicuna.data.shard import SHARD_BYTES, Shard, forget_plan, shards
-from vicuna.data.sources import Source, find_sources
-from vicuna.data.work import Work, work_folder, work_path
+from vicuna.data.read.sources import Source, find_sources
+from vicuna.data.run import engines
+from vicuna.data.run.batches import SHARD_BYTES, Shard, forget_plan, shards
+from vicuna.data.run.output import (
+    FILES,
+    MANIFEST,
+    REPORT,
+    REPORT_DATA,
+    check_folder,
+    describe_file,
+    manifest_of,
+    row_files,
+)
+from vicuna.data.run.reduce import Reducer, Row
+from vicuna.data.run.work import Work, work_folder, work_path
+from vicuna.data.steps.phrases import STEPS, describe_lists, recorded_name
 from vicuna.errors import VicunaError
-from vicuna.files import atomic_directory
-from vicuna.jsonl import write_json
+from vicuna.io import log
+from vicuna.io.files import atomic_directory
+from vicuna.io.jsonl import write_json
 from vicuna.options import command, parse, to_dict
 
 VERBS = {

@@ -16,18 +16,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from vicuna.conversation import Message, check_tokenizer, get_template, load_token_counter
-from vicuna.data import dedup
-from vicuna.data.decontaminate import decontamination_step, shipped_questions
-from vicuna.data.dedup import Keys
-from vicuna.data.filters import EMPTY, HTML, ROLES, blocked_step, errors_step, noise_step, refusals_step
-from vicuna.data.language import language_step
 from vicuna.data.options import SHIPPED, DataOptions
-from vicuna.data.phrases import STEPS, chosen_phrases, shipped_phrases
-from vicuna.data.privacy import privacy_step
-from vicuna.data.quality import quality_step
-from vicuna.data.record import Malformed
-from vicuna.data.split import count_rounds, splitting
-from vicuna.data.step import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
+from vicuna.data.privacy.step import privacy_step
+from vicuna.data.read.record import Malformed
+from vicuna.data.step_kinds import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
+from vicuna.data.steps import dedup
+from vicuna.data.steps.decontaminate import decontamination_step, shipped_questions
+from vicuna.data.steps.dedup import Keys
+from vicuna.data.steps.filters import EMPTY, HTML, ROLES, blocked_step, errors_step, noise_step, refusals_step
+from vicuna.data.steps.language import language_step
+from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_phrases
+from vicuna.data.steps.quality import quality_step
+from vicuna.data.steps.split import count_rounds, splitting
 from vicuna.errors import UsageError, nearest
 
 READ_RULES = {"malformed": "the record could not be read; the evidence says where and why"}

@@ -9,9 +9,9 @@ from vicuna.options import Main, command
 # verb: (module, what it does)
 VERBS = {
     "answer": ("vicuna.eval.answer", "ask a model the questions and keep its answers"),
-    "judge": ("vicuna.eval.judge", "have a judge compare or grade the answers"),
-    "report": ("vicuna.eval.report", "turn judgments into estimates with intervals, on one page"),
-    "rule-judge": ("vicuna.eval.rule_judge", "serve a rule-based stand-in for a judge on this machine"),
+    "judge": ("vicuna.eval.judging.judge", "have a judge compare or grade the answers"),
+    "report": ("vicuna.eval.reporting.report", "turn judgments into estimates with intervals, on one page"),
+    "rule-judge": ("vicuna.eval.judging.rule_judge", "serve a rule-based stand-in for a judge on this machine"),
 }
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError
-from vicuna.eval.endpoint import OPENAI_URL, Endpoint
-from vicuna.eval.ledger import Ledger
+from vicuna.eval.ask.endpoint import OPENAI_URL, Endpoint
+from vicuna.eval.ask.ledger import Ledger
+from vicuna.eval.ask.runner import Outcome, run_calls
 from vicuna.eval.questions import Question, QuestionId, content_hash, load_questions, select_questions
-from vicuna.eval.runner import Outcome, run_calls
-from vicuna.jsonl import read_jsonl
-from vicuna.log import Progress, info, warning
+from vicuna.io.jsonl import read_jsonl
+from vicuna.io.log import Progress, info, warning
 from vicuna.material import material
 from vicuna.options import option, parse
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import UsageError, VicunaError, nearest
-from vicuna.jsonl import read_jsonl
+from vicuna.io.jsonl import read_jsonl
 
 QuestionId = int | str
 

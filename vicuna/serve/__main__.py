@@ -22,12 +22,12 @@ from types import FrameType
 from typing import Any
 
 from vicuna.errors import UsageError, require
-from vicuna.log import human_seconds, info, style, warning
+from vicuna.io.log import human_seconds, info, style, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth, processes
 from vicuna.serve.engines.interface import ENGINES, model_directory
+from vicuna.serve.fleet.protocol import MODEL_NAME_PATTERN
 from vicuna.serve.http_server import address, listen
-from vicuna.serve.protocol import MODEL_NAME_PATTERN
 from vicuna.serve.worker import default_name
 
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.2, 10.0

@@ -9,7 +9,7 @@ from typing import Literal
 
 from vicuna.errors import UsageError, require
 from vicuna.options import command, option, parse
-from vicuna.serve.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
+from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
 
 HELP = """/help          this list
 /model [NAME]  show the models that are alive, or choose one
@@ -57,9 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     api_url = checked_api_url(options.api_url)
     for module in ("httpx", "prompt_toolkit", "rich"):
         require(module, "serve")
-    from vicuna.serve.api_client import ApiClient
-    from vicuna.serve.chat_session import Sampling, Session
-    from vicuna.serve.terminal import open_terminal
+    from vicuna.serve.client.http import ApiClient
+    from vicuna.serve.terminal.screen import open_terminal
+    from vicuna.serve.terminal.session import Sampling, Session
 
     sampling = Sampling(options.temperature, options.top_p, options.max_tokens)
     session = Session(ApiClient(api_url), open_terminal(options.style), sampling, help=HELP)

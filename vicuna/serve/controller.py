@@ -21,16 +21,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from vicuna.log import info, warning
+from vicuna.io.log import info, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
-from vicuna.serve.dispatch import Fleet
-from vicuna.serve.gateway import Gateway
-from vicuna.serve.http_server import Server, address, listen
-from vicuna.serve.link import WorkerLink
-from vicuna.serve.openai_api import EXCEPTION_HANDLERS, OpenAIAPI
-from vicuna.serve.processes import follow_parent
-from vicuna.serve.protocol import (
+from vicuna.serve.api.openai import EXCEPTION_HANDLERS, OpenAIAPI
+from vicuna.serve.fleet.dispatch import Fleet
+from vicuna.serve.fleet.gateway import Gateway
+from vicuna.serve.fleet.link import WorkerLink
+from vicuna.serve.fleet.protocol import (
     CLOSE_PROTOCOL,
     CONNECT_PATH,
     FROM_WORKER,
@@ -40,6 +38,8 @@ from vicuna.serve.protocol import (
     Hello,
     dump,
 )
+from vicuna.serve.http_server import Server, address, listen
+from vicuna.serve.processes import follow_parent
 
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0

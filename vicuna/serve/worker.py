@@ -36,7 +36,6 @@ from vicuna.conversation import (
 from vicuna.errors import UsageError, VicunaError, require
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
-from vicuna.serve.dial import dial, socket_url
 from vicuna.serve.engines.interface import (
     ENGINES,
     Engine,
@@ -47,8 +46,8 @@ from vicuna.serve.engines.interface import (
     load_engine,
 )
 from vicuna.serve.engines.thread import EngineThread
-from vicuna.serve.processes import follow_parent
-from vicuna.serve.protocol import (
+from vicuna.serve.fleet.dial import dial, socket_url
+from vicuna.serve.fleet.protocol import (
     FROM_CONTROLLER,
     MODEL_NAME_PATTERN,
     Accepted,
@@ -64,6 +63,7 @@ from vicuna.serve.protocol import (
     Submit,
     dump,
 )
+from vicuna.serve.processes import follow_parent
 
 SIM_TEMPLATE = "vicuna_v1.1"
 

@@ -8,11 +8,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from vicuna import log
 from vicuna.errors import UsageError, require
+from vicuna.io import log
 from vicuna.options import command, parse
-from vicuna.train.config import TrainOptions
-from vicuna.train.plan_options import PlanOptions
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner.options import PlanOptions
 
 if TYPE_CHECKING:
     from vicuna.train.loop import TrainResult
@@ -60,7 +60,7 @@ def print_plan(argv: list[str] | None) -> int:
     options = parse(PlanOptions, argv, prog="python -m vicuna.train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
-    from vicuna.train.plan import make_plan
+    from vicuna.train.planner.report import make_plan
 
     plan = make_plan(options)
     print(json.dumps(plan.to_dict(), indent=2) if options.json else plan)

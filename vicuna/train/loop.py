@@ -18,30 +18,31 @@ from pathlib import Path
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 
-from vicuna import log, options
+from vicuna import options
 from vicuna.errors import VicunaError
-from vicuna.train.adapter import export_adapter
-from vicuna.train.arrange import arrange
-from vicuna.train.checkpoint import checkpoint_path, load_checkpoint, newest_intact, whole_checkpoints
-from vicuna.train.config import TrainOptions
-from vicuna.train.dataset import Batch
-from vicuna.train.evaluate import evaluate
-from vicuna.train.export import check_room, export_model
-from vicuna.train.flops import count_flops
-from vicuna.train.foresight import announce, foresee
-from vicuna.train.generations import generate
-from vicuna.train.guard import LossGuard, refuse_broken, refuse_leap
-from vicuna.train.metrics import Meter, StepRecord, TrainLog, peak_memory_bytes
-from vicuna.train.model import ConversationModel, load_model
-from vicuna.train.optimizer import make_optimizer
-from vicuna.train.output import RUN, check_output_directory, claim_output_directory
-from vicuna.train.packing import deal
-from vicuna.train.parallel import local
+from vicuna.io import log
+from vicuna.train.batches.dataset import Batch
+from vicuna.train.batches.packing import deal
+from vicuna.train.model.arrange import arrange
+from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.model.flops import count_flops
+from vicuna.train.model.parallel import local
+from vicuna.train.optim.optimizer import make_optimizer
+from vicuna.train.options import TrainOptions
+from vicuna.train.planner.foresight import announce, foresee
 from vicuna.train.prepare import Run, prepare
 from vicuna.train.ranks import join_ranks
-from vicuna.train.reporters import Reporters, check_reporters
-from vicuna.train.saver import CheckpointSaver
+from vicuna.train.save.adapter import export_adapter
+from vicuna.train.save.checkpoint import checkpoint_path, load_checkpoint, newest_intact, whole_checkpoints
+from vicuna.train.save.export import check_room, export_model
+from vicuna.train.save.output import RUN, check_output_directory, claim_output_directory
+from vicuna.train.save.saver import CheckpointSaver
 from vicuna.train.signals import StopSignal
+from vicuna.train.watch.evaluate import evaluate
+from vicuna.train.watch.generations import generate
+from vicuna.train.watch.guard import LossGuard, refuse_broken, refuse_leap
+from vicuna.train.watch.metrics import Meter, StepRecord, TrainLog, peak_memory_bytes
+from vicuna.train.watch.reporters import Reporters, check_reporters
 
 
 @dataclass(frozen=True)

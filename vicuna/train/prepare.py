@@ -12,24 +12,24 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from vicuna import log
 from vicuna.conversation import Template, get_template, load_template, load_tokenizer
 from vicuna.errors import UsageError, VicunaError
-from vicuna.train.allocator import keep_freed_memory
-from vicuna.train.config import DEFAULT_TEMPLATE, TrainOptions
-from vicuna.train.dataset import ConversationDataset
-from vicuna.train.export import read_generation_config
-from vicuna.train.generations import Prompt, read_prompts
-from vicuna.train.model import model_fingerprint, read_config
-from vicuna.train.output import earlier_rows_per_step, run_identity
-from vicuna.train.packing import Row, TrainingPlan, pack
+from vicuna.io import log
+from vicuna.train.batches.dataset import ConversationDataset
+from vicuna.train.batches.packing import Row, TrainingPlan, pack
+from vicuna.train.batches.token_cache import TokenizedConversations
+from vicuna.train.batches.tokenize import tokenize_files
+from vicuna.train.model.allocator import keep_freed_memory
+from vicuna.train.model.conversation_model import model_fingerprint, read_config
+from vicuna.train.optim.schedule import CosineSchedule, make_schedule
+from vicuna.train.options import DEFAULT_TEMPLATE, TrainOptions
 from vicuna.train.ranks import Ranks
-from vicuna.train.schedule import CosineSchedule, make_schedule
-from vicuna.train.token_cache import TokenizedConversations
-from vicuna.train.tokenize import tokenize_files
-from vicuna.weights.checkpoint import CheckpointReader
-from vicuna.weights.detect import refuse_delta
-from vicuna.weights.hub import find_source
+from vicuna.train.save.export import read_generation_config
+from vicuna.train.save.output import earlier_rows_per_step, run_identity
+from vicuna.train.watch.generations import Prompt, read_prompts
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.detect import refuse_delta
+from vicuna.weights.files.hub import find_source
 
 
 @dataclass(frozen=True)

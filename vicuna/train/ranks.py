@@ -19,8 +19,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from vicuna import log
 from vicuna.errors import UsageError, VicunaError
+from vicuna.io import log
 
 CPU = torch.device("cpu")
 PATIENCE = timedelta(hours=12)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from vicuna import log
+from vicuna.io import log
 
 
 class StopSignal:

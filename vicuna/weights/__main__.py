@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vicuna.errors import UsageError, VerificationError
-from vicuna.log import human_bytes
+from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
-from vicuna.weights.cast import Dtype, cast_model
-from vicuna.weights.detect import has_manifest
-from vicuna.weights.hub import find_source, origins
-from vicuna.weights.inspect import as_table, inspect
-from vicuna.weights.lora import merge_lora
-from vicuna.weights.manifest import Manifest
+from vicuna.weights.files.detect import has_manifest
+from vicuna.weights.files.hub import find_source, origins
+from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.small_model import find_small_model
-from vicuna.weights.verify import manifest_for, verify_delta, verify_model
+from vicuna.weights.tools.cast import Dtype, cast_model
+from vicuna.weights.tools.inspect import as_table, inspect
+from vicuna.weights.tools.lora import merge_lora
+from vicuna.weights.tools.verify import manifest_for, verify_delta, verify_model
 
 USAGE = """usage: vicuna weights VERB [OPTION ...]
 

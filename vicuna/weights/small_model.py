@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vicuna.errors import VicunaError, describe
-from vicuna.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
-from vicuna.jsonl import write_json
-from vicuna.log import info, warning
+from vicuna.io.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
+from vicuna.io.jsonl import write_json
+from vicuna.io.log import info, warning
 from vicuna.weights.gguf.convert import GGUFModel, write_model
 
 NAME = "SmolLM2-135M-Instruct"

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from vicuna.errors import VicunaError
 from vicuna.serve.engines.llama_config import LlamaConfig, read_config
-from vicuna.weights.checkpoint import CheckpointReader, require_safetensors
+from vicuna.weights.files.checkpoint import CheckpointReader, require_safetensors
 
 
 def rotary_table(config: LlamaConfig, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:

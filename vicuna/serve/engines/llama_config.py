@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError, nearest
-from vicuna.jsonl import read_json
+from vicuna.io.jsonl import read_json
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 # The numbers that each way of stretching the rotary embedding needs.

@@ -20,12 +20,12 @@ import torch
 
 from vicuna.conversation import check_tokenizer, load_tokenizer
 from vicuna.errors import VicunaError
-from vicuna.files import sha256_file
+from vicuna.io.files import sha256_file
 from vicuna.serve.engines.interface import EngineOptions, EngineRequest, EngineStep, FinishReason, model_directory
 from vicuna.serve.engines.llama import Batch, Chunk, Llama, weight_files
 from vicuna.serve.engines.llama_config import read_config
 from vicuna.serve.engines.sampling import sample
-from vicuna.weights.detect import refuse_delta
+from vicuna.weights.files.detect import refuse_delta
 
 VERSION = 1  # part of the fingerprint: raise it when a change may alter which token comes next
 PREFILL_TOKENS = 256  # prompt tokens read per step; bounds how long running replies wait for a newcomer

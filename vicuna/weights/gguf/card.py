@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import require
-from vicuna.log import warning
+from vicuna.io.log import warning
 from vicuna.weights.gguf.container import Value, ValueType, array, string, uint32
 
 FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)

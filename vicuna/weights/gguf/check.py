@@ -29,11 +29,11 @@ from vicuna.conversation import (
     render,
 )
 from vicuna.errors import VicunaError, require
-from vicuna.log import Progress, warning
+from vicuna.io.log import Progress, warning
 from vicuna.weights.gguf.convert import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
 from vicuna.weights.gguf.types import GGMLType
-from vicuna.weights.inspect import inspect
+from vicuna.weights.tools.inspect import inspect
 
 HARD_STRINGS = (
     "Hello, world!",

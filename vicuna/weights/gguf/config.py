@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
-from vicuna.log import warning
+from vicuna.io.log import warning
 from vicuna.weights.gguf.container import Value, float32, string, uint32
 from vicuna.weights.gguf.names import Architecture, architecture_of_model_type
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
 from vicuna.errors import VicunaError
-from vicuna.files import atomic_file
+from vicuna.io.files import atomic_file
 from vicuna.weights.gguf.types import GGMLType
 
 MAGIC, VERSION = b"GGUF", 3

@@ -1,7 +1,7 @@
 """A GGUF file as a Hugging Face folder: names mapped back, the rows of q and k put back, blocks turned into numbers.
 
 Whatever the file says is checked before it is used, and the tensors' shapes are held against its metadata before the
-first is read. `vicuna.import` is the command; `weights.small_model` makes the small model this way.
+first is read. `vicuna.import_gguf` is the command; `weights.small_model` makes the small model this way.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from vicuna.errors import VicunaError
-from vicuna.files import atomic_directory, ensure_free_space
-from vicuna.jsonl import write_json
-from vicuna.log import Progress
-from vicuna.weights.checkpoint import write_checkpoint
-from vicuna.weights.codec import in_order as in_threads
+from vicuna.io.files import atomic_directory, ensure_free_space
+from vicuna.io.jsonl import write_json
+from vicuna.io.log import Progress
+from vicuna.weights.delta.codec import in_order as in_threads
+from vicuna.weights.files.checkpoint import write_checkpoint
+from vicuna.weights.files.tensors import MAX_SHARD_BYTES, Tensor, plan_shards
 from vicuna.weights.gguf.config import HubConfig, read_config
 from vicuna.weights.gguf.container import GGUFFile, GGUFTensor
 from vicuna.weights.gguf.export import CHUNK_NUMBERS, expected_shapes
 from vicuna.weights.gguf.hub_config import Metadata, build_config, generation_config
 from vicuna.weights.gguf.names import ROPE_FACTORS, heads_to_permute, to_hugging_face, unpermute
 from vicuna.weights.gguf.quantize import NUMPY_DTYPES, SAME_IN_GGUF, decode, from_float32
-from vicuna.weights.gguf.tokenizer import Tokenizer
 from vicuna.weights.gguf.types import GGMLType
-from vicuna.weights.shard import MAX_SHARD_BYTES, Tensor, plan_shards
+from vicuna.weights.gguf.vocabulary.tokenizer import Tokenizer
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

@@ -1,0 +1,1 @@
+"""A chat page's HTML turned back into the Markdown that the model wrote."""

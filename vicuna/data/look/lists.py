@@ -1,0 +1,56 @@
+"""`vicuna data lists [NAME]`: the word lists that come along, to look at, or to copy one and edit it."""
+
+from dataclasses import dataclass
+
+from vicuna.data.options import LISTS
+from vicuna.data.steps.phrases import STEPS, shipped_list, shipped_phrases
+from vicuna.errors import UsageError, nearest
+from vicuna.options import option, parse
+
+EPILOG = """\
+A list is a UTF-8 text file with a phrase on each line; # at the start of a line begins a comment. Letter case, spaces
+and the shape of apostrophes do not count; how the phrases are looked for stands at the top of each shipped list.
+
+  python -m vicuna.data lists refusals > own.txt     a copy to edit
+  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals own.txt           instead of the shipped list
+  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals shipped own.txt   the shipped one and yours
+  python -m vicuna.data sharegpt.json --output-dir cleaned/ --leftovers none             an empty list"""
+
+
+@dataclass(frozen=True)
+class ListsOptions:
+    """`vicuna data lists` options."""
+
+    name: str | None = option(
+        None, help="print the file of this list; without a name, which lists there are", positional=True, metavar="NAME"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Print a list, or a line about each, on stdout."""
+    options = parse(
+        ListsOptions,
+        argv,
+        prog="python -m vicuna.data lists",
+        description="Show the word lists that the cleaning goes by.",
+        epilog=EPILOG,
+    )
+    if options.name is None:
+        print(table())
+        return 0
+    name = options.name.removesuffix(".txt").replace("-", "_")
+    if name not in STEPS:
+        raise UsageError(f"no list is named '{options.name}'; {nearest(name, STEPS)}")
+    print(shipped_list(name).read_text("utf-8"), end="")
+    return 0
+
+
+def table() -> str:
+    """Every list: how many phrases it has, the step that it is for, and the flag that replaces it."""
+    rows = [("list", "phrases", "step", "flag")]
+    rows += [
+        (name, str(len(shipped_phrases(name))), step, "--" + name.replace("_", "-")) for name, step in STEPS.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", f"They lie in {LISTS}"])

@@ -1,0 +1,123 @@
+"""`vicuna data show [ID...] --in DIR`: records as a person reads them, chosen by id, rule, language or length.
+
+In the folder of a cleaning each record comes with what was repaired in it, and a rule shows its dropped records too:
+their texts are not kept, so the place in the input is told.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vicuna.data.look.collection import Item, files_of, read_all
+from vicuna.data.run.output import MANIFEST
+from vicuna.errors import VicunaError, nearest
+from vicuna.io import log
+from vicuna.io.jsonl import Row, read_json, read_jsonl
+from vicuna.options import option, parse
+
+ROLE_COLORS = {"user": "cyan", "assistant": "green", "system": "magenta", "tool": "yellow"}
+# What a terminal would obey instead of showing it.
+COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """`vicuna data show` options."""
+
+    given: Path = option(help="the folder of a cleaning, or a file", aliases=("--in",), metavar="PATH")
+    id: tuple[str, ...] = option((), help="only records (and pieces) of these ids", positional=True, metavar="ID")
+    rule: str | None = option(None, help="only records that this rule dropped, merged or repaired (needs a folder)")
+    language: str | None = option(None, help="only records of this language: en, zh, ...")
+    min_messages: int = option(0, help="only records of at least so many messages", minimum=0)
+    min_tokens: int = option(0, help="only records whose num_tokens is at least this", minimum=0)
+    limit: int = option(5, help="stop after so many records", minimum=1)
+
+
+def main(argv: list[str]) -> int:
+    """Print the records on stdout."""
+    options = parse(ShowOptions, argv, prog="python -m vicuna.data show", description="Print records for reading.")
+    findings = _findings(options)
+    shown = 0
+    for text in _texts(options, findings):
+        print(text, end="\n\n")
+        shown += 1
+        if shown == options.limit:
+            break
+    if not shown:
+        raise VicunaError(f"{options.given} has no such record; give another id, or fewer conditions")
+    return 0
+
+
+def _findings(options: ShowOptions) -> list[Row]:
+    """What the cleaning found, of the rule asked for.
+
+    Raises:
+        VicunaError: there is no cleaning to ask, or no such rule.
+    """
+    if not (options.given / MANIFEST).is_file():
+        if options.rule is not None:
+            raise VicunaError(
+                f"--rule {options.rule}: {options.given} is not the folder of a cleaning, so has no rules"
+            )
+        return []
+    counts = read_json(options.given / MANIFEST)["counts"]
+    known = sorted({*counts["rules"], *counts["repairs"]})
+    if options.rule is not None and options.rule not in known:
+        raise VicunaError(f"--rule {options.rule} found nothing there; {nearest(options.rule, known)}")
+    rows: list[Row] = []
+    for name in ("dropped", "repairs"):
+        rows += (row | {"file": name} for row in read_jsonl(options.given / f"{name}.jsonl"))
+    return [row for row in rows if options.rule in (None, row["rule"])]
+
+
+def _texts(options: ShowOptions, findings: list[Row]) -> Iterator[str]:
+    repairs: dict[str, list[Row]] = {}
+    is_by_text = options.language is not None or options.min_messages or options.min_tokens
+    for row in findings:
+        if row["file"] == "repairs":
+            repairs.setdefault(row["id"], []).append(row)
+        elif not is_by_text and (row["id"] in options.id if options.id else options.rule is not None):
+            yield _finding(row)
+    names = ("records", "held_out") if (options.given / MANIFEST).is_file() else ("records",)
+    for name in names:
+        for item in read_all(files_of((options.given,), name=name)):
+            if isinstance(item, Item) and _is_asked_for(item, options):
+                own = repairs.get(item.conversation.id) or repairs.get(item.original_id, [])
+                if own or options.rule is None:
+                    yield _record(item, own, name)
+
+
+def _is_asked_for(item: Item, options: ShowOptions) -> bool:
+    tokens = item.row.get("num_tokens", 0)
+    return (
+        (not options.id or item.conversation.id in options.id or item.original_id in options.id)
+        and options.language in (None, item.row.get("language"))
+        and len(item.conversation.messages) >= options.min_messages
+        and (tokens if isinstance(tokens, int) else 0) >= options.min_tokens
+    )
+
+
+def _record(item: Item, repairs: list[Row], name: str) -> str:
+    row, messages = item.row, item.conversation.messages
+    facts = [str(row[key]) for key in ("source", "language") if row.get(key)] + [f"{len(messages)} messages"]
+    facts += [f"{row['num_tokens']} tokens"] if row.get("num_tokens") else []
+    facts += [f"{row['context_messages']} of context"] if row.get("context_messages") else []
+    facts += ["held out"] if name == "held_out" else []
+    lines = [log.style(_plain(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
+    lines += [_finding(repair) for repair in repairs]
+    for message in messages:
+        lines += [log.style(message.role.upper(), ROLE_COLORS[message.role], "bold"), _plain(message.content)]
+    return "\n".join(lines)
+
+
+def _finding(row: Row) -> str:
+    turn = "" if row["turn"] is None else f", turn {row['turn']}"
+    verb = "repaired" if row["file"] == "repairs" else "merged" if row["step"] == "dedup" else "dropped"
+    text = f"--- {row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"
+    return log.style(_plain(text), "yellow")
+
+
+def _plain(text: str) -> str:
+    """Text that a terminal only shows."""
+    return COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

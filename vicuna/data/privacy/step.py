@@ -1,0 +1,113 @@
+"""Mail addresses, phone numbers, IP addresses, bank accounts, cards and keys: out of every turn, or the record is.
+
+What each looks like, and what only looks so, is in `private_keys`, `private_addresses` and `private_numbers`. A found
+text becomes a placeholder of its kind, the same in every place, so that the sentence around it keeps its sense.
+Findings count and never quote. The step comes as early as texts are readable, after `html`, so that no later finding
+quotes what it takes out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vicuna.conversation import Message
+from vicuna.data.privacy.addresses import find_addresses, find_emails, has_address
+from vicuna.data.privacy.keys import find_keys, find_private_keys, find_web_tokens, has_key
+from vicuna.data.privacy.numbers import Span, find_cards, find_ibans, find_phones, has_long_number
+from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Step
+
+Mode = Literal["replace", "drop"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of private data.
+
+    Attributes:
+        rule: its name in findings.
+        meaning: for a reader of the report.
+        placeholder: what stands in its place afterwards.
+        may_be_in: a quick look whether it is worth while to search a text.
+        find: the spans of it in a text, in order.
+    """
+
+    rule: str
+    meaning: str
+    placeholder: str
+    may_be_in: Callable[[str], bool]
+    find: Callable[[str], Iterator[Span]]
+
+
+KINDS = (
+    Kind("private_key", "a private key block", "<PRIVATE_KEY>", lambda text: "-----BEGIN " in text, find_private_keys),
+    Kind("web_token", "a JSON Web Token", "<TOKEN>", lambda text: "eyJ" in text, find_web_tokens),
+    Kind("key", "a service's key, by its known shape", "<KEY>", has_key, find_keys),
+    Kind("email", "a mail address", "<EMAIL>", lambda text: "@" in text, find_emails),
+    Kind("iban", "a bank account whose check digits agree", "<IBAN>", has_long_number, find_ibans),
+    Kind("card", "a payment card whose issuer and check digit agree", "<CARD>", has_long_number, find_cards),
+    Kind("ip_address", "an IP address of the public net", "<IP_ADDRESS>", has_address, find_addresses),
+    Kind("phone", "a phone number", "<PHONE>", has_long_number, find_phones),
+)
+QUICK_LOOKS = frozenset(kind.may_be_in for kind in KINDS)
+
+
+def privacy_step(mode: Mode) -> Step:
+    """The step: `replace` puts placeholders, `drop` drops the record."""
+    rules = {kind.rule: f"{kind.meaning}; {_done(mode, kind)}" for kind in KINDS}
+    return Step("privacy", 1, rules, _replace if mode == "replace" else _drop)
+
+
+def _done(mode: Mode, kind: Kind) -> str:
+    return f"it became {kind.placeholder}" if mode == "replace" else "the record was dropped"
+
+
+def _replace(record: Record) -> Outcome:
+    kinds = _kinds_in(record)
+    if not kinds:
+        return Keep(record)
+    messages, repairs = [], []
+    for message, turn in zip(record.messages, record.turns, strict=True):
+        found = find(message.content, kinds)
+        messages.append(Message(message.role, _with_placeholders(message.content, found)) if found else message)
+        repairs += _findings(found, turn)
+    return Keep(record.with_messages(tuple(messages)), tuple(repairs))
+
+
+def _drop(record: Record) -> Outcome:
+    kinds = _kinds_in(record)
+    for message, turn in zip(record.messages, record.turns, strict=True) if kinds else ():
+        if findings := _findings(find(message.content, kinds), turn):
+            return Drop(findings[0])
+    return Keep(record)
+
+
+def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[tuple[Span, Kind]]:
+    """Everything private in a text, in order. Where two kinds overlap, the one that stands first in `KINDS` counts."""
+    found: list[tuple[Span, Kind]] = []
+    for kind in kinds:
+        if kind.may_be_in(text):
+            for start, end in kind.find(text):
+                if not any(start < other_end and other_start < end for (other_start, other_end), _ in found):
+                    found.append(((start, end), kind))
+    return sorted(found, key=lambda item: item[0])
+
+
+def _kinds_in(record: Record) -> list[Kind]:
+    """The kinds worth looking for; asked of all texts at once, because most records have none."""
+    text = "\n".join(message.content for message in record.messages)
+    asked = {look: look(text) for look in QUICK_LOOKS}
+    return [kind for kind in KINDS if asked[kind.may_be_in]]
+
+
+def _with_placeholders(text: str, found: list[tuple[Span, Kind]]) -> str:
+    pieces, done = [], 0
+    for (start, end), kind in found:
+        pieces += [text[done:start], kind.placeholder]
+        done = end
+    return "".join((*pieces, text[done:]))
+
+
+def _findings(found: list[tuple[Span, Kind]], turn: int) -> list[Finding]:
+    """One finding for each kind in a turn, with how often it came."""
+    rules = [kind.rule for _, kind in found]
+    return [Finding(rule, f"{rules.count(rule)} in this turn", turn) for rule in dict.fromkeys(rules)]

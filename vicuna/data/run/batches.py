@@ -1,0 +1,212 @@
+"""A batch of raw records through all steps: the one function that every worker runs, wherever it is.
+
+`shards` cuts the sources into batches that depend on nothing but their bytes. `clean_shard` is pure: the same batch and
+the same options give the same part, byte for byte, in any process on any machine. `engines` brings the two together,
+`work` keeps the parts, `reduce` makes the result of them.
+
+A part holds, one after the other:
+- the keys: for each record that could be read, lengths, its id and its `Keys`, in bytes;
+- the rows: for each record a line of JSON that tells its story, then its pieces as they will be written, a line each.
+"""
+
+import functools
+import gc
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from vicuna.data.options import DataOptions
+from vicuna.data.pipeline import ASIDE, Plan, Trace, clean_records, is_held_out, make_plan
+from vicuna.data.read.record import read_record
+from vicuna.data.read.sources import Raw, Source, raw_records
+from vicuna.data.step_kinds import Finding
+from vicuna.data.steps.dedup import Keys
+from vicuna.io.jsonl import format_line
+
+SHARD_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
+SHARD_RECORDS = 4096
+FACTS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive raw records. `size_bytes`: what their reading took off the files, packed as they are."""
+
+    index: int
+    raws: tuple[Raw, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of a shard. `problem`: the first record that was set aside for a failure, for `--strict`."""
+
+    num_records: int
+    num_readable: int
+    problem: str | None
+    keys: bytes
+    rows: bytes
+
+    def sha256(self) -> str:
+        """Of keys and rows."""
+        digest = hashlib.sha256(self.keys)
+        digest.update(self.rows)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Story:
+    """A record's line in the rows. `pieces`: for each its file, and facts for the report."""
+
+    id: str
+    source: str
+    is_read: bool
+    repairs: list[tuple[str, Finding]]
+    end: tuple[str, Finding] | None
+    is_compared: bool
+    repairs_after: list[tuple[str, Finding]]
+    end_after: tuple[str, Finding] | None
+    pieces: list[dict[str, Any]]
+    rounds: tuple[int, int, int]
+
+
+def shards(sources: Sequence[Source]) -> Iterator[Shard]:
+    """All records of the sources in order, in batches of about `SHARD_BYTES`; small files share one."""
+    index = 0
+    raws: list[Raw] = []
+    size = done = taken = 0
+    for source in sources:
+        position = 0
+
+        def progress(place: int, before: int = done) -> None:
+            nonlocal position
+            position = before + place
+
+        for raw in raw_records(source.path, progress):
+            raws.append(raw)
+            size += len(raw.data)
+            if size >= SHARD_BYTES or len(raws) >= SHARD_RECORDS:
+                yield Shard(index, tuple(raws), position - taken)
+                index, raws, size, taken = index + 1, [], 0, position
+        done += source.size_bytes
+        position = done
+    if raws or not index:
+        yield Shard(index, tuple(raws), done - taken)
+
+
+@functools.lru_cache(maxsize=1)
+def _plan(options: DataOptions) -> Plan:
+    return make_plan(options)
+
+
+def forget_plan() -> None:
+    """Let the next shard make its plan anew: the files that the options name may have been edited since."""
+    _plan.cache_clear()
+
+
+def clean_shard(shard: Shard, options: DataOptions) -> Part:
+    """Every record of the shard through every step."""
+    plan = _plan(options)
+    with _no_collection():
+        return _part(shard, plan)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for cycles of objects: the steps make none, and it takes 3% of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _part(shard: Shard, plan: Plan) -> Part:
+    keys, rows = bytearray(), bytearray()
+    problem: str | None = None
+    num_readable = 0
+    for trace in clean_records([(read_record(raw), raw.place) for raw in shard.raws], plan):
+        for end in (trace.end, trace.end_after):
+            if problem is None and end is not None and end[1].rule in ASIDE:
+                problem = f"{trace.source}: {end[1].rule} ({end[0]}): {end[1].evidence}"
+        num_readable += trace.is_read
+        if trace.is_read:
+            keys += _key_entry(trace)
+        rows += _story_line(trace, plan)
+        for piece in trace.pieces:
+            rows += format_line(piece.to_row()).encode("utf-8")
+    return Part(len(shard.raws), num_readable, problem, bytes(keys), bytes(rows))
+
+
+def _key_entry(trace: Trace) -> bytes:
+    name = trace.id.encode("utf-8")
+    data = trace.keys.to_bytes() if trace.keys is not None else b""
+    return len(name).to_bytes(4) + len(data).to_bytes(4) + name + data
+
+
+def read_keys(read: Callable[[int], bytes]) -> Iterator[tuple[str, Keys | None]]:
+    """Id and keys of each record of a part that could be read.
+
+    Args:
+        read: gives that many bytes of the part's keys; b"" at their end.
+    """
+    while lengths := read(8):
+        name = read(int.from_bytes(lengths[:4])).decode("utf-8")
+        data = read(int.from_bytes(lengths[4:]))
+        yield name, Keys.from_bytes(data) if data else None
+
+
+def _story_line(trace: Trace, plan: Plan) -> bytes:
+    pieces = [
+        {
+            "is_held_out": is_held_out(piece.original_id, plan.held_out_ratio),
+            "num_messages": len(piece.messages),
+            **{key: piece.extra[key] for key in FACTS if key in piece.extra},
+        }
+        for piece in trace.pieces
+    ]
+    story = [
+        trace.id,
+        trace.source,
+        trace.is_read,
+        [_plain(repair) for repair in trace.repairs],
+        trace.end and _plain(trace.end),
+        trace.keys is not None,
+        [_plain(repair) for repair in trace.repairs_after],
+        trace.end_after and _plain(trace.end_after),
+        pieces,
+        trace.rounds,
+    ]
+    return json.dumps(story).encode("ascii") + b"\n"
+
+
+def read_story(line: bytes) -> Story:
+    """The reverse of the line in the rows."""
+    name, source, is_read, repairs, end, is_compared, repairs_after, end_after, pieces, rounds = json.loads(line)
+    return Story(
+        name,
+        source,
+        is_read,
+        [_finding(repair) for repair in repairs],
+        end and _finding(end),
+        is_compared,
+        [_finding(repair) for repair in repairs_after],
+        end_after and _finding(end_after),
+        pieces,
+        rounds,
+    )
+
+
+def _plain(found: tuple[str, Finding]) -> list[Any]:
+    step, finding = found
+    return [step, finding.rule, finding.evidence, finding.turn]
+
+
+def _finding(plain: list[Any]) -> tuple[str, Finding]:
+    step, rule, evidence, turn = plain
+    return step, Finding(rule, evidence, turn)

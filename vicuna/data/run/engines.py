@@ -1,0 +1,195 @@
+"""Where the shards are cleaned: in this process, in a pool on this machine, or on Ray. The function is the same.
+
+Each engine takes shards and gives parts, in any order, and holds no more than a few of either. `shard` has the
+function, `__main__` chooses the engine.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from vicuna.data.options import DataOptions
+from vicuna.data.run.batches import Part, Shard, clean_shard
+from vicuna.errors import VicunaError, require
+
+Finished = Iterator[tuple[Shard, Part]]  # the shard without its records
+Engine = Callable[[Iterable[Shard], DataOptions], Finished]
+
+
+def here(shards: Iterable[Shard], options: DataOptions) -> Finished:
+    """One after the other, in this process."""
+    for shard in shards:
+        yield _emptied(shard), clean_shard(shard, options)
+
+
+def local(num_workers: int) -> Engine:
+    """In processes of their own, which end when this one does, however it ends.
+
+    The engine raises:
+        VicunaError: a process died; or what `clean_shard` raises.
+    """
+
+    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+        pool = _Pool(options)
+        try:
+            for shard in shards:
+                if len(pool.busy) == num_workers:
+                    yield pool.receive()
+                pool.send(shard)
+            while pool.busy:
+                yield pool.receive()
+        finally:
+            pool.close()
+
+    return run
+
+
+class _Pool:
+    """Workers, each behind a pipe of its own: when one end closes, the other one knows."""
+
+    def __init__(self, options: DataOptions) -> None:
+        self.busy: dict[Connection, Shard] = {}
+        self._idle: list[Connection] = []
+        self._processes: dict[Connection, SpawnProcess] = {}
+        self._options = options
+        self._context = multiprocessing.get_context("spawn")
+
+    def send(self, shard: Shard) -> None:
+        """Give a shard to an idle worker, or to a new one."""
+        connection = self._idle.pop() if self._idle else self._start()
+        self.busy[connection] = _emptied(shard)
+        try:
+            connection.send(shard)
+        except OSError:
+            raise self._dead(connection) from None
+
+    def receive(self) -> tuple[Shard, Part]:
+        """Wait for a worker to finish."""
+        connection = next(ready for ready in wait(list(self.busy)) if isinstance(ready, Connection))
+        try:
+            answer = connection.recv()
+        except (EOFError, OSError):
+            raise self._dead(connection) from None
+        if isinstance(answer, VicunaError | OSError):
+            raise answer
+        if not isinstance(answer, Part):
+            raise RuntimeError(f"a worker failed:\n{answer}")
+        self._idle.append(connection)
+        return self.busy.pop(connection), answer
+
+    def close(self) -> None:
+        """End all workers, in the middle of their work if they have any."""
+        for connection, process in self._processes.items():
+            connection.close()
+            if connection in self.busy:
+                process.terminate()
+        for process in self._processes.values():
+            process.join()
+
+    def _start(self) -> Connection:
+        mine, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self._options), daemon=True)
+        with _without_interrupts():
+            process.start()
+        theirs.close()
+        self._processes[mine] = process
+        return mine
+
+    def _dead(self, connection: Connection) -> VicunaError:
+        shard, process = self.busy[connection], self._processes[connection]
+        process.join()
+        code = process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return VicunaError(
+            f"a worker ended ({how}) in batch {shard.index + 1}; if memory is short, give fewer --workers "
+            "(what is finished is kept: the same command goes on from there)"
+        )
+
+
+def _work(connection: Connection, options: DataOptions) -> None:
+    """A worker's life: shards in, parts out, until there is nobody at the other end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # transformers loads torch with the first tokenizer if it can, for nothing: 270 MB and two seconds.
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it says what it does not find
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    while True:
+        try:
+            shard = connection.recv()
+        except (EOFError, OSError):
+            return
+        answer: object
+        try:
+            answer = clean_shard(shard, options)
+        except (VicunaError, OSError) as error:
+            answer = error
+        except Exception:
+            answer = traceback.format_exc()
+        try:
+            connection.send(answer)
+        except OSError:
+            return
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A Ctrl-C is for the program, which then ends its workers; a process started here never hears of it."""
+    earlier = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread: no signal arrives here anyway
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+def ray(num_workers: int) -> Engine:
+    """As tasks of Ray: a small one made here, or the cluster that RAY_ADDRESS names. Its machines need this package.
+
+    Raises:
+        VicunaError: Ray is not installed. The engine raises what `clean_shard` raises.
+    """
+    library: Any = require("ray", "ray")
+
+    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+        address = os.environ.get("RAY_ADDRESS")
+        own: dict[str, Any] = {} if address else {"num_cpus": num_workers, "include_dashboard": False}
+        library.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        try:
+            task = library.remote(clean_shard)
+            running: dict[Any, Shard] = {}
+            for shard in shards:
+                if len(running) == num_workers:
+                    yield _first(library, running)
+                running[task.remote(shard, options)] = _emptied(shard)
+            while running:
+                yield _first(library, running)
+        finally:
+            library.shutdown()
+
+    return run
+
+
+def _first(library: Any, running: dict[Any, Shard]) -> tuple[Shard, Part]:
+    (done, *_), _ = library.wait(list(running), num_returns=1)
+    try:
+        part: Part = library.get(done)
+    except library.exceptions.RayTaskError as error:
+        if isinstance(error.cause, VicunaError | OSError):
+            raise error.cause from None
+        raise
+    return running.pop(done), part
+
+
+def _emptied(shard: Shard) -> Shard:
+    return Shard(shard.index, (), shard.size_bytes)

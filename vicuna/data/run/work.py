@@ -1,0 +1,196 @@
+"""The folder beside the result in which finished parts wait, so that a run that was killed goes on where it stopped.
+
+`OUTPUT_DIR.work` is named after the run: a hash of the options, the input files and this program's own files. Another
+run finds nothing to use in it and clears it. A part is there whole, under its final name and with its hash, or it is
+done again. One run at a time may use the folder.
+"""
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import vicuna
+from vicuna.data.options import WHERE_ONLY, DataOptions
+from vicuna.data.read.sources import Source
+from vicuna.data.run.batches import SHARD_BYTES, SHARD_RECORDS, Part, read_keys
+from vicuna.data.steps.decontaminate import shipped_questions
+from vicuna.data.steps.phrases import describe_lists
+from vicuna.errors import VicunaError
+from vicuna.io.files import atomic_file, sha256_file
+from vicuna.io.jsonl import read_json, write_json
+from vicuna.options import to_dict
+
+RUN, LOCK = "run.json", "lock"
+PROGRAM = "vicuna.data work"
+OUR_NAME = re.compile(r"lock|run\.json|\d{6,}\.part|\.(run\.json|\d{6,}\.part)\..*\.tmp")
+RESULT_NAME = re.compile(r"\.?(records|held_out|dropped|repairs|manifest|report)\.(jsonl|json|html)(\..*\.tmp)?")
+LARGEST_FILE = 64 << 20  # of a tokenizer's folder; weights are larger
+
+
+class Work:
+    """The parts of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, index: int) -> Path:
+        """Where a shard's part is."""
+        return self.folder / f"{index:06d}.part"
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        for path in self.folder.iterdir():
+            if path.name not in (RUN, LOCK):
+                path.unlink()
+        (self.folder / RUN).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Throw everything away, and the folder too."""
+        self.clear()
+        shutil.rmtree(self.folder)
+
+    def write(self, index: int, part: Part) -> dict[str, Any]:
+        """Keep a part, on the disk when this returns; what `head` would say of it."""
+        head = {
+            "num_records": part.num_records,
+            "num_readable": part.num_readable,
+            "problem": part.problem,
+            "keys": len(part.keys),
+            "rows": len(part.rows),
+            "sha256": part.sha256(),
+        }
+        with atomic_file(self.path(index), "wb") as file:
+            file.write(json.dumps(head).encode("ascii") + b"\n")
+            file.write(part.keys)
+            file.write(part.rows)
+        return head
+
+    def head(self, index: int) -> dict[str, Any] | None:
+        """What a finished part says of itself; None if there is none, or what is there is damaged."""
+        try:
+            with self.path(index).open("rb") as file:
+                head: dict[str, Any] = json.loads(file.readline())
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        except (OSError, ValueError):
+            return None
+        return head if digest.hexdigest() == head.get("sha256") else None
+
+    def keys(self, index: int) -> Iterator[Any]:
+        """The keys of a part, as `shard.read_keys` gives them."""
+        with self.path(index).open("rb") as file:
+            left = json.loads(file.readline())["keys"]
+
+            def read(size: int) -> bytes:
+                nonlocal left
+                data = file.read(min(size, left))
+                left -= len(data)
+                return data
+
+            yield from read_keys(read)
+
+    @contextmanager
+    def rows(self, index: int) -> Iterator[IO[bytes]]:
+        """The rows of a part."""
+        with self.path(index).open("rb") as file:
+            head = json.loads(file.readline())
+            file.seek(head["keys"], os.SEEK_CUR)
+            yield file
+
+
+def work_path(output_dir: Path) -> Path:
+    """Where the parts of a result wait."""
+    output = output_dir.resolve()
+    return output.with_name(f"{output.name}.work")
+
+
+@contextmanager
+def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Work]:
+    """The folder of this run, with what an earlier try has left in it; it is removed when the block ends well.
+
+    Raises:
+        VicunaError: another run uses it, or there is something else under its name.
+    """
+    output, folder = options.output_dir.resolve(), work_path(options.output_dir)
+    _check(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise VicunaError(
+                f"--output-dir {options.output_dir}: another run writes it just now; wait for it, or choose another"
+            ) from None
+        _clear_leftovers(output)
+        work = Work(folder)
+        run = {"program": PROGRAM, "run": run_key(options, sources)}
+        if not (folder / RUN).is_file() or read_json(folder / RUN) != run:
+            work.clear()
+            write_json(folder / RUN, run)
+        try:
+            yield work
+        except BaseException:
+            if not any(folder.glob("*.part")):
+                work.remove()
+            raise
+        work.remove()
+
+
+def _check(folder: Path) -> None:
+    """(A kill may come between any two files, so the folder is told by the names in it.)"""
+    if not folder.exists():
+        return
+    is_ours = folder.is_dir() and all(OUR_NAME.fullmatch(path.name) for path in folder.iterdir())
+    if is_ours and (folder / RUN).is_file():
+        run = read_json(folder / RUN)
+        is_ours = isinstance(run, dict) and run.get("program") == PROGRAM
+    if not is_ours:
+        raise VicunaError(f"{folder} is needed for unfinished work, but is something else; move it away")
+
+
+def _clear_leftovers(output: Path) -> None:
+    """What a run that was killed while it wrote the result has left beside it, under a temporary name."""
+    for path in output.parent.glob(f".{glob.escape(output.name)}.*"):
+        # `.old` holds the earlier result while the new one takes its place: the only one, until that is done
+        is_left = path.suffix == ".tmp" or (path.suffix == ".old" and output.exists())
+        if is_left and path.is_dir() and all(RESULT_NAME.fullmatch(entry.name) for entry in path.iterdir()):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
+    """A hash of everything that the parts depend on."""
+    shaping = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
+    facts = {
+        "options": shaping,
+        "inputs": [[os.fsencode(source.name).hex(), source.size_bytes, source.sha256] for source in sources],
+        "shards": [SHARD_BYTES, SHARD_RECORDS],
+        "tokenizer": _hashes(options.tokenizer) if options.tokenizer is not None else {},
+        "questions": [sha256_file(path) for path in (shipped_questions(), *options.decontaminate)],
+        "lists": describe_lists(options),
+        "program": program_hashes(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def program_hashes() -> dict[str, str]:
+    """The files that clean: a part that other code has made is not ours."""
+    package = Path(vicuna.__file__).parent
+    return {"version": vicuna.__version__} | _hashes(package / "data") | _hashes(package / "conversation")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {
+        str(path.relative_to(folder.parent)): sha256_file(path)
+        for path in files
+        if path.stat().st_size <= LARGEST_FILE and not path.name.endswith(".safetensors")
+    }

@@ -1,0 +1,249 @@
+"""Conversations that are too long for the model, cut between rounds; and the length of each in tokens.
+
+A round is a question with all that follows up to the next question. Pieces are filled from the front, each with the
+system text of the whole, and measured as the trainer will measure them: the training template, its tokenizer, marks
+and all. Every round comes out exactly once to be learned from. What becomes of a round that is too long by itself is
+the user's choice: it is left out, its answer is cut at the end of a block (`cut`), or it is kept and marked.
+
+A later piece may carry the rounds before it as context. `context_messages` counts their messages, which stand behind
+the system text; the trainer shows them to the model and does not learn their replies a second time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vicuna.conversation import CountTokens, Message, TemplateError
+from vicuna.data.options import OverLong
+from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Split, Step
+from vicuna.data.steps.cut import shorten
+
+CONTEXT, OVER_LONG = "context_messages", "over_long"  # keys of a record
+CONTEXT_SHARE = 0.5  # of the budget: with more, a piece would have too little room for what is new
+RULES = {
+    "too_long": "every round alone is longer than the token budget",
+    "round_too_long": "one round alone is longer than the token budget; left out, and a new piece begins after it",
+    "answer_cut": "one round alone is longer than the token budget; its answer ends earlier, where a block ends",
+    "bad_context": "context_messages is no number of messages, or leaves nothing to learn",
+    "over_long_kept": "one round alone is longer than the token budget; kept as a piece of its own, marked over_long",
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """Neighbouring messages, with the places of their turns in the file."""
+
+    messages: tuple[Message, ...]
+    turns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A record taken apart.
+
+    Attributes:
+        context: rounds at the start that an earlier piece has been learned from already.
+        rounds: all others.
+    """
+
+    system: Round
+    context: tuple[Round, ...]
+    rounds: tuple[Round, ...]
+
+
+@dataclass
+class _Piece:
+    rounds: list[Round]
+    size: int
+    num_context: int = 0  # of the rounds
+    is_over_long: bool = False
+
+
+def splitting(
+    count_tokens: CountTokens, max_tokens: int | None, over_long: OverLong = "drop", carry_over: int = 0
+) -> Step:
+    """The step. Without `max_tokens` it only counts.
+
+    Args:
+        over_long: what becomes of a round that alone is longer than `max_tokens`.
+        carry_over: how many earlier rounds, at most, a later piece repeats as context. They take at most half of the
+            budget.
+    """
+
+    def run(record: Record) -> Outcome:
+        given = record.extra.get(CONTEXT, 0)
+        record = _settled(record)
+        if not _is_count(given) or (given and not take_apart(record).rounds):
+            return Drop(Finding("bad_context", f"{CONTEXT} is {given!r}"))
+        try:
+            size = count_tokens(record.messages)
+            if max_tokens is None or size <= max_tokens:
+                return Keep(_with(record, num_tokens=size))
+            return _Splitter(record, count_tokens, max_tokens, over_long, carry_over).split()
+        except TemplateError as error:
+            raise TemplateError(f"record {record.id} ({record.source}): {error}") from None
+
+    return Step("split", 2, RULES, run)
+
+
+def take_apart(record: Record) -> Parts:
+    """System text, context and rounds. Every message is in exactly one of them, whatever the order of roles."""
+    found: list[list[int]] = []
+    num_system = 0
+    for index, message in enumerate(record.messages):
+        if not found and message.role == "system":
+            num_system += 1
+            continue
+        # Questions that follow one another are one.
+        if not found or (message.role == "user" and any(record.messages[at].role != "user" for at in found[-1])):
+            found.append([])
+        found[-1].append(index)
+    num_context = record.extra.get(CONTEXT, 0)
+    known_until = num_system + (num_context if _is_count(num_context) else 0)
+    num_known = sum(indices[-1] < known_until for indices in found)
+    rounds = tuple(_round(record, indices) for indices in found)
+    return Parts(_round(record, range(num_system)), rounds[:num_known], rounds[num_known:])
+
+
+def count_rounds(record: Record, outcome: Outcome) -> tuple[int, int, int]:
+    """Rounds to be learned that came to the step, came out of it, and were left out."""
+    num_in = len(take_apart(_settled(record)).rounds)
+    if isinstance(outcome, Keep) and outcome.record.messages is record.messages:
+        return num_in, num_in, 0
+    if isinstance(outcome, Keep | Split):
+        pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
+        dropped = sum(repair.rule == "round_too_long" for repair in outcome.repairs)
+        return num_in, sum(len(take_apart(piece).rounds) for piece in pieces), dropped
+    return num_in, 0, num_in
+
+
+def _round(record: Record, indices: Sequence[int]) -> Round:
+    return Round(tuple(record.messages[at] for at in indices), tuple(record.turns[at] for at in indices))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _settled(record: Record) -> Record:
+    """The record with `context_messages` as its messages are now: earlier steps may have left out some of them."""
+    given = record.extra.get(CONTEXT, 0)
+    if not given or not _is_count(given):
+        return record
+    num_system = next((at for at, message in enumerate(record.messages) if message.role != "system"), 0)
+    number = sum(turn < num_system + given for turn in record.turns[num_system:])
+    extra = {key: value for key, value in record.extra.items() if key != CONTEXT}
+    return replace(record, extra=extra | ({CONTEXT: number} if number else {}))
+
+
+def _with(record: Record, **extra: Any) -> Record:
+    return replace(record, extra=record.extra | extra)
+
+
+@dataclass
+class _Splitter:
+    """One record on its way to pieces."""
+
+    record: Record
+    count_tokens: CountTokens
+    max_tokens: int
+    over_long: OverLong
+    carry_over: int
+    pieces: list[_Piece] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        parts = take_apart(self.record)
+        self.system, self.rounds = parts.system, parts.rounds
+        self.earlier = list(parts.context)  # the rounds right before the next one
+        self.num_carried = max(self.carry_over, len(parts.context))  # in the first piece; then as asked for
+
+    def split(self) -> Outcome:
+        is_open = False  # whether the last piece may take the next round
+        for round in self.rounds:
+            if is_open and (size := self._count(*(last := self.pieces[-1]).rounds, round)) <= self.max_tokens:
+                last.rounds.append(round)
+                last.size = size
+            elif (size := self._count(round)) <= self.max_tokens:
+                self.pieces.append(self._new_piece(round, size))
+                is_open, self.num_carried = True, self.carry_over
+            else:
+                self._add_over_long(round, size)
+                is_open, self.earlier = False, []
+                continue
+            self.earlier = [*self.earlier, round][-self.carry_over :] if self.carry_over else []
+        return self._outcome()
+
+    def _count(self, *rounds: Round) -> int:
+        return self.count_tokens([*self.system.messages, *(message for round in rounds for message in round.messages)])
+
+    def _new_piece(self, round: Round, size: int) -> _Piece:
+        """A piece that begins with this round, behind as many of the rounds before it as may be carried and fit."""
+        piece = _Piece([round], size)
+        for number in range(1, min(self.num_carried, len(self.earlier)) + 1):
+            context = self.earlier[-number:]
+            size = self._count(*context, round)
+            if size > self.max_tokens or self._count(*context) > self.max_tokens * CONTEXT_SHARE:
+                break
+            piece = _Piece([*context, round], size, number)
+        return piece
+
+    def _add_over_long(self, round: Round, size: int) -> None:
+        turn = round.turns[0]
+        if self.over_long == "keep":
+            self.pieces.append(_Piece([round], size, is_over_long=True))
+            self.findings.append(Finding("over_long_kept", f"{size} tokens", turn))
+        elif self.over_long == "cut" and (cut := self._cut(round)) is not None:
+            new_size = self._count(cut)
+            self.pieces.append(_Piece([cut], new_size))
+            self.findings.append(Finding("answer_cut", f"{new_size} of {size} tokens kept", turn))
+        else:
+            self.findings.append(Finding("round_too_long", f"{size} tokens", turn))
+
+    def _cut(self, round: Round) -> Round | None:
+        """As much of the round as fits, up to the end of a block of an answer; None if no answer is left."""
+
+        def first(number: int, last: Message | None = None) -> Round:
+            messages = round.messages[:number] + (() if last is None else (last,))
+            return Round(messages, round.turns[: len(messages)])
+
+        numbers = range(1, len(round.messages) + 1)
+        at = next(number for number in numbers if self._count(first(number)) > self.max_tokens) - 1
+        breaking = round.messages[at]  # with this message the round becomes too long
+        if breaking.role == "assistant":
+            text = shorten(
+                breaking.content,
+                lambda text: self._count(first(at, Message("assistant", text))) <= self.max_tokens,
+            )
+            if text is not None:
+                return first(at, Message("assistant", text))
+        while at and round.messages[at - 1].role != "assistant":
+            at -= 1
+        return first(at) if at else None
+
+    def _outcome(self) -> Outcome:
+        if not self.pieces:
+            evidence = self.findings[0].evidence if self.findings else f"{self._count()} tokens"
+            return Drop(Finding("too_long", evidence, self.findings[0].turn if self.findings else None))
+        records = [self._record(piece) for piece in self.pieces]
+        if len(records) == 1:
+            return Keep(records[0], tuple(self.findings))
+        return Split(
+            tuple(replace(record, id=f"{record.id}#{number}") for number, record in enumerate(records, 1)),
+            tuple(self.findings),
+        )
+
+    def _record(self, piece: _Piece) -> Record:
+        own = {key: value for key, value in self.record.extra.items() if key not in (CONTEXT, OVER_LONG)}
+        own["num_tokens"] = piece.size
+        if piece.num_context:
+            own[CONTEXT] = sum(len(round.messages) for round in piece.rounds[: piece.num_context])
+        if piece.is_over_long:
+            own[OVER_LONG] = True
+        parts = (self.system, *piece.rounds)
+        return replace(
+            self.record,
+            messages=tuple(message for part in parts for message in part.messages),
+            turns=tuple(turn for part in parts for turn in part.turns),
+            extra=own,
+        )

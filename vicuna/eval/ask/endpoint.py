@@ -1,0 +1,252 @@
+"""One model behind an OpenAI-compatible server: ask, wait, ask again.
+
+`answer` and `judge` come before it, the `openai` client after it. The retries are ours, because the client's own stop
+honouring a Retry-After above its limit, and because a mistake of the user's (wrong address, wrong key) must end the run
+at once.
+"""
+
+import email.utils
+import ipaddress
+import os
+import random
+import time
+from asyncio import sleep
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from vicuna.conversation import Message
+from vicuna.errors import UsageError, VicunaError, require
+from vicuna.io.log import warning
+
+OPENAI_URL = "https://api.openai.com/v1"
+FIRST_DELAY_SECONDS = 0.5
+MAX_DELAY_SECONDS = 60.0
+# A server that asks for more than this is out of quota rather than busy.
+MAX_RETRY_AFTER_SECONDS = 300.0
+RETRIED_STATUSES = {408, 409, 425, 429}
+# Ends of an account rather than of a minute: https://platform.openai.com/docs/guides/error-codes
+FINAL_CODES = {"insufficient_quota", "billing_hard_limit_reached", "account_deactivated"}
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class EndpointError(VicunaError):
+    """A call that failed for good. `ends_run`: the next call would fail in the same way. `is_refused`: this one would
+    fail again however often it is made, because of what it says (a conversation longer than the model takes)."""
+
+    def __init__(self, message: str, *, ends_run: bool = False, is_refused: bool = False) -> None:
+        super().__init__(message)
+        self.ends_run, self.is_refused = ends_run, is_refused
+
+
+class SchemaRefused(Exception):
+    """The server does not take a JSON schema; ask again without (`Endpoint.takes_schema` is now false)."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model wrote. The token counts are None where the server does not report them."""
+
+    text: str
+    finish_reason: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class Endpoint:
+    """A model at a base URL. Use as an async context manager.
+
+    Args:
+        base_url: up to and including `/v1`.
+        timeout_seconds: for one attempt.
+        max_retries: attempts after the first, each after a pause.
+
+    Raises:
+        UsageError: an address that is not http(s), or no OPENAI_API_KEY for a server that needs one.
+    """
+
+    def __init__(
+        self, model: str, base_url: str, *, timeout_seconds: float, max_retries: int, sleep: Sleep = sleep
+    ) -> None:
+        self.model, self.base_url, self.max_retries, self._sleep = model, base_url, max_retries, sleep
+        self._openai = require("openai", "eval")
+        is_local = _check_url(base_url)
+        self._client = self._openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=_api_key(base_url, is_local),
+            max_retries=0,
+            timeout=timeout_seconds,
+            # A proxy of the environment is for the world outside, not for a server on this machine.
+            http_client=self._openai.DefaultAsyncHttpxClient(timeout=timeout_seconds, trust_env=not is_local),
+        )
+        self.takes_schema = True
+        self._has_answered = False
+        self._limit_name = "max_tokens"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float,
+        schema: dict[str, Any] | None = None,
+    ) -> Reply:
+        """The model's reply to a conversation, as JSON after `schema` if one is given.
+
+        Raises:
+            SchemaRefused: the server does not take a schema.
+            EndpointError: refused, or still failing after the retries.
+        """
+        attempt = 0
+        while True:
+            limit_name = self._limit_name
+            try:
+                return await self._ask(messages, {"temperature": temperature, limit_name: max_tokens}, schema)
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                text = str(error)
+                if schema is not None and ("response_format" in text or "schema" in text):
+                    self.takes_schema = False
+                    raise SchemaRefused from None
+                if limit_name != "max_tokens" or "max_completion_tokens" not in text:
+                    raise EndpointError(self._describe(error), is_refused=True) from None
+                self._limit_name = "max_completion_tokens"  # OpenAI's reasoning models know only the newer name
+            except (self._openai.APIError, _MalformedReply) as error:
+                await self._sleep(self._delay(error, attempt))
+                attempt += 1
+
+    async def _ask(self, messages: Sequence[Message], settings: dict[str, Any], schema: dict[str, Any] | None) -> Reply:
+        request: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": message.role, "content": _utf8(message.content)} for message in messages],
+            **settings,
+        }
+        if schema is not None:
+            definition = {"name": "verdict", "strict": True, "schema": schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": definition}
+        try:
+            completion = await self._client.chat.completions.create(**request)
+            choice = completion.choices[0]
+            text = choice.message.content
+        except (ValueError, AttributeError, IndexError, TypeError) as error:
+            # Not JSON, JSON of another shape, or a page of HTML: the client hands these on as they come.
+            raise _MalformedReply(f"{type(error).__name__}: {error}") from None
+        self._has_answered = True
+        usage = completion.usage
+        return Reply(
+            text=text or "",
+            finish_reason=choice.finish_reason,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+        )
+
+    def _delay(self, error: Exception, attempt: int) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            EndpointError: there is none.
+        """
+        status = getattr(error, "status_code", None)
+        is_unreached = isinstance(error, self._openai.APIConnectionError | _MalformedReply)
+        is_never_reached = is_unreached and not self._has_answered
+        is_refused = status is not None and status < 500 and status not in RETRIED_STATUSES
+        is_closed = status in (401, 403, 404) or getattr(error, "code", None) in FINAL_CODES
+        if is_refused or is_closed:
+            raise EndpointError(self._describe(error), ends_run=is_closed, is_refused=not is_closed) from None
+        if attempt >= (min(1, self.max_retries) if is_never_reached else self.max_retries):
+            raise EndpointError(self._describe(error), ends_run=is_never_reached) from None
+        asked = _retry_after(error)
+        if asked is not None and asked > MAX_RETRY_AFTER_SECONDS:
+            message = f"{self.base_url} asks to wait {asked:.0f} s; run the command again then to go on"
+            raise EndpointError(message, ends_run=True)
+        backoff = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**attempt)
+        # Jitter, so that callers turned away together do not come back together:
+        # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        return backoff * random.uniform(0.5, 1.0) if asked is None else asked + random.uniform(0, 0.5 + 0.1 * asked)
+
+    def _describe(self, error: Exception) -> str:
+        status = getattr(error, "status_code", None)
+        if isinstance(error, self._openai.APITimeoutError):
+            return f"{self.base_url} did not answer in time; is the model loaded? raise --timeout-seconds"
+        if isinstance(error, self._openai.APIConnectionError):
+            reason = str(error.__cause__ or error).splitlines()[0]
+            return f"cannot reach {self.base_url} ({reason}); start the server or correct --base-url"
+        if isinstance(error, _MalformedReply):
+            return f"{self.base_url} does not answer like an OpenAI-compatible server ({error}); it usually ends in /v1"
+        body = getattr(error, "body", None)
+        said = body.get("message") if isinstance(body, dict) and body.get("message") else str(error)
+        way_out = {
+            401: "; set OPENAI_API_KEY to a key of this server",
+            403: "; this key may not use the model",
+            404: f"; is '{self.model}' a model of this server, and does --base-url end in /v1?",
+            429: "; lower --concurrency, or run the command again later",
+        }
+        return f"{self.base_url} answered {status}: {' '.join(str(said).split())[:300]}{way_out.get(status or 0, '')}"
+
+
+class _MalformedReply(Exception):
+    """The server answered, but with something else than a chat completion."""
+
+
+def _check_url(base_url: str) -> bool:
+    """Whether the address is on this machine.
+
+    Raises:
+        UsageError: it is no http(s) address.
+    """
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, half a bracket
+        is_address = False
+    if not is_address or parts.hostname is None:
+        raise UsageError(f"--base-url {base_url}: give an address such as http://127.0.0.1:8000/v1")
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False
+
+
+def _api_key(base_url: str, is_local: bool) -> str:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("OPENAI_API_KEY holds characters that no HTTP header takes; set it again")
+    if urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname and not key:
+        raise UsageError(f"{base_url} needs a key: set OPENAI_API_KEY, or give the --base-url of another server")
+    if key and urlsplit(base_url).scheme == "http" and not is_local:
+        warning(f"OPENAI_API_KEY is not sent to {base_url}: that connection is not encrypted")
+        return "none"
+    return key or "none"  # servers without keys ignore it; the client insists on one
+
+
+def _utf8(text: str) -> str:
+    """Without half surrogate pairs, which a JSON string can spell and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds that the server asks for (RFC 9110, section 10.2.3: a number or a date)."""
+    response = getattr(error, "response", None)
+    value = response.headers.get("retry-after") if response is not None else None
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

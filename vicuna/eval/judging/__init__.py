@@ -1,0 +1,1 @@
+"""Judging answers: the calls, the prompts, the judge."""

@@ -1,0 +1,1 @@
+"""Kept judgments to figures and a page."""

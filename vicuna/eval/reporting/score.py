@@ -1,0 +1,298 @@
+"""From kept judgments to figures: what each model got on each question, and how sure that is.
+
+After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
+Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
+averaged, then the two orders, then the judges. So a judge that always prefers the first place adds nothing but ties
+(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
+
+No question counts by halves. Where an order was asked for and cannot be read, the other would carry the bias of its
+place; without one of the judges a score would show the other's severity; without one of its opponents a model's points
+would show who is left. Such a question is left out there, and what is left out for want of a verdict is counted.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from vicuna.errors import VicunaError
+from vicuna.eval.judging.prompts import parse_sections
+from vicuna.eval.questions import QuestionId
+from vicuna.eval.verdict import MAX_SCORE, MIN_SCORE
+from vicuna.io.jsonl import read_jsonl
+from vicuna.statistics.intervals import Difference, Estimate, estimate_difference, estimate_mean
+
+POINTS = {"model_1": 1.0, "tie": 0.5, "model_2": 0.0}
+Pair = tuple[str, str]
+NONE = type(None)
+# What a judgment's fields hold, where it has them; others are of no concern here.
+KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
+    (int, str): ("question_id",),
+    (str,): ("model", "model_1", "model_2", "category", "judgment", "g1_judgment", "g2_judgment"),
+    (str, NONE): ("user_prompt", "g1_user_prompt", "g2_user_prompt", "prompt_hash", "question_hash", "answers_hash"),
+    (int,): ("repeat",),
+    (list,): ("judge", "cut_answers"),
+    (dict, NONE): ("usage",),
+}
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One reply of a judge. `points` is what the first model gets (1, 1/2, 0) or, of a single answer, its score from 1
+    to 10; None if the verdict is unreadable. `order` 2 showed the second model first."""
+
+    mode: Literal["pair", "single"]
+    question_id: QuestionId
+    category: str
+    models: tuple[str, ...]
+    judge: str
+    order: int
+    repeat: int
+    points: float | None
+    reply: str
+    texts: Mapping[str, str]  # question, reference and answers by the prompt's titles, where the row has its prompt
+    prompt: str
+    row: Mapping[str, Any]
+
+    def turned(self) -> "Judgment":
+        """The same judgment of a pair with its models named in the other order."""
+        points = None if self.points is None else 1 - self.points
+        return replace(self, models=self.models[::-1], order=3 - self.order, points=points)
+
+    def answer_text(self, model: str) -> str | None:
+        """The answer that the judge saw, or None if the row does not hold it."""
+        if self.mode == "single":
+            return self.texts.get("answer")
+        is_shown_first = (model == self.models[0]) == (self.order == 1)
+        return self.texts.get("answer A" if is_shown_first else "answer B")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The figures. `points` are shares from 0 to 1 in pair mode, scores from 1 to 10 in single mode.
+
+    Attributes:
+        values: model -> question -> its points there (pair mode: the mean over its opponents).
+        outcomes: pair -> question -> points of the pair's first model; empty in single mode.
+        differences: by pair; only pairs that have a question in common.
+        num_incomplete: questions of a pair or model left out because a verdict is unreadable or missing.
+    """
+
+    mode: Literal["pair", "single"]
+    judgments: list[Judgment]
+    models: list[str]
+    categories: dict[QuestionId, str]
+    values: dict[str, dict[QuestionId, float]]
+    outcomes: dict[Pair, dict[QuestionId, float]]
+    num_incomplete: int
+    overall: dict[str, Estimate]
+    by_category: dict[str, dict[str, Estimate]]
+    differences: dict[Pair, Difference]
+
+
+def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
+    """The judgments of some files.
+
+    Raises:
+        VicunaError: a missing file, a row of another shape, files of both modes, a judgment held twice.
+    """
+    judgments: dict[tuple[object, ...], Judgment] = {}
+    pairs: set[tuple[str, ...]] = set()
+    for path in paths:
+        for number, row in enumerate(read_jsonl(path), 1):
+            for read in _read_row(row, f"{path}: judgment {number}"):
+                # One pair, in whichever order a file names it; else it would be compared twice.
+                one = read.turned() if read.mode == "pair" and read.models[::-1] in pairs else read
+                pairs.add(one.models)
+                slot = (one.question_id, one.models, one.judge, one.order, one.repeat)
+                if slot in judgments:
+                    raise VicunaError(
+                        f"{path}: judgment {number} is the second by {one.judge} of question {one.question_id} for "
+                        f"{' and '.join(one.models)} in the same order; give each file once"
+                    )
+                judgments[slot] = one
+    if not judgments:
+        raise VicunaError(f"{', '.join(map(str, paths))}: no judgments")
+    if len({one.mode for one in judgments.values()}) > 1:
+        raise VicunaError("the files hold judgments of pairs and of single answers; report each kind by itself")
+    _refuse_changed_answers(judgments.values())
+    return list(judgments.values())
+
+
+def summarize(judgments: Sequence[Judgment]) -> Results:
+    """The figures of some judgments of one mode; a model without a readable verdict has none."""
+    mode = judgments[0].mode
+    models = list(dict.fromkeys(model for one in judgments for model in one.models))
+    in_order = sorted(judgments, key=lambda one: (isinstance(one.question_id, str), one.question_id))
+    categories = {one.question_id: one.category for one in in_order}
+    outcomes: dict[Pair, dict[QuestionId, float]] = {}
+    values: dict[str, dict[QuestionId, float]]
+    points, num_incomplete = _points_by_question(judgments)
+    if mode == "pair":
+        outcomes = {(names[0], names[1]): of for names, of in points.items()}
+        values = {model: _mean_over_opponents(model, outcomes) for model in models}
+        bounds, gaps = (0.0, 1.0), {pair: [2 * p - 1 for p in of.values()] for pair, of in outcomes.items()}
+    else:
+        values = {model: points.get((model,), {}) for model in models}
+        bounds = (MIN_SCORE, MAX_SCORE)
+        gaps = {
+            (a, b): [values[a][q] - values[b][q] for q in values[a] if q in values[b]]
+            for a, b in combinations(models, 2)
+        }
+    gaps = {pair: gap for pair, gap in gaps.items() if gap}
+    width = (bounds[1] - bounds[0]) if mode == "single" else 1.0
+    by_category: dict[str, dict[str, Estimate]] = {category: {} for category in categories.values()}
+    for category, estimates in by_category.items():
+        for model, of in values.items():
+            if found := [value for question_id, value in of.items() if categories[question_id] == category]:
+                estimates[model] = estimate_mean(found, bounds=bounds)
+    return Results(
+        mode=mode,
+        judgments=in_order,
+        models=sorted(models, key=lambda model: -fmean(values[model].values()) if values[model] else 0.0),
+        categories=categories,
+        values=values,
+        outcomes=outcomes,
+        num_incomplete=num_incomplete,
+        overall={model: estimate_mean(list(of.values()), bounds=bounds) for model, of in values.items() if of},
+        by_category=by_category,
+        differences={
+            pair: estimate_difference(gap, bounds=(-width, width), num_comparisons=len(gaps))
+            for pair, gap in gaps.items()
+        },
+    )
+
+
+def position_counts(judgments: Iterable[Judgment]) -> Counter[str]:
+    """How the verdicts of the two orders go together, over questions, pairs, judges and repeats.
+
+    Keys: `consistent`; `first` and `second`, where the judge preferred a place, whoever stood there; `tie_once`, where
+    one of the verdicts is a tie.
+    """
+    both: dict[tuple[object, ...], dict[int, float]] = defaultdict(dict)
+    for one in judgments:
+        if one.points is not None:
+            both[one.question_id, one.models, one.judge, one.repeat][one.order] = one.points
+    counts: Counter[str] = Counter()
+    for points in both.values():
+        if len(points) == 2:
+            if points[1] == points[2]:
+                counts["consistent"] += 1
+            elif 0.5 in points.values():
+                counts["tie_once"] += 1
+            else:
+                counts["first" if points[1] == 1.0 else "second"] += 1
+    return counts
+
+
+def _points_by_question(
+    judgments: Sequence[Judgment],
+) -> tuple[dict[tuple[str, ...], dict[QuestionId, float]], int]:
+    """Models -> question -> points of the first of them; and how many such places lack a verdict that others have."""
+    needed: dict[tuple[str, ...], set[tuple[str, int]]] = defaultdict(set)
+    found: dict[tuple[tuple[str, ...], QuestionId], dict[tuple[str, int], list[float]]] = defaultdict(dict)
+    for one in judgments:
+        # Scores of different models are compared, so they must be by the same judges.
+        needed[one.models if one.mode == "pair" else ()].add((one.judge, one.order))
+        read = found[one.models, one.question_id].setdefault((one.judge, one.order), [])
+        if one.points is not None:
+            read.append(one.points)
+    points: dict[tuple[str, ...], dict[QuestionId, float]] = defaultdict(dict)
+    for (models, question_id), verdicts in found.items():
+        wanted = needed.get(models, needed.get((), set()))
+        if all(verdicts.get(place) for place in wanted):
+            by_judge: dict[str, list[float]] = defaultdict(list)
+            for (judge, _), read in verdicts.items():
+                by_judge[judge].append(fmean(read))
+            points[models][question_id] = fmean(map(fmean, by_judge.values()))
+    return dict(points), len(found) - sum(map(len, points.values()))
+
+
+def _mean_over_opponents(model: str, outcomes: Mapping[Pair, Mapping[QuestionId, float]]) -> dict[QuestionId, float]:
+    """Question -> the model's mean points against its opponents, where it was compared with all of them."""
+    against = [
+        {question_id: points if model == pair[0] else 1 - points for question_id, points in of.items()}
+        for pair, of in outcomes.items()
+        if model in pair
+    ]
+    shared = [question_id for question_id in against[0] if all(question_id in of for of in against)] if against else []
+    return {question_id: fmean(of[question_id] for of in against) for question_id in shared}
+
+
+def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
+    """The judgments in a row: one in ours, up to two in MT-bench's."""
+    if row.get("turn", 1) != 1:
+        raise VicunaError(f"{place}: is of turn {row['turn']}; only answers of one turn can be reported")
+    _check_kinds(row, place)
+    try:
+        if "model" in row:
+            score = row["score"]
+            points = float(score) if score is not None and MIN_SCORE <= score <= MAX_SCORE else None  # MT-bench: -1
+            return [_judgment(row, "single", (row["model"],), 1, points, row["judgment"], row.get("user_prompt"))]
+        games = [order for order in (1, 2) if f"g{order}_winner" in row]
+        models = (row["model_1"], row["model_2"])
+        found = []
+        for order in games:
+            winner = row[f"g{order}_winner"]
+            if winner not in (*POINTS, "error", None):
+                raise VicunaError(f"{place}: g{order}_winner is {winner!r}; known: {', '.join(POINTS)}, error")
+            reply, prompt = row[f"g{order}_judgment"], row.get(f"g{order}_user_prompt")
+            found.append(_judgment(row, "pair", models, order, POINTS.get(winner), reply, prompt))
+        if not found:
+            raise KeyError("g1_winner")
+        return found
+    except (KeyError, TypeError, IndexError) as error:
+        raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({error} is missing or wrong)") from None
+
+
+def _check_kinds(row: Mapping[str, Any], place: str) -> None:
+    wrong = [
+        name for kinds, names in KINDS.items() for name in names if name in row and not isinstance(row[name], kinds)
+    ]
+    if not wrong and not all(isinstance(count, int | float | NONE) for count in (row.get("usage") or {}).values()):
+        wrong.append("usage")
+    if not wrong and not all(isinstance(name, str) for name in row.get("judge", ())):
+        wrong.append("judge")
+    if wrong:
+        raise VicunaError(
+            f"{place}: {wrong[0]} is {str(row[wrong[0]])[:60]!r}, which no judgment has; correct the file"
+        )
+
+
+def _judgment(
+    row: Mapping[str, Any],
+    mode: Literal["pair", "single"],
+    models: tuple[str, ...],
+    order: int,
+    points: float | None,
+    reply: str,
+    prompt: str | None,
+) -> Judgment:
+    return Judgment(
+        mode=mode,
+        question_id=row["question_id"],
+        category=row.get("category", "general"),
+        models=models,
+        judge=row["judge"][0],
+        order=order,
+        repeat=row.get("repeat", 0),
+        points=points,
+        reply=reply,
+        texts=parse_sections(prompt or ""),
+        prompt=f"{row['judge'][1]} {row.get('prompt_hash', '')}".strip(),
+        row=row,
+    )
+
+
+def _refuse_changed_answers(judgments: Iterable[Judgment]) -> None:
+    """One model's two answers to a question, or a question's two wordings, would be averaged as if they were one."""
+    held: dict[tuple[QuestionId, str], str] = {}
+    for one in judgments:
+        found = [(model, one.answer_text(model)) for model in one.models] + [("", one.texts.get("question"))]
+        for model, text in found:
+            what = f"the answer of {model} to question" if model else "the wording of question"
+            if text is not None and held.setdefault((one.question_id, model), text) != text:
+                raise VicunaError(f"{what} {one.question_id} differs between judgments; report them by themselves")

@@ -1,0 +1,127 @@
+"""JSON and JSON lines: read with the place of every mistake, written whole or not at all."""
+
+import codecs
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vicuna.errors import VicunaError
+from vicuna.io.files import atomic_file, check_is_file
+
+Row = dict[str, Any]
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        VicunaError: the file is missing, not UTF-8 or not JSON; the message has line and column.
+    """
+    try:
+        return json.loads(Path(path).read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise VicunaError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise VicunaError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+        raise VicunaError(f"{path}: not JSON that can be read ({error})") from None
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys, atomically."""
+    with atomic_file(path) as file:
+        file.write(format_json(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_jsonl(path: Path | str) -> Iterator[Row]:
+    """The objects of a JSON lines file, one by one; empty lines are skipped.
+
+    Raises:
+        VicunaError: the file is missing, or a line is not UTF-8 or not a JSON object; the message has the line.
+    """
+    try:
+        file = Path(path).open("rb")
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if line.strip():
+                yield parse_line(line, f"{path}:{number}")
+
+
+def parse_line(line: bytes, place: str) -> Row:
+    """One JSON object.
+
+    Raises:
+        VicunaError: not UTF-8, not JSON or not an object; the message begins with `place`.
+    """
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise VicunaError(f"{place}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise VicunaError(f"{place}: not JSON ({error.msg}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise VicunaError(f"{place}: not JSON that can be read ({error})") from None
+    if not isinstance(row, dict):
+        raise VicunaError(f"{place}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def format_line(row: Row) -> str:
+    """One JSON lines row, newline included."""
+    return format_json(row) + "\n"
+
+
+def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """JSON as people read it: letters stay letters, unless one is half a surrogate pair, which UTF-8 cannot hold."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, sort_keys=sort_keys)
+    return text
+
+
+def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
+    """Write rows atomically and return how many there were."""
+    count = 0
+    with atomic_file(path) as file:
+        for row in rows:
+            file.write(format_line(row))
+            count += 1
+    return count
+
+
+def append_jsonl(path: Path | str, row: Row) -> None:
+    """Add one row with one write, and return when it is on the disk.
+
+    A line that a kill cut short is closed first, so that it cannot swallow this one. A row that the disk has no room
+    for is taken back. One process at a time may append to a file.
+    """
+    check_is_file(path)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = format_line(row).encode("utf-8")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        try:
+            if os.write(descriptor, line) < len(line):  # how a disk says first that it is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(descriptor)

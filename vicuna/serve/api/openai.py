@@ -1,0 +1,195 @@
+"""The OpenAI-compatible HTTP API: /v1/models, /v1/chat/completions, /v1/completions.
+
+Before: `auth.Guard` has let the request in. After: `gateway`. A stream's headers are sent when its
+first token is there: until then a failure still has its own HTTP status. A client that leaves cancels its generation.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from vicuna.errors import nearest
+from vicuna.serve.api.answer import ChatShape, CompletionShape, Shape, error_body, event, model_entry, usage
+from vicuna.serve.api.schema import ChatRequest, CompletionRequest, GenerationRequest, parse_request
+from vicuna.serve.auth import Receive, Scope, Send
+from vicuna.serve.errors import BodyTooLarge, ModelNotFound, RequestError, WrongContentType
+from vicuna.serve.fleet.gateway import Gateway, Generation, Journal
+from vicuna.serve.fleet.protocol import Step
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
+
+
+class ClientLeft(Exception):
+    """Nobody listens any more."""
+
+
+class OpenAIAPI:
+    """The routes over one gateway."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway, self.fleet = gateway, gateway.fleet
+
+    def routes(self) -> list[Route]:
+        """The routes, for a Starlette application."""
+        return [
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{name:path}", self.show_model),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/completions", self.complete, methods=["POST"]),
+        ]
+
+    async def list_models(self, _request: Request) -> Response:
+        """The models that have a worker now."""
+        rows = [model_entry(name, since) for name, since in sorted(self.fleet.models().items())]
+        return JSONResponse({"object": "list", "data": rows})
+
+    async def show_model(self, request: Request) -> Response:
+        """One of them."""
+        name, models = request.path_params["name"], self.fleet.models()
+        if name not in models:
+            raise ModelNotFound(f"the model '{name}' does not exist; {nearest(name, models)}")
+        return JSONResponse(model_entry(name, models[name]))
+
+    async def chat(self, request: Request) -> Response:
+        """The next message of a chat."""
+        body = parse_request(await read_body(request), ChatRequest)
+        return await self._answer(request, body, body.generation(), ChatShape(body.model))
+
+    async def complete(self, request: Request) -> Response:
+        """The continuation of a bare prompt."""
+        body = parse_request(await read_body(request), CompletionRequest)
+        return await self._answer(request, body, body.generation(), CompletionShape(body.model))
+
+    async def _answer(
+        self, request: Request, body: GenerationRequest, generation: Generation, shape: Shape
+    ) -> Response:
+        journal = Journal()
+        steps = self.gateway.stream(generation, journal)
+        if not body.stream:
+            text, reason = await unless_left(request.receive, _collect(steps))
+            return JSONResponse(shape.whole(text, reason, journal))
+        try:
+            first = await unless_left(request.receive, anext(steps))
+        except BaseException:
+            await steps.aclose()
+            raise
+        return EventStream(_chunks(first, steps, journal, shape, body.include_usage))
+
+
+async def _collect(steps: AsyncGenerator[Step, None]) -> tuple[str, str]:
+    parts, reason = [], "stop"
+    async with aclosing(steps):
+        async for step in steps:
+            parts.append(step.text)
+            reason = step.finish_reason or reason
+    return "".join(parts), reason
+
+
+async def _chunks(
+    first: Step, steps: AsyncGenerator[Step, None], journal: Journal, shape: Shape, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """The events of a stream. An error after the first byte is an event too; then there is no [DONE]."""
+    async with aclosing(steps):
+        if opening := shape.opening():
+            yield opening
+        try:
+            if first.text:
+                yield shape.chunk(first.text)
+            reason = first.finish_reason
+            async for step in steps:
+                if step.text:
+                    yield shape.chunk(step.text)
+                reason = step.finish_reason or reason
+        except RequestError as error:
+            yield event(error_body(error))
+            return
+        yield shape.closing(reason, journal)
+        if include_usage:
+            yield event({**shape.head(), "choices": [], "usage": usage(journal)})
+        yield b"data: [DONE]\n\n"
+
+
+class EventStream(Response):
+    """Server-sent events, until they end or the client leaves."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(
+            media_type="text/event-stream", headers={"cache-control": "no-cache", "x-accel-buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self.events = events
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await unless_left(receive, self._send(send))
+        except (ClientLeft, OSError):
+            pass
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self.events) as events:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for body in events:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def unless_left(receive: Receive, work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled if the client disconnects first.
+
+    Raises:
+        ClientLeft: it did.
+    """
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_until_left(receive))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        for each in (task, left):
+            each.cancel()
+        await asyncio.wait({task, left})
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, if it is declared as JSON and not larger than the server reads.
+
+    Raises:
+        WrongContentType, BodyTooLarge: it is not.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise WrongContentType(f"the content type is '{kind}'; send 'Content-Type: application/json'")
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+async def on_request_error(_request: Request, error: Exception) -> Response:
+    """A `RequestError` as an HTTP answer."""
+    assert isinstance(error, RequestError)
+    headers = {"retry-after": str(error.retry_after)} if error.retry_after else {}
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+async def on_client_left(_request: Request, _error: Exception) -> Response:
+    """Nobody will read this; 499 is nginx's number for it."""
+    return Response(status_code=499)
+
+
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+EXCEPTION_HANDLERS: dict[Any, ErrorHandler] = {RequestError: on_request_error, ClientLeft: on_client_left}

@@ -1,0 +1,205 @@
+"""The OpenAI API's shapes: what may be asked, and how answers and errors look.
+
+Before: `openai_api` hands over a body. After: `gateway.Generation`. A field is either acted on or refused by name:
+unknown ones, and known ones that this server does not act on unless they hold the value that changes nothing.
+Source of the shapes: the OpenAI API reference, /v1/chat/completions and /v1/completions.
+"""
+
+import json
+import secrets
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from vicuna.serve.errors import InvalidRequest, UnsupportedField
+from vicuna.serve.fleet.gateway import Generation
+from vicuna.serve.fleet.protocol import ChatMessage, Sampling
+
+# Fields of the OpenAI API that this server does not act on, and the values with which they change nothing (null always
+# does). Many clients send them anyway.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "store": (False,),
+    "metadata": ({},),
+    "user": (),
+    "service_tier": ("auto", "default"),
+    "safety_identifier": (),
+    "prompt_cache_key": (),
+}
+MAX_STOP_STRINGS = 16
+
+
+class Request(BaseModel):
+    """Base of the request bodies: strict types (no "0.7" for 0.7), no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Request):
+    """`stream_options` of a request."""
+
+    include_usage: bool = False
+
+
+class TextPart(Request):
+    """A part of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatInput(Request):
+    """One message as the client sends it."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart]
+
+    def message(self) -> ChatMessage:
+        """The message as it travels: text parts joined, `developer` under its older name."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return ChatMessage(role="system" if self.role == "developer" else self.role, content=content)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class GenerationRequest(Request):
+    """The fields that both ways of asking share."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: float = Field(default=1.0, ge=0, le=2, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=-1, description="0 or -1 keeps every token")
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    max_tokens: int | None = Field(default=None, ge=1)
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = Field(
+        default=[], max_length=MAX_STOP_STRINGS
+    )
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that holds the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self) -> Sampling:
+        """How tokens are chosen; without a seed the server draws one, so that the stream can be continued."""
+        seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
+        return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=max(self.top_k, 0), seed=seed)
+
+
+class ChatRequest(GenerationRequest):
+    """Body of POST /v1/chat/completions."""
+
+    messages: list[ChatInput] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    def generation(self) -> Generation:
+        """What the gateway needs of it."""
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
+        return Generation(
+            model=self.model,
+            sampling=self.sampling(),
+            messages=[message.message() for message in self.messages],
+            max_new_tokens=self.max_completion_tokens or self.max_tokens,
+            stop=self.stop,
+        )
+
+
+class CompletionRequest(GenerationRequest):
+    """Body of POST /v1/completions: a bare prompt, without a template."""
+
+    prompt: str | list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+    def generation(self) -> Generation:
+        """What the gateway needs of it. Without max_tokens it is 16, as in the OpenAI API."""
+        return Generation(
+            model=self.model,
+            sampling=self.sampling(),
+            text=self.prompt if isinstance(self.prompt, str) else None,
+            prompt_ids=None if isinstance(self.prompt, str) else self.prompt,
+            max_new_tokens=self.max_tokens or 16,
+            stop=self.stop,
+        )
+
+
+T = TypeVar("T", bound=GenerationRequest)
+
+
+def parse_request(body: bytes, kind: type[T]) -> T:
+    """Read a body.
+
+    Raises:
+        InvalidRequest: not JSON, a field is missing or wrong; `param` names it.
+        UnsupportedField: a field that this server would have to ignore.
+    """
+    try:
+        values = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    values = {name: value for name, value in values.items() if value is not None and not _is_neutral(name, value, kind)}
+    for message in values["messages"] if isinstance(values.get("messages"), list) else ():
+        if isinstance(message, dict):
+            _drop_empty(message)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def _is_neutral(name: str, value: Any, kind: type[Request]) -> bool:
+    if name in kind.model_fields or name not in NEUTRAL:
+        return False
+    if any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in NEUTRAL[name]):
+        return True
+    raise UnsupportedField(f"'{name}' is not supported by this server; leave it out", param=name)
+
+
+def _drop_empty(message: dict[str, Any]) -> None:
+    """Fields of a message that clients send back as they got them, with nothing in them."""
+    for name in [
+        name for name, value in message.items() if name not in ("role", "content") and value in (None, [], "")
+    ]:
+        del message[name]
+
+
+def _explain(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False, include_context=False)[0]
+    # A union's error path ends with names of its members' types; they mean nothing to a client.
+    steps = [
+        step for step in first["loc"] if not (isinstance(step, str) and (step.startswith("list[") or step == "str"))
+    ]
+    field = ".".join(map(str, steps))
+    if first["type"] == "extra_forbidden":
+        return UnsupportedField(f"unknown field '{field}'; leave it out", param=field)
+    if first["type"] == "missing":
+        return InvalidRequest(f"'{field}' is required", param=field)
+    given = json.dumps(first["input"], default=str)
+    return InvalidRequest(f"'{field}' is {given[:100]}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)

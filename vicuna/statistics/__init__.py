@@ -1,0 +1,1 @@
+"""Statistics with numpy only, for the evaluation and the arena: intervals over questions."""

@@ -1,0 +1,169 @@
+"""One record becomes token ids with a mask of what is to be learned; or a reason why it cannot.
+
+Each conversation is rendered once and tokenized once, by `vicuna.conversation.encode`; the mask is the span of each
+assistant's reply, end mark included. Nothing is cut: a conversation longer than `max_length` is left out, and so is
+one that cannot be read or has no reply, because training on nothing looks healthy and is not.
+
+This file loads no torch: it is all that the processes need which tokenize beside one another.
+
+Before: files of records. After: `tokenize` collects what all of them give.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
+from vicuna.errors import VicunaError
+from vicuna.io.jsonl import Row, parse_line, read_json
+
+CHUNK_BYTES = 1 << 18
+ITEMS_PER_CHUNK = 64
+
+Source = tuple[str, bytes | Row]
+"""Where a record stands, and the record: a line not yet parsed, or an item of a JSON array."""
+
+
+@dataclass
+class Samples:
+    """Conversations end to end, and those that were left out.
+
+    Args:
+        tokens: token ids (int32) of all conversations.
+        is_learned: one byte for each of them.
+        too_long: ids of records with more than `max_length` tokens.
+        malformed: what is wrong with the others that cannot be used, with their place and id.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    tokens: array = field(default_factory=lambda: array("i"))
+    is_learned: bytearray = field(default_factory=bytearray)
+    too_long: list[str] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+
+    @property
+    def num_records(self) -> int:
+        """All of them, the ones left out too."""
+        return len(self.ids) + len(self.too_long) + len(self.malformed)
+
+
+def read_chunks(paths: Iterable[Path]) -> Iterator[list[Source]]:
+    """The records of the files (JSON lines, or a JSON array where the name ends in .json), a few at a time.
+
+    Raises:
+        VicunaError: a file cannot be read, or a JSON file holds no list.
+    """
+    for path in paths:
+        yield from _json_chunks(path) if path.suffix == ".json" else _line_chunks(path)
+
+
+def _line_chunks(path: Path) -> Iterator[list[Source]]:
+    chunk: list[Source] = []
+    size = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            chunk.append((f"{path}:{number}", line))
+            size += len(line)
+            if size >= CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _json_chunks(path: Path) -> Iterator[list[Source]]:
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise VicunaError(f"{path} holds a JSON {type(records).__name__}; a list of records is needed (or .jsonl)")
+    for start in range(0, len(records), ITEMS_PER_CHUNK):
+        items = records[start : start + ITEMS_PER_CHUNK]
+        yield [(f"{path}: item {number}", record) for number, record in enumerate(items, start)]
+
+
+def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Any, max_length: int) -> Samples:
+    """Tokenize some records.
+
+    Raises:
+        VicunaError: template and tokenizer do not fit, which is not the fault of a record.
+    """
+    samples = Samples()
+    for place, record in chunk:
+        try:
+            conversation = _parse(record, place)
+            input_ids, is_learned = encode_record(conversation, template, tokenizer, place)
+        except VicunaError as error:
+            samples.malformed.append(str(error))
+            continue
+        if len(input_ids) > max_length:
+            samples.too_long.append(conversation.id)
+            continue
+        samples.ids.append(conversation.id)
+        samples.lengths.append(len(input_ids))
+        samples.tokens.extend(input_ids)
+        samples.is_learned.extend(is_learned)
+    return samples
+
+
+def _parse(record: bytes | Row, place: str) -> Conversation:
+    row = parse_line(record, place) if isinstance(record, bytes) else record
+    if not isinstance(row, dict):
+        raise VicunaError(f"{place} is a {type(row).__name__}; a record is a JSON object")
+    try:
+        return from_record(row)
+    except VicunaError as error:
+        raise VicunaError(f"{place}: record {row.get('id', '(no id)')}: {error}") from None
+
+
+def encode_record(
+    conversation: Conversation, template: Template, tokenizer: Any, place: str
+) -> tuple[list[int], list[bool]]:
+    """Token ids, and for each whether it is to be learned.
+
+    Raises:
+        VicunaError: it cannot be rendered, or nothing in it is to be learned.
+    """
+    try:
+        encoding = encode(conversation.messages, template, tokenizer)
+    except VicunaError as error:
+        raise VicunaError(f"{place}: record {conversation.id}: {error}") from None
+    is_learned = [label != IGNORE_INDEX for label in encoding.labels]
+    num_context = _num_context_replies(conversation, place)
+    for start, end in encoding.reply_spans[:num_context]:
+        is_learned[start:end] = [False] * (end - start)
+    if is_learned:
+        is_learned[0] = False  # nothing comes before it that could predict it
+    if not any(is_learned):
+        raise VicunaError(
+            f"{place}: record {conversation.id} has no reply to learn from under template {template.name}; "
+            "remove it, or clean the data with python -m vicuna.data"
+        )
+    return encoding.input_ids, is_learned
+
+
+def _num_context_replies(conversation: Conversation, place: str) -> int:
+    """Replies among the first `context_messages` messages behind the system text; another piece is trained on them.
+
+    Replies that follow one another without a turn between them are one span to `encode`, so they count once.
+    """
+    messages = conversation.messages
+    num_system = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    count: Any = conversation.extra.get("context_messages", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(messages) - num_system:
+        raise VicunaError(
+            f"{place}: record {conversation.id}: context_messages is {count!r}; "
+            f"it counts messages behind the system text, from 0 to {len(messages) - num_system}"
+        )
+    roles = [message.role for message in messages[num_system : num_system + count]]
+    return sum(before != role == "assistant" for before, role in pairwise(["user", *roles]))

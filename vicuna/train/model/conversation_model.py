@@ -1,0 +1,289 @@
+"""The model in training: a LLaMA-architecture decoder that turns a batch into a loss.
+
+transformers brings the architecture; attention (`attention`), loss (`loss`) and the reading of the weights are ours.
+The loss is computed inside the root module's forward pass, the one place where a sharded model has its head whole. The
+modules are built without memory, cut over the ranks (`parallel`), and only then filled from the files, so that no
+rank ever holds more than its own rows.
+
+Before: a Hugging Face directory. After: `loop` trains it, `export` writes it.
+"""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from vicuna.errors import VicunaError
+from vicuna.train.batches.dataset import Batch
+from vicuna.train.model.attention import NAME as ATTENTION
+from vicuna.train.model.attention import takes_runs, varlen_attention
+from vicuna.train.model.fused import ATTENTIONS, fuse, rotate
+from vicuna.train.model.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
+from vicuna.train.model.loss import linear_cross_entropy, supervised_places
+from vicuna.train.model.parallel import first_row, local
+from vicuna.weights.files.checkpoint import CheckpointReader
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+CHUNK_ELEMENTS = 1 << 22
+SAMPLED_BLOCKS = 16
+BLOCK_BYTES = 1 << 16
+
+
+class ConversationModel(torch.nn.Module):
+    """A causal language model whose forward pass takes a packed batch and gives the sum of its losses.
+
+    Args:
+        causal_lm: a transformers model with `.model`, the decoder, and `.lm_head`, its output head.
+    """
+
+    def __init__(self, causal_lm: Any) -> None:
+        super().__init__()
+        fuse(causal_lm)
+        last = causal_lm.model.layers[-1]
+        last.forward = functools.partial(_last_layer, last)
+        self.causal_lm = causal_lm
+
+    def hidden_states(self, batch: Batch, places: torch.Tensor | None = None) -> torch.Tensor:
+        """(T, H): the decoder's last hidden state of every token, or (S, H) of the supervised ones in these places."""
+        output = self.causal_lm.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            documents=batch.documents,
+            places=places,
+            batch=batch,
+        )
+        hidden: torch.Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def forward(self, batch: Batch, *, next_tokens: bool = False) -> torch.Tensor:
+        """The cross-entropy summed over the batch's supervised tokens (a scalar, fp32).
+
+        With `next_tokens` the likeliest token after each document instead: (N,).
+        """
+        if next_tokens:
+            last = self.hidden_states(batch)[batch.documents.cu_seqlens[1:].long() - 1]  # (N, H)
+            head: torch.Tensor = self.causal_lm.lm_head.weight
+            return (last.to(head.dtype) @ head.T).float().argmax(-1)
+        places = supervised_places(batch.targets)
+        hidden = self.hidden_states(batch, places)
+        return linear_cross_entropy(hidden, self.causal_lm.lm_head.weight, batch.targets.index_select(0, places))
+
+    def named_weights(self) -> dict[str, torch.nn.Parameter]:
+        """The weights by the names they have in a Hugging Face checkpoint, and those of an adapter; tied ones once."""
+        return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
+
+
+def _last_layer(
+    layer: Any,
+    hidden_states: torch.Tensor,
+    *,
+    places: torch.Tensor | None = None,
+    batch: Batch | None = None,
+    **others: Any,
+) -> torch.Tensor:
+    """The decoder's last layer, for the tokens that are asked for: behind its attention nothing looks at the others.
+
+    On a CPU they do not look either. With 30% of the tokens unsupervised that is 6% less arithmetic in four layers and
+    0.6% less in forty.
+    """
+    normed = layer.input_layernorm(hidden_states)
+    if places is not None and batch is not None and _looks_for_some(layer.self_attn, batch):
+        attended = _attend(layer.self_attn, normed, places, batch, *others["position_embeddings"])
+        hidden: torch.Tensor = hidden_states.index_select(1, places) + attended
+    else:
+        hidden = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
+        if places is not None:
+            hidden = hidden.index_select(1, places)
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+
+
+def _looks_for_some(module: Any, batch: Batch) -> bool:
+    """Whether this attention can look for some of the tokens alone. (Compiled, it would be so for every batch anew.)"""
+    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS or batch.supervised_runs is None:
+        return False
+    window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))  # Mistral: the config's
+    return takes_runs(batch.input_ids.device, batch.documents, window)
+
+
+def _attend(
+    module: Any,
+    normed: torch.Tensor,
+    places: torch.Tensor,
+    batch: Batch,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> torch.Tensor:
+    """(1, S, H) of (1, T, H): what transformers' attention module does, for the tokens that are asked for."""
+    query, key, value = (
+        project(states).unflatten(-1, (-1, module.head_dim))  # (1, T or S, heads, D)
+        for project, states in (
+            (module.q_proj, normed.index_select(1, places)),
+            (module.k_proj, normed),
+            (module.v_proj, normed),
+        )
+    )
+    if hasattr(module, "q_norm"):  # Qwen 3
+        query, key = module.q_norm(query), module.k_norm(key)
+    turns = (cos.index_select(1, places), sin.index_select(1, places))
+    attended, _ = varlen_attention(
+        module,
+        rotate(query.transpose(1, 2), *turns),
+        rotate(key.transpose(1, 2), cos, sin),
+        value.transpose(1, 2),
+        None,
+        documents=batch.documents,
+        scaling=module.scaling,
+        runs=batch.supervised_runs,
+    )
+    output: torch.Tensor = module.o_proj(attended.flatten(2))
+    return output
+
+
+def read_config(path: Path) -> PretrainedConfig:
+    """A model directory's config, if it is a model that can be trained here.
+
+    Raises:
+        VicunaError: no directory, no config, another architecture.
+    """
+    if not path.is_dir():
+        raise VicunaError(f"--model {path}: no such directory; give a Hugging Face model directory")
+    if not (path / "config.json").is_file():
+        raise VicunaError(f"--model {path} has no config.json; give a Hugging Face model directory")
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers checks types too, with errors of its own
+        said = " ".join(str(error).split())[:200]
+        raise VicunaError(f"{path / 'config.json'} cannot be read ({said}); fetch the model again") from error
+    if config.model_type not in MODEL_TYPES:
+        known = ", ".join(MODEL_TYPES)
+        raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")
+    if getattr(config, "attention_dropout", 0.0):
+        raise VicunaError(f"{path / 'config.json'}: attention_dropout is {config.attention_dropout}; set it to 0")
+    return config
+
+
+def build_model(config: PretrainedConfig) -> ConversationModel:
+    """The model's modules on the meta device: shapes and names without memory."""
+    with torch.device("meta"):
+        causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+    return ConversationModel(causal_lm)
+
+
+def load_model(
+    path: Path,
+    device: torch.device,
+    arrange: Callable[[ConversationModel], None] | None = None,
+    *,
+    offload: bool = False,
+    seed: int = 0,
+) -> ConversationModel:
+    """Read a model's weights in fp32, the precision that training keeps them in (frozen ones as `arrange` says).
+
+    Args:
+        path: a Hugging Face model directory.
+        device: where the weights are needed.
+        arrange: changes the modules before they have memory. If it cuts them over the ranks, each reads its own rows.
+        offload: keep the weights in the host's memory all the same.
+        seed: what an adapter's first values are drawn from.
+
+    Raises:
+        VicunaError: weights that are missing, unreadable or of the wrong shape.
+    """
+    model = build_model(read_config(path))
+    if arrange:
+        arrange(model)
+    _give_memory(model, torch.device("cpu") if offload else device)
+    _finish_modules(model.causal_lm, device)
+    with CheckpointReader(path) as reader:
+        check_weights(model, reader)
+        for name, weight in list(model.causal_lm.named_parameters()):
+            if is_adapter(name):
+                begin_adapter(name, weight, seed)
+            elif is_4bit(weight):
+                whole = torch.empty(weight.shape, dtype=torch.bfloat16)
+                _read_rows(reader, base_name(name), whole)
+                fill_4bit(model.causal_lm.get_submodule(name.rpartition(".")[0]), whole, device)
+            else:
+                _read_rows(reader, base_name(name), weight)
+    return model
+
+
+def _give_memory(model: ConversationModel, device: torch.device) -> None:
+    """Memory for every weight but the 4-bit ones, which get theirs when they are quantized."""
+    if not any(is_4bit(weight) for weight in model.parameters()):
+        model.to_empty(device=device)
+        return
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if not is_4bit(weight):
+                empty = torch.empty_like(weight, device=device)
+                module.register_parameter(name, torch.nn.Parameter(empty, requires_grad=weight.requires_grad))
+
+
+def _finish_modules(causal_lm: Any, device: torch.device) -> None:
+    """Give back what the meta device cannot hold: the rotary frequencies, and a head that is the embedding."""
+    rotary = causal_lm.model.rotary_emb
+    causal_lm.model.rotary_emb = type(rotary)(config=causal_lm.config).to(device)
+    known = dict(causal_lm.model.rotary_emb.named_buffers(prefix="model.rotary_emb"))
+    assert known.keys() == dict(causal_lm.named_buffers()).keys(), "a buffer that nobody fills"
+    if causal_lm.config.tie_word_embeddings:
+        causal_lm.lm_head.weight = causal_lm.model.embed_tokens.weight
+
+
+def check_weights(model: ConversationModel, reader: CheckpointReader) -> None:
+    """See that a checkpoint has every weight of the model, in the right shape.
+
+    Raises:
+        VicunaError: it has not; the message names the first.
+    """
+    weights = {name: weight for name, weight in model.named_weights().items() if not is_adapter(name)}
+    path = reader.path
+    missing = sorted(weights.keys() - reader.tensors.keys())
+    if missing and missing[0].removeprefix("model.") in reader.tensors:
+        raise VicunaError(f"{path} stores {missing[0]} under another name; load it once with transformers and save it")
+    if missing:
+        raise VicunaError(f"{path} lacks {len(missing)} weights, the first is {missing[0]}; fetch the model again")
+    for name, weight in sorted(weights.items()):
+        found, wanted = reader.tensors[name], tuple(weight.shape)
+        if found.shape != wanted:
+            raise VicunaError(
+                f"{path}: {name} is {list(found.shape)}, its config.json wants {list(wanted)}; fetch the model again"
+            )
+        if found.dtype not in DTYPES:
+            raise VicunaError(f"{path} stores {name} as {found.dtype}; cast it to one of {', '.join(DTYPES)} first")
+
+
+@torch.no_grad()
+def _read_rows(reader: CheckpointReader, name: str, weight: torch.Tensor) -> None:
+    """Fill this rank's rows of a weight, a few MiB at a time."""
+    rows = local(weight).flatten()
+    dtype = DTYPES[reader.tensors[name].dtype]
+    start = first_row(weight) * math.prod(weight.shape[1:]) * dtype.itemsize
+    for part in rows.split(CHUNK_ELEMENTS):
+        data = bytearray(reader.read(name, start, part.numel() * dtype.itemsize))
+        part.copy_(torch.frombuffer(data, dtype=dtype))
+        start += len(data)
+
+
+def model_fingerprint(path: Path) -> str:
+    """A hash of the config and of sixteen blocks of every weight file, so that a large model need not be read whole."""
+    digest = hashlib.sha256(json.dumps(json.loads((path / "config.json").read_text("utf-8")), sort_keys=True).encode())
+    with CheckpointReader(path) as reader:
+        files = reader.files
+    for file_path in sorted(files):
+        size = file_path.stat().st_size
+        digest.update(f"{file_path.name} {size}".encode())
+        with file_path.open("rb") as file:
+            for block in range(SAMPLED_BLOCKS):
+                file.seek(max(0, size - BLOCK_BYTES) * block // (SAMPLED_BLOCKS - 1))
+                digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()

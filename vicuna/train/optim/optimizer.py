@@ -1,0 +1,23 @@
+"""The optimizer: which weights it updates, and how.
+
+Before: `model`. After: `loop` steps it, `checkpoint` saves its state, `estimate` counts what that takes.
+"""
+
+import torch
+
+from vicuna.train.model.conversation_model import ConversationModel
+from vicuna.train.optim.adam8bit import AdamW8bit
+from vicuna.train.options import TrainOptions
+
+
+def make_optimizer(model: ConversationModel, config: TrainOptions) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101); weight decay on matrices, not on norms and biases."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (config.adam_beta1, config.adam_beta2)
+    if config.optim == "adamw_8bit":
+        return AdamW8bit(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon, fused=True)

@@ -1,0 +1,1 @@
+"""Memory, hours and dollars of a run before it is started."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: checkpoints to go on from, the trained model, the adapter."""

@@ -1,0 +1,1 @@
+"""What is looked at while a model trains: metrics, held-out loss, generations, and the guard of the weights."""

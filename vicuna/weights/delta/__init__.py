@@ -1,0 +1,1 @@
+"""Deltas: base + delta = target, bit for bit."""

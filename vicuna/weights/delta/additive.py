@@ -1,0 +1,111 @@
+"""Target minus base as numbers of the same kind, and what plain addition does not give back.
+
+The delta's tensors are what FastChat's own tool adds to a base: `round(target - base)` in the target's dtype. Adding
+them back rounds again, so up to two in a hundred numbers miss the target by their last bit. Those are listed as
+corrections, and with them the sum is the target, bit for bit. Called by `make`, `apply` and `published` with a
+few MiB at a time.
+
+The sum is the same on every machine: it is taken in fp32, which holds every fp16 and bf16 number and enough of their
+sum to round it right once more, and every NaN becomes the same one, because processors disagree about them.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicuna.errors import require
+from vicuna.weights.delta.codec import decompress
+from vicuna.weights.files.bits import BLOCK, Bits, as_bits, fold, from_planes, ordered, to_planes, unfold, unordered
+from vicuna.weights.files.tensors import ELEMENT_BYTES, Buffer
+
+QUIET = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000}
+
+Floats = NDArray[np.float32]
+
+
+def subtract(target: Buffer, base: Buffer, dtype: str) -> Buffer:
+    """`target - base`, rounded to their dtype."""
+    return _combine(np.subtract, target, base, dtype)
+
+
+def add(base: Buffer, delta: Buffer, dtype: str) -> Buffer:
+    """`base + delta`, rounded to their dtype."""
+    return _combine(np.add, base, delta, dtype)
+
+
+def find_corrections(target: Buffer, total: Buffer, dtype: str) -> tuple[int, bytes]:
+    """What turns `total` into `target`: how many numbers differ, and the packed list of places and differences."""
+    wanted, found = as_bits(target, dtype), as_bits(total, dtype)
+    places = np.flatnonzero(wanted != found).astype("<u4")
+    if not len(places):
+        return 0, b""
+    gaps = np.diff(places, prepend=np.uint32(0)).astype("<u4")
+    differences = fold(ordered(wanted[places]) - ordered(found[places]))
+    zstandard = require("zstandard", "export")
+    packed: bytes = zstandard.ZstdCompressor(level=3).compress(b"".join([to_planes(gaps), to_planes(differences)]))
+    return len(places), packed
+
+
+def correct(total: Buffer, count: int, packed: bytes, dtype: str) -> Buffer:
+    """`total` with its corrections.
+
+    Raises:
+        ValueError: the list is damaged.
+    """
+    if not count:
+        return total
+    width, numbers = ELEMENT_BYTES[dtype], as_bits(total, dtype).copy()
+    planes = decompress(packed, count * (4 + width)) if count <= len(numbers) else b""
+    if len(planes) != count * (4 + width):
+        raise ValueError("corrections of another size")
+    places = np.cumsum(from_planes(planes[: 4 * count], 4), dtype="<u8")
+    if places[-1] >= len(numbers):
+        raise ValueError("a correction beyond the end")
+    numbers[places] = unordered(ordered(numbers[places]) + unfold(from_planes(planes[4 * count :], width)))
+    return numbers.data.cast("B")
+
+
+def _combine(function: np.ufunc, left: Buffer, right: Buffer, dtype: str) -> Buffer:
+    a, b = as_bits(left, dtype), as_bits(right, dtype)
+    result: Bits = np.empty_like(a)
+    widened = np.empty((2, min(BLOCK, len(a))), "<f4")
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(a), BLOCK):
+            part = slice(start, start + BLOCK)
+            x, y = widened[:, : len(a[part])]
+            _widen(a[part], dtype, x)
+            _widen(b[part], dtype, y)
+            function(x, y, out=x)
+            _round(x, dtype, result[part])
+    return result.data.cast("B")
+
+
+_HALVES: Floats | None = None
+
+
+def _widen(bits: Bits, dtype: str, out: Floats) -> None:
+    """The numbers in fp32, exactly."""
+    global _HALVES
+    if dtype == "F32":
+        out[:] = bits.view("<f4")
+    elif dtype == "BF16":
+        np.left_shift(bits, 16, out=out.view("<u4"), dtype="<u4")
+    else:
+        if _HALVES is None:  # looking a number up is twice as fast as numpy's own conversion
+            _HALVES = np.arange(1 << 16, dtype="<u2").view("<f2").astype("<f4")
+        np.take(_HALVES, bits, out=out, mode="clip")
+
+
+def _round(numbers: Floats, dtype: str, out: Bits) -> None:
+    """fp32 numbers in the dtype, rounded to nearest, ties to even; NaNs made the same everywhere."""
+    if dtype == "BF16":
+        bits = numbers.view("<u4")
+        rounded = bits >> 16
+        rounded &= 1
+        rounded += 0x7FFF
+        rounded += bits
+        rounded >>= 16
+        out[:] = rounded
+    else:
+        out.view("<f2" if dtype == "F16" else "<f4")[:] = numbers
+    if len(numbers) and np.isnan(numbers.max()):
+        out[np.isnan(numbers)] = QUIET[dtype]

@@ -1,0 +1,186 @@
+"""Writing a model's safetensors files, tensor by tensor, so that a killed run can go on.
+
+Stands on `unfinished` and `checkpoint`; `make`, `apply`, `published`, `cast` and `lora` write through it. Each tensor's
+bytes pass once: they are written and hashed, for the tensor alone, for its file, and in samples for a quick look later.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from vicuna.io.files import atomic_file, sha256_file
+from vicuna.io.log import Progress, info, warning
+from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
+from vicuna.weights.files.manifest import OUR_NAMES, TensorRecord, is_copied_verbatim, tensor_record
+from vicuna.weights.files.tensors import Buffer, Shard, Tensor
+from vicuna.weights.files.unfinished import Work
+
+SAMPLE_BYTES, NUM_SAMPLES = 64 << 10, 4
+MAX_COPIED_BYTES = 256 << 20
+TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+WEIGHT_NAMES = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
+
+
+@dataclass(frozen=True)
+class Digests:
+    """SHA-256 of a tensor's bytes, and of the samples of them (`sample_spans`)."""
+
+    sha256: str
+    quick_sha256: str
+
+
+class TensorDigest:
+    """Hashes a tensor's bytes as they pass, whole and in samples."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._whole, self._samples, self._position = hashlib.sha256(), hashlib.sha256(), 0
+        self._spans = sample_spans(size_bytes)
+
+    def update(self, chunk: Buffer) -> None:
+        self._whole.update(chunk)
+        end = self._position + len(chunk)
+        for start, stop in self._spans:
+            if start < end and stop > self._position:
+                self._samples.update(chunk[max(start - self._position, 0) : stop - self._position])
+        self._position = end
+
+    def digests(self) -> Digests:
+        return Digests(self._whole.hexdigest(), self._samples.hexdigest())
+
+
+def sample_spans(size_bytes: int) -> list[tuple[int, int]]:
+    """The parts of a tensor that a quick look hashes: 64 KiB at its start, at one and two thirds, and at its end."""
+    if size_bytes <= SAMPLE_BYTES * NUM_SAMPLES:
+        return [(0, size_bytes)]
+    starts = [i * (size_bytes - SAMPLE_BYTES) // (NUM_SAMPLES - 1) for i in range(NUM_SAMPLES)]
+    return [(start, start + SAMPLE_BYTES) for start in starts]
+
+
+@dataclass
+class ShardWriter:
+    """Writes planned files; what an earlier run wrote, and still has its hash, stays.
+
+    Args:
+        data_of: gives a tensor's bytes, in chunks.
+        record_of: what to note of a tensor that is written. It raises if its hash is not the one that it must have.
+        written: the hash in a record that the bytes in these files have.
+        hash_files: also hash whole files, for callers who do not know their hashes.
+        is_done: looks at what else an earlier run wrote for a tensor that it noted.
+    """
+
+    work: Work
+    progress: Progress
+    data_of: Callable[[Tensor], Iterable[Buffer]]
+    record_of: Callable[[Tensor, Digests], TensorRecord]
+    written: Callable[[TensorRecord], str | None] = lambda record: record.target_sha256
+    is_done: Callable[[Tensor, TensorRecord], bool] = lambda _tensor, _record: True
+    hash_files: bool = True
+
+    def write(self, shards: Sequence[Shard], index: bytes | None) -> tuple[list[TensorRecord], dict[str, str]]:
+        """Write all files. Returns the records in order, and the SHA-256 of every file by its name if asked for."""
+        records: list[TensorRecord] = []
+        digests = {shard.file_name: self._write_shard(shard, records) for shard in shards}
+        digests = digests if self.hash_files else {}
+        if index is not None:
+            with atomic_file(self.work.folder / INDEX_NAME, "wb") as file:
+                file.write(index)
+        return records, digests
+
+    def _write_shard(self, shard: Shard, records: list[TensorRecord]) -> str:
+        whole, growing = self.work.folder / shard.file_name, self.work.folder / f"{shard.file_name}.tmp"
+        if whole.exists():  # finished by an earlier run, which its hashes have to show
+            os.replace(whole, growing)
+        growing.touch()
+        with growing.open("r+b") as file:
+            if file.read(len(shard.preamble)) != shard.preamble:
+                self.work.forget()
+                file.seek(0)
+                file.truncate()
+                file.write(shard.preamble)
+            digest = hashlib.sha256(shard.preamble)
+            for tensor in shard.tensors:
+                position = len(shard.preamble) + tensor.offset
+                record, digest = self._reuse(file, position, tensor, digest)
+                if record is None:
+                    record = self._write_tensor(file, position, tensor, digest)
+                records.append(record)
+            file.truncate(shard.size_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(growing, whole)
+        return digest.hexdigest()
+
+    def _write_tensor(self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash") -> TensorRecord:
+        self.work.forget()
+        file.seek(position)
+        file.truncate()
+        own = TensorDigest(tensor.size_bytes)
+        for chunk in self.data_of(tensor):
+            file.write(chunk)
+            own.update(chunk)
+            if self.hash_files:
+                digest.update(chunk)
+            self.progress.update(len(chunk))
+        assert file.tell() == position + tensor.size_bytes, f"{tensor}: {file.tell() - position} bytes were made"
+        file.flush()
+        record = self.record_of(tensor, own.digests())
+        self.work.note(vars(record))
+        return record
+
+    def _reuse(
+        self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash"
+    ) -> tuple[TensorRecord | None, "hashlib._Hash"]:
+        """The record of a tensor that lies there already, and the file's hash taken on over it."""
+        if (noted := self.work.next_done(tensor.name)) is None:
+            return None, digest
+        record, own, longer = tensor_record(noted), TensorDigest(tensor.size_bytes), digest.copy()
+        for chunk in read_region(file, position, tensor.size_bytes):
+            own.update(chunk)
+            if self.hash_files:
+                longer.update(chunk)
+        if own.digests().sha256 != self.written(record) or not self.is_done(tensor, record):
+            return None, digest
+        self.work.confirm()
+        self.progress.update(tensor.size_bytes)
+        return record, longer
+
+
+def read_region(file: IO[bytes], position: int, size: int) -> Iterator[bytes]:
+    """A part of a file, in chunks; less where the file ends before."""
+    file.seek(position)
+    while size > 0 and (chunk := file.read(min(size, CHUNK_BYTES))):
+        yield chunk
+        size -= len(chunk)
+
+
+def other_files(folder: Path) -> dict[str, Path]:
+    """The files of a model beside its weights that belong to a copy of it: tokenizer, configuration, licence."""
+    found, left_out = {}, []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and is_copied_verbatim(path.name) and path.stat().st_size <= MAX_COPIED_BYTES:
+            found[path.name] = path
+        elif not path.name.endswith(WEIGHT_NAMES) and path.name not in OUR_NAMES:
+            left_out.append(path.name)
+    if left_out:
+        info(f"not copied: {', '.join(left_out)}")
+    if not any(name in found for name in TOKENIZER_NAMES):
+        warning(
+            f"{folder} has no tokenizer (none of {', '.join(TOKENIZER_NAMES)}); copy the one it was trained with there"
+        )
+    return found
+
+
+def copy_files(files: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """Copy files byte for byte.
+
+    Returns:
+        The hashes of the copies, by name.
+    """
+    folder.mkdir(exist_ok=True)
+    for name, path in files.items():
+        shutil.copyfile(path, folder / name)
+    return {name: sha256_file(folder / name) for name in files}

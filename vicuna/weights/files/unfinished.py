@@ -1,0 +1,168 @@
+"""A folder under construction that outlives a kill: the same command goes on where the last one stopped.
+
+Work goes on in `.NAME.unfinished` beside the folder NAME that is wanted, and gets that name when it is whole. A journal
+in it has one line for each tensor that is done; whoever goes on hashes what the line speaks of before believing it, so
+a power cut may lose bytes but not correctness. Stands on `files`; `output` and `make` write through it.
+
+    job.json        what is being made, of which inputs; another job starts afresh
+    journal.jsonl   what is done, in order
+    lock            held while somebody works here
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vicuna.errors import VicunaError
+from vicuna.io.files import WRITE_ERRORS, fsync_directory
+from vicuna.io.log import info
+
+JOB_NAME, JOURNAL_NAME, LOCK_NAME = "job.json", "journal.jsonl", "lock"
+
+
+class Work:
+    """The folder in which something is being made, and what of it is done already."""
+
+    def __init__(self, folder: Path, lines: list[bytes]) -> None:
+        self.folder = folder
+        self._lines = lines  # of an earlier run, not yet looked at
+        self._journal = (folder / JOURNAL_NAME).open("ab")
+        self._confirmed = 0  # bytes of the journal that are known to be right
+        self._journal.truncate(sum(map(len, lines)))
+
+    def next_done(self, name: str) -> dict[str, Any] | None:
+        """What an earlier run noted about the tensor whose turn it is, if it came that far: look, then `confirm`."""
+        record = json.loads(self._lines[0]) if self._lines else None
+        return record if isinstance(record, dict) and record.get("name") == name else None
+
+    def confirm(self) -> None:
+        """What was noted is true: it stays."""
+        self._confirmed += len(self._lines.pop(0))
+
+    def forget(self) -> None:
+        """Believe nothing more of an earlier run: from here on everything is made again."""
+        if self._lines:
+            self._lines.clear()
+            self._journal.truncate(self._confirmed)
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Say that a tensor is done: what is said here goes to the next run, if there has to be one."""
+        self._journal.write(json.dumps(record).encode() + b"\n")
+        self._journal.flush()
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+@contextmanager
+def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = True) -> Iterator[Work]:
+    """Fill a folder that gets the name `path` only when the block ends well.
+
+    Ctrl-C, SIGTERM, kill -9 and a full disk leave the unfinished folder, and the next call with the same `job` goes on
+    there. An error of the user's (a wrong base, a damaged file) removes it.
+
+    Args:
+        job: what is made and of what, as JSON values. A different job in the unfinished folder is thrown away.
+        resume: False begins afresh.
+
+    Raises:
+        VicunaError: `path` is a file, a folder that holds something, or being written by another process.
+    """
+    _check_empty(path)
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = unfinished_folder(path)
+    try:
+        folder.mkdir(exist_ok=True)
+        with _lock(folder, path):
+            work = Work(folder, _begin(folder, job, resume))
+            try:
+                yield work
+            except VicunaError:
+                shutil.rmtree(folder)
+                raise
+            finally:
+                work.close()
+            _finish(folder, path)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None and error.errno in WRITE_ERRORS:
+            error.filename = str(path)
+        if folder.is_dir() and not isinstance(error, VicunaError | FileExistsError):
+            info(f"what is done is kept in {folder}; the same command goes on there")
+        raise
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Where the work on `path` goes on until it is whole."""
+    path = path.resolve()
+    return path.parent / f".{path.name}.unfinished"
+
+
+def unfinished_bytes(path: Path) -> int:
+    """Disk that an earlier run's work on `path` takes: it is used again or given back."""
+    folder = unfinished_folder(path)
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
+
+
+def identity(files: Iterable[Path]) -> list[list[Any]]:
+    """Input files as a job names them: name, size and time of change."""
+    return [[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]
+
+
+def _check_empty(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise VicunaError(f"{path} is a file; choose another name for the folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise VicunaError(f"{path} exists and is not empty; choose another folder or empty this one first")
+
+
+@contextmanager
+def _lock(folder: Path, path: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system gives back even after kill -9."""
+    with (folder / LOCK_NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VicunaError(f"another process is writing {path}; wait for it or choose another folder") from None
+        yield
+
+
+def _begin(folder: Path, job: Mapping[str, Any], resume: bool) -> list[bytes]:
+    """The journal of an earlier run of the same job; without one, an empty folder with the job's name on it."""
+    job, lines = json.loads(json.dumps(job)), None
+    try:
+        if resume and json.loads((folder / JOB_NAME).read_text("utf-8")) == job:
+            lines = [line for line in (folder / JOURNAL_NAME).read_bytes().splitlines(True) if line.endswith(b"\n")]
+            for line in lines:
+                json.loads(line)
+    except (OSError, ValueError):
+        lines = None
+    if lines:
+        info(f"going on where an earlier run stopped: {len(lines)} tensors are there already")
+        return lines
+    for entry in folder.iterdir():
+        if entry.name != LOCK_NAME:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    (folder / JOB_NAME).write_text(json.dumps(job), "utf-8")
+    return []
+
+
+def _finish(folder: Path, path: Path) -> None:
+    """Let everything reach the disk, and give the folder its name."""
+    ours = (JOURNAL_NAME, JOB_NAME, LOCK_NAME)
+    for entry in sorted(folder.rglob("*"), reverse=True):
+        if entry.is_dir():
+            fsync_directory(entry)
+        elif entry.name not in ours:
+            with entry.open("rb") as file:
+                os.fsync(file.fileno())
+    for name in ours:
+        (folder / name).unlink()
+    fsync_directory(folder)
+    os.replace(folder, path)
+    fsync_directory(path.parent)

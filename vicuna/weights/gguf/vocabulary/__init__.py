@@ -1,0 +1,1 @@
+"""A model's tokenizer as GGUF metadata, and back."""

@@ -1,0 +1,142 @@
+"""The JSON files round a model's tokenizer: added and special tokens, chat templates, what is put round a text.
+
+Files of many years say the same things in different places; here they are read into one answer, or refused where they
+contradict each other. `vocabulary` asks.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vicuna.conversation import load_template, to_jinja
+from vicuna.conversation.jinja import JINJA_FILE
+from vicuna.errors import VicunaError
+from vicuna.io.jsonl import read_json
+
+SPECIAL_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's and GGUF's
+
+
+@dataclass(frozen=True)
+class Added:
+    """A token that was added to a tokenizer."""
+
+    text: str
+    is_special: bool
+
+
+class TokenizerFiles:
+    """The JSON files round a tokenizer, each checked as far as it is used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = self._table("tokenizer_config.json")
+        self.model_config = self._table("config.json")
+        self.generation = self._table("generation_config.json")
+        self.special = self._table("special_tokens_map.json")
+        self.tokenizer = self._table("tokenizer.json") or None
+        if self.tokenizer is not None and not isinstance(self.tokenizer.get("model"), dict):
+            raise VicunaError(f"{folder / 'tokenizer.json'} has no model in it; copy it from the base model again")
+
+    def _table(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise VicunaError(f"{path} holds no JSON object; copy it from the base model again")
+        return value
+
+    def special_texts(self) -> dict[str, str]:
+        """bos, eos, unk and pad as text, where the files say so."""
+        texts = {}
+        for name in SPECIAL_NAMES:
+            for place in (self.config, self.special):
+                value = place.get(f"{name}_token")
+                value = value.get("content") if isinstance(value, dict) else value
+                if isinstance(value, str) and value:
+                    texts[name] = value
+                    break
+        return texts
+
+    def added_tokens(self) -> dict[int, Added]:
+        """Tokens added to the tokenizer, by id."""
+        others = [
+            *list_of(self.config.get("additional_special_tokens")),
+            *list_of(self.special.get("extra_special_tokens")),
+        ]
+        special = {*self.special_texts().values(), *(text for text in others if isinstance(text, str))}
+        found: dict[int, Added] = {}
+
+        def add(index: Any, text: Any, is_special: bool, place: str) -> None:
+            try:
+                index = int(index)
+            except (TypeError, ValueError):
+                index = -1
+            if not isinstance(text, str) or index < 0:
+                raise VicunaError(f"{self.folder / place}: an added token is not an id and a text; correct the file")
+            known = found.get(index)
+            if known is not None and known.text != text:
+                raise VicunaError(
+                    f"{self.folder / place}: id {index} is {text!r} here and {known.text!r} in another file"
+                )
+            found[index] = Added(text, is_special or text in special or (known is not None and known.is_special))
+
+        for token in list_of((self.tokenizer or {}).get("added_tokens")):
+            token = token if isinstance(token, dict) else {}
+            add(token.get("id"), token.get("content"), token.get("special") is True, "tokenizer.json")
+        for text, index in self._table("added_tokens.json").items():
+            add(index, text, False, "added_tokens.json")
+        decoder = self.config.get("added_tokens_decoder")
+        for index, token in (decoder if isinstance(decoder, dict) else {}).items():
+            token = token if isinstance(token, dict) else {}
+            add(index, token.get("content"), token.get("special") is True, "tokenizer_config.json")
+        return found
+
+    def adds(self, default_bos: bool) -> tuple[bool, bool]:
+        """Whether the tokenizer puts bos before and eos behind a text."""
+        bos, eos = default_bos, False
+        if self.tokenizer is not None:
+            bos, eos = _template_adds(self.tokenizer.get("post_processor"), self.special_texts(), bos)
+        said = self.config.get("add_bos_token"), self.config.get("add_eos_token")
+        return bos if said[0] is None else said[0] is True, eos if said[1] is None else said[1] is True
+
+    def templates(self) -> dict[str, str]:
+        """The chat templates; the template that the model was trained with where no Jinja is there."""
+        if (self.folder / JINJA_FILE).is_file():
+            return {"default": (self.folder / JINJA_FILE).read_text("utf-8")}
+        value = self.config.get("chat_template")
+        if isinstance(value, str):
+            return {"default": value}
+        named = {
+            one["name"]: one["template"]
+            for one in list_of(value)
+            if isinstance(one, dict) and isinstance(one.get("name"), str) and isinstance(one.get("template"), str)
+        }
+        template = load_template(self.folder)
+        if not named and template is not None and template.name != "hf":
+            return {"default": to_jinja(template)}
+        return named
+
+
+def list_of(value: Any) -> list[Any]:
+    """The value if it is a list."""
+    return value if isinstance(value, list) else []
+
+
+def _template_adds(processor: Any, special: dict[str, str], default_bos: bool) -> tuple[bool, bool]:
+    """What a `post_processor` puts round a text."""
+    if not isinstance(processor, dict):
+        return default_bos and processor is not None, False
+    for step in list_of(processor.get("processors")) or [processor]:
+        if isinstance(step, dict) and step.get("type") == "TemplateProcessing":
+            single = list_of(step.get("single"))
+            first, last = (_special_token(one) for one in (single[:1], single[-1:]))
+            return first is not None and first == special.get("bos"), last is not None and last == special.get("eos")
+    return False, False
+
+
+def _special_token(parts: list[Any]) -> str | None:
+    """The text of the special token that these parts of a template are."""
+    token = parts[0].get("SpecialToken") if parts and isinstance(parts[0], dict) else None
+    text = token.get("id") if isinstance(token, dict) else None
+    return text if isinstance(text, str) else None

@@ -1,0 +1,1 @@
+"""Tools on whole checkpoints and adapters: cast, merge, inspect, verify."""

@@ -1,0 +1,186 @@
+"""A LoRA adapter as peft saves it: which tensors of the base it changes, read with every claim checked.
+
+Stands on `checkpoint`; `lora` merges adapters. A folder holds `adapter_config.json` and `adapter_model.safetensors` (or
+`.bin`), whose tensors are named after the base's: `base_model.model.` + module + `.lora_A.weight` (rank x in) and
+`.lora_B.weight` (out x rank), `.lora_embedding_A` (rank x rows) and `.lora_embedding_B` (size x rank) for embeddings,
+`.lora_magnitude_vector` with DoRA, and whole tensors (`modules_to_save`, biases) under their plain names.
+Source: peft `utils/save_and_load.py` and `tuners/lora/layer.py`.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vicuna.errors import VicunaError
+from vicuna.io.jsonl import read_json
+from vicuna.weights.delta.codec import cast
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.tensors import FLOATS
+
+CONFIG_NAME = "adapter_config.json"
+FILE_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+PREFIX = "base_model.model."
+LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.(?!bias$)[^.]+)??(\.weight)?")
+MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.[^.]+)??(\.weight)?")
+WHOLE = re.compile(r"(?P<module>.+?)(\.base_layer|\.modules_to_save(\.default)?)?\.(?P<kind>weight|bias)")
+# What changes a model in ways that adding a product of two matrices does not give.
+REFUSED = {
+    "fan_in_fan_out": "stores its weights transposed, which no LLaMA layer does",
+    "layer_replication": "repeats layers of the base",
+    "target_parameters": "changes parameters that are no layer's weight",
+    "trainable_token_indices": "trains single tokens' embeddings",
+    "lora_bias": "has a bias in its low-rank layers",
+    "use_qalora": "is a QA-LoRA adapter",
+    "use_bdlora": "is a block-diagonal adapter",
+    "arrow_config": "mixes several adapters by the input",
+    "kasa_config": "has singular values of its own",
+    "alora_invocation_tokens": "is active only behind its invocation tokens",
+}
+
+Floats = NDArray[np.float32]
+
+
+@dataclass
+class Change:
+    """What an adapter does to one tensor of the base: names of the adapter's tensors."""
+
+    whole: str | None = None
+    low_rank: dict[str, str] = field(default_factory=dict)  # "A" and "B"
+    is_embedding: bool = False
+    magnitude: str | None = None
+    scaling: float = 0.0
+
+
+class Adapter:
+    """An adapter's changes by the base's tensor names. Use as a context manager.
+
+    Raises:
+        VicunaError: a file is missing or damaged, or the adapter is of a kind that cannot be merged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = _read_config(directory)
+        path = next((directory / name for name in FILE_NAMES if (directory / name).is_file()), None)
+        if path is None:
+            raise VicunaError(f"{directory} has no {FILE_NAMES[0]}; the adapter was not saved whole, save it again")
+        self.reader = CheckpointReader(path)
+        self.changes: dict[str, Change] = {}
+        for name in self.reader.tensors:
+            self._add(name)
+        for name, change in self.changes.items():
+            if change.low_rank or change.magnitude:
+                self._check_pair(name, change)
+
+    def __enter__(self) -> "Adapter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.reader.__exit__(None, None, None)
+
+    def floats(self, name: str) -> Floats:
+        """A tensor of the adapter as fp32 numbers."""
+        tensor = self.reader.tensors[name]
+        data = cast(self.reader.read(name), tensor.dtype, "F32")
+        values: Floats = np.frombuffer(data, "<f4").reshape(tensor.shape)
+        return values
+
+    def _add(self, name: str) -> None:
+        tensor = self.reader.tensors[name]
+        if tensor.dtype not in FLOATS or not name.startswith(PREFIX):
+            raise VicunaError(f"{self.directory}: tensor {tensor} is not what a LoRA adapter holds; save it again")
+        plain = name.removeprefix(PREFIX)
+        if found := LOW_RANK.fullmatch(plain):
+            change = self._change(found["module"] + ".weight")
+            change.low_rank[found["side"]] = name
+            change.is_embedding = bool(found["kind"])
+        elif found := MAGNITUDE.fullmatch(plain):
+            self._change(found["module"] + ".weight").magnitude = name
+        elif found := WHOLE.fullmatch(plain):
+            self._change(f"{found['module']}.{found['kind']}").whole = name
+        else:
+            raise VicunaError(
+                f"{self.directory}: tensor {name!r} cannot be merged; merge this adapter with peft's merge_and_unload"
+            )
+
+    def _change(self, name: str) -> Change:
+        return self.changes.setdefault(name, Change())
+
+    def _check_pair(self, name: str, change: Change) -> None:
+        for side in "AB":
+            if side not in change.low_rank:
+                raise VicunaError(
+                    f"{self.directory} changes {name!r} but has no lora_{side} for it; "
+                    "the adapter was not saved whole, save it again"
+                )
+        a, b = (self.reader.tensors[change.low_rank[side]] for side in "AB")
+        for tensor in (a, b):
+            if len(tensor.shape) != 2 or tensor.size_bytes == 0:
+                raise VicunaError(
+                    f"{self.directory}: tensor {tensor} is no matrix; "
+                    "the adapter was not gathered before it was saved, save it again"
+                )
+        if a.shape[0] != b.shape[1]:
+            raise VicunaError(f"{self.directory}: {a} and {b} have different ranks; save the adapter again")
+        if change.magnitude and change.is_embedding:
+            raise VicunaError(f"{self.directory}: DoRA on the embedding {name!r} is not merged here; use peft")
+        change.scaling = self._scaling(name.removesuffix(".weight"), a.shape[0])
+
+    def _scaling(self, module: str, rank: int) -> float:
+        alpha = self.config["lora_alpha"]
+        for pattern, value in (self.config.get("alpha_pattern") or {}).items():
+            if re.fullmatch(rf"(.*\.)?({pattern})", module):
+                alpha = value
+                break
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+
+def check_adapter(directory: Path) -> None:
+    """See that an adapter is whole: every low-rank pair is there and none of its tensors is empty, zero or not finite.
+
+    (Adapters saved from sharded training have been empty or zero without anybody noticing.)
+
+    Raises:
+        VicunaError: not so; the message names the tensor.
+    """
+    with Adapter(Path(directory)) as adapter:
+        if not any(change.low_rank for change in adapter.changes.values()):
+            raise VicunaError(f"{directory} has no lora_A and lora_B; the adapter was not saved whole, save it again")
+        modules = adapter.config.get("target_modules")
+        for module in modules if isinstance(modules, list) else ():
+            if not any(f".{name}".endswith(f".{module}.weight") for name in adapter.changes):
+                raise VicunaError(f"{directory} has no tensor for its target module {module!r}; save the adapter again")
+        for name, tensor in adapter.reader.tensors.items():
+            is_zero = True
+            for chunk in adapter.reader.chunks(name):
+                values = np.frombuffer(cast(chunk, tensor.dtype, "F32"), "<f4")
+                if not np.isfinite(values).all():
+                    raise VicunaError(f"{directory}: tensor {name!r} holds numbers that are not finite; train it again")
+                is_zero = is_zero and not values.any()
+            if is_zero and not name.endswith(".bias"):
+                raise VicunaError(
+                    f"{directory}: tensor {name!r} is all zeros: the adapter learned nothing or was not gathered "
+                    "before it was saved; save it again"
+                )
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_NAME
+    if not path.is_file():
+        raise VicunaError(f"{directory} has no {CONFIG_NAME}; give the folder of a LoRA adapter as peft saves it")
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise VicunaError(f"{path}: peft_type is {kind!r}; only LORA can be merged")
+    for key, reason in REFUSED.items():
+        if config.get(key):
+            raise VicunaError(f"{path}: this adapter {reason} ({key}); merge it with peft's merge_and_unload")
+    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
+    if not all(isinstance(alpha, int | float) and not isinstance(alpha, bool) for alpha in alphas):
+        raise VicunaError(f"{path}: lora_alpha is {config.get('lora_alpha')!r}, not a number; save the adapter again")
+    return config
