@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from vicuna.conversation import Message, TokenCounter, encode, get_template, template_names
-from vicuna.conversation.tokens import Run, encoder_for
+from vicuna.conversation.tokens import Fragment, encoder_for
 from vicuna.conversation.words import words_of
 
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,7 +136,7 @@ def test_the_words_of_a_text_are_the_text(tokenizers: Any, kind: str, text: str)
     words = words_of(tokenizers[kind])
     assert words is not None
     assert "".join(words.pattern.findall(text)) == text
-    if words.divide(text):
+    if words.can_divide(text):
         assert "".join(map(words.written, words.cut(text))) == text
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_tokenized_twice(sentencepiece_tokenizer: Any, monkeypatch: p
     given_texts: list[str] = []
     length, lengths = encoder.length, encoder.lengths
 
-    def watched(run: Run) -> int:
+    def watched(run: Fragment) -> int:
         given_texts.append(run.text)
         return length(run)
 

@@ -1,9 +1,9 @@
 """How many tokens a conversation has, without tokenizing anything twice.
 
 The splitter asks about one conversation again and again, each time with another round. `tokens` cuts the text into
-runs whose ids depend on nothing around them, so the count of a run that was seen before is known. Most tokenizers go
-further: between a word and the space behind it they never join anything, so the counts of words add up too, and most
-words of a text have been seen before (`words`). Those that have not go to the tokenizer many at a time.
+fragments whose ids depend on nothing around them, so the count of a fragment that was seen before is known. Most
+tokenizers go further: between a word and the space behind it they never join anything, so the counts of words add up
+too, and most words of a text have been seen before (`words`). Those that have not go to the tokenizer many at a time.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +11,11 @@ from typing import Any
 
 from vicuna.conversation.message import Message
 from vicuna.conversation.templates import Template
-from vicuna.conversation.tokens import Encoder, Run, all_segments, encoder_for
+from vicuna.conversation.tokens import Encoder, Fragment, all_segments, encoder_for
 from vicuna.conversation.words import Words, words_of
 
 CountTokens = Callable[[Sequence[Message]], int]
-KEPT_CHARACTERS = 1 << 22  # of the runs whose counts are kept
+KEPT_CHARACTERS = 1 << 22  # of the fragments whose counts are kept
 KEPT_WORD_CHARACTERS = 1 << 22  # of the words whose counts are kept
 WORDS_AT_ONCE, PARTS_AT_ONCE = 4096, 64
 
@@ -36,34 +36,34 @@ class TokenCounter:
         self._num_characters = 0
 
     def __call__(self, messages: Sequence[Message]) -> int:
-        runs = self._runs(messages)
-        self._learn(runs)
-        return sum(1 if run.control_id is not None else self._known[_key(run)] for run in runs)
+        fragments = self._fragments(messages)
+        self._learn(fragments)
+        return sum(1 if fragment.control_id is not None else self._known[_key(fragment)] for fragment in fragments)
 
     def prepare(self, conversations: Iterable[Sequence[Message]]) -> None:
         """Count what is new in several conversations at once, which takes less time than one after the other."""
-        self._learn([run for messages in conversations for run in self._runs(messages)])
+        self._learn([fragment for messages in conversations for fragment in self._fragments(messages)])
 
-    def _runs(self, messages: Sequence[Message]) -> list[Run]:
-        return self._encoder.runs(all_segments(messages, self.template, self._encoder))
+    def _fragments(self, messages: Sequence[Message]) -> list[Fragment]:
+        return self._encoder.fragments(all_segments(messages, self.template, self._encoder))
 
-    def _learn(self, given: Sequence[Run]) -> None:
+    def _learn(self, given: Sequence[Fragment]) -> None:
         if self._num_characters > KEPT_CHARACTERS:
             self._known, self._num_characters = {}, 0
-        texts = {_key(run): run for run in given if run.control_id is None}
-        runs = [run for key, run in texts.items() if key not in self._known]
-        divisible = [run for run in runs if self._by_word and self._by_word.divides(run)]
-        whole = [run for run in runs if not (self._by_word and self._by_word.divides(run))]
-        counts = [self._encoder.length(run) for run in whole]
+        texts = {_key(fragment): fragment for fragment in given if fragment.control_id is None}
+        fragments = [fragment for key, fragment in texts.items() if key not in self._known]
+        divisible = [fragment for fragment in fragments if self._by_word and self._by_word.divides(fragment)]
+        whole = [fragment for fragment in fragments if not (self._by_word and self._by_word.divides(fragment))]
+        counts = [self._encoder.length(fragment) for fragment in whole]
         if self._by_word:
             counts += self._by_word.count(divisible)
-        for run, count in zip([*whole, *divisible], counts, strict=True):
-            self._known[_key(run)] = count
-            self._num_characters += len(run.text)
+        for fragment, count in zip([*whole, *divisible], counts, strict=True):
+            self._known[_key(fragment)] = count
+            self._num_characters += len(fragment.text)
 
 
-def _key(run: Run) -> tuple[str, bool]:
-    return run.text, run.is_anchored
+def _key(fragment: Fragment) -> tuple[str, bool]:
+    return fragment.text, fragment.is_anchored
 
 
 class _Known(dict[str, int]):
@@ -79,7 +79,7 @@ class _Known(dict[str, int]):
 
 
 class _WordCounter:
-    """Counts runs word by word, and remembers the words and their parts."""
+    """Counts fragments word by word, and remembers the words and their parts."""
 
     def __init__(self, encoder: Encoder, words: Words) -> None:
         self._encoder, self._words = encoder, words
@@ -90,21 +90,21 @@ class _WordCounter:
         self._parts: dict[str, int] = {}
         self._num_characters = 0
 
-    def divides(self, run: Run) -> bool:
-        """Whether the counts of this run's words add up."""
-        return self._words.divide(run.text) and not self._encoder.control_pattern.search(run.text)
+    def divides(self, fragment: Fragment) -> bool:
+        """Whether the counts of this fragment's words add up."""
+        return self._words.can_divide(fragment.text) and not self._encoder.control_pattern.search(fragment.text)
 
-    def count(self, runs: Sequence[Run]) -> list[int]:
-        """The tokens of each run."""
+    def count(self, fragments: Sequence[Fragment]) -> list[int]:
+        """The tokens of each fragment."""
         if self._num_characters > KEPT_WORD_CHARACTERS:
             self._forget()
         counts = []
-        later: list[tuple[int, list[str]]] = []  # for some runs, the words that are still to be added
+        later: list[tuple[int, list[str]]] = []  # for some fragments, the words that are still to be added
         num_missing = 0
-        for run in runs:
-            words = self._words.cut(run.text)
+        for fragment in fragments:
+            words = self._words.cut(fragment.text)
             # Where text behind text is anchored, a word at the very start is the only one that is not.
-            is_alone = run.is_anchored != self._encoder.needs_anchor
+            is_alone = fragment.is_anchored != self._encoder.needs_anchor
             first = self._start(words) if is_alone else 0
             missing: list[str] = []
             self._known.missing = missing
@@ -112,7 +112,7 @@ class _WordCounter:
             if missing:
                 later.append((len(counts) - 1, missing))
                 num_missing += len(missing)
-            if num_missing > WORDS_AT_ONCE or run is runs[-1]:
+            if num_missing > WORDS_AT_ONCE or fragment is fragments[-1]:
                 self._learn({word for _, words in later for word in words})
                 for index, words in later:
                     counts[index] += sum(map(self._known.__getitem__, words))
@@ -125,10 +125,10 @@ class _WordCounter:
         while keys and not text:
             text = self._words.written(keys.pop(0))
         first, *others = self._words.pattern.findall(text)
-        return sum(map(self._encoder.length, [Run(first, None), *map(self._run, others)]))
+        return sum(map(self._encoder.length, [Fragment(first, None), *map(self._run, others)]))
 
-    def _run(self, text: str) -> Run:
-        return Run(text, None, self._encoder.needs_anchor)
+    def _run(self, text: str) -> Fragment:
+        return Fragment(text, None, self._encoder.needs_anchor)
 
     def _learn(self, words: Iterable[str]) -> None:
         """Words that are new: their parts, and from these they themselves."""

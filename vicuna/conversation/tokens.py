@@ -1,8 +1,9 @@
 """Segments to token ids: the same ids in training and in serving, and no way for a text to forge a turn.
 
-Two rules make both true by construction. The text is cut into runs at every control token and at both ends of every
-reply, and each run is tokenized by itself: so the ids before a reply cannot depend on the reply. And control tokens
-enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as letters.
+Two rules make both true by construction. The text is cut into fragments at every control token and at both ends of
+every reply, and each fragment is tokenized by itself: so the ids before a reply cannot depend on the reply. And control
+tokens enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as
+letters.
 """
 
 import itertools
@@ -17,8 +18,8 @@ from vicuna.conversation.render import Segment, segments
 from vicuna.conversation.templates import HF, Template
 
 IGNORE_INDEX = -100
-# A run in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because sentencepiece
-# tokenizers put a space before whatever they are given.
+# A fragment in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because
+# sentencepiece tokenizers put a space before whatever they are given.
 ANCHOR = "\n"
 KEPT_MARKS = 1024
 
@@ -103,7 +104,7 @@ def _name(tokenizer: Any) -> str:
 
 
 @dataclass
-class Run:
+class Fragment:
     """Text to be tokenized in one go, or one control token.
 
     Attributes:
@@ -119,7 +120,7 @@ class Run:
 
 
 class Encoder:
-    """What must be known of a tokenizer before text can be cut into runs, found out once by trying it."""
+    """What must be known of a tokenizer before text can be cut into fragments, found out once by trying it."""
 
     def __init__(self, template: Template, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -150,22 +151,28 @@ class Encoder:
         return self.control_pattern.findall(text)
 
     def encode(self, parts: Sequence[Segment]) -> list[tuple[list[int], int | None]]:
-        """The ids of each run, and the reply they belong to."""
-        runs = self.runs(parts)
-        found = iter(self.ids([run for run in runs if run.control_id is None]))
-        return [([run.control_id] if run.control_id is not None else next(found), run.reply) for run in runs]
+        """The ids of each fragment, and the reply they belong to."""
+        fragments = self.fragments(parts)
+        found = iter(self.ids([fragment for fragment in fragments if fragment.control_id is None]))
+        return [
+            ([fragment.control_id] if fragment.control_id is not None else next(found), fragment.reply)
+            for fragment in fragments
+        ]
 
-    def ids(self, runs: Sequence[Run]) -> list[list[int]]:
-        """The ids of each of these runs of text. They depend on its text and on whether it is anchored only."""
-        given = [ANCHOR + run.text if run.is_anchored else run.text for run in runs]
-        return [self._checked(ids, run) for ids, run in zip(self._tokenize(given) if given else [], runs, strict=True)]
+    def ids(self, fragments: Sequence[Fragment]) -> list[list[int]]:
+        """The ids of each of these fragments of text. They depend on its text and on whether it is anchored only."""
+        given = [ANCHOR + fragment.text if fragment.is_anchored else fragment.text for fragment in fragments]
+        return [
+            self._checked(ids, fragment)
+            for ids, fragment in zip(self._tokenize(given) if given else [], fragments, strict=True)
+        ]
 
-    def length(self, run: Run) -> int:
-        """How many ids a run of text has: `len(ids([run])[0])`, in a fifth of the time."""
-        encoding = self._encoding(run)
+    def length(self, fragment: Fragment) -> int:
+        """How many ids a fragment of text has: `len(ids([fragment])[0])`, in a fifth of the time."""
+        encoding = self._encoding(fragment)
         if encoding is None:
-            return len(self.ids([run])[0])
-        return len(encoding) - (len(self.anchor_ids) if run.is_anchored else 0)
+            return len(self.ids([fragment])[0])
+        return len(encoding) - (len(self.anchor_ids) if fragment.is_anchored else 0)
 
     def lengths(self, texts: Sequence[str], separator: str) -> list[int]:
         """How many ids each text has behind other text.
@@ -174,30 +181,32 @@ class Encoder:
             separator: with this between them, the texts are tokenized in one go; it must never join with any of them,
                 and its one id must come from nothing else. "": there is no such thing.
         """
-        joined = self._encoding(Run(separator.join(texts), None, self.needs_anchor)) if separator else None
+        joined = self._encoding(Fragment(separator.join(texts), None, self.needs_anchor)) if separator else None
         if joined is not None:
-            [mark] = self.ids([Run(separator, None, self.needs_anchor)])[0]
+            [mark] = self.ids([Fragment(separator, None, self.needs_anchor)])[0]
             ids = joined.ids
             begin = len(self.anchor_ids) - 1 if self.needs_anchor else -1
             ends = [place for place, token in enumerate(ids) if token == mark and place > begin]
             if len(ends) == len(texts) - 1:
                 return [end - start - 1 for start, end in itertools.pairwise([begin, *ends, len(ids)])]
-        return [self.length(Run(text, None, self.needs_anchor)) for text in texts]
+        return [self.length(Fragment(text, None, self.needs_anchor)) for text in texts]
 
-    def _encoding(self, run: Run) -> Any:
-        """What the library makes of a run; None if it may not be asked directly."""
-        if self._backend is None or self.control_pattern.search(run.text):
+    def _encoding(self, fragment: Fragment) -> Any:
+        """What the library makes of a fragment; None if it may not be asked directly."""
+        if self._backend is None or self.control_pattern.search(fragment.text):
             return None
-        return self._backend.encode(ANCHOR + run.text if run.is_anchored else run.text, add_special_tokens=False)
+        return self._backend.encode(
+            ANCHOR + fragment.text if fragment.is_anchored else fragment.text, add_special_tokens=False
+        )
 
-    def runs(self, parts: Sequence[Segment]) -> list[Run]:
+    def fragments(self, parts: Sequence[Segment]) -> list[Fragment]:
         """The text cut at every control token and at both ends of every reply."""
-        runs: list[Run] = []
+        fragments: list[Fragment] = []
         text, reply, is_anchored = "", None, False
         for given, is_mark, part_reply in parts:
             if part_reply != reply:
                 if text:
-                    runs.append(Run(text, reply, is_anchored))
+                    fragments.append(Fragment(text, reply, is_anchored))
                     text, is_anchored = "", self.needs_anchor
                 reply = part_reply
             if not is_mark:
@@ -206,14 +215,14 @@ class Encoder:
             pieces, rest = self._marks.get(given) or self._cut_mark(given)
             for before, control_id in pieces:
                 if text := text + before:
-                    runs.append(Run(text, reply, is_anchored))
+                    fragments.append(Fragment(text, reply, is_anchored))
                 # The first token of all is the beginning of sequence: what follows is still the start of the text.
-                text, is_anchored = "", self.anchors_after_control and bool(runs)
-                runs.append(Run("", reply, False, control_id))
+                text, is_anchored = "", self.anchors_after_control and bool(fragments)
+                fragments.append(Fragment("", reply, False, control_id))
             text += rest
         if text:
-            runs.append(Run(text, reply, is_anchored))
-        return runs
+            fragments.append(Fragment(text, reply, is_anchored))
+        return fragments
 
     def _cut_mark(self, mark: str) -> tuple[list[tuple[str, int]], str]:
         """What stands before each control token of a mark, with the token's id; and what stands behind the last.
@@ -230,14 +239,14 @@ class Encoder:
         self._marks[mark] = pieces, mark[position:]
         return self._marks[mark]
 
-    def _checked(self, ids: list[int], run: Run) -> list[int]:
+    def _checked(self, ids: list[int], fragment: Fragment) -> list[int]:
         """Cut the anchor off, and make sure that no control token came out of text."""
-        if run.is_anchored:
+        if fragment.is_anchored:
             size = len(self.anchor_ids)
-            assert ids[:size] == self.anchor_ids, f"the anchor merged with {run.text[:20]!r}"
+            assert ids[:size] == self.anchor_ids, f"the anchor merged with {fragment.text[:20]!r}"
             ids = ids[size:]
         if not self.control_ids.isdisjoint(ids):
-            return self._tokenize_apart(run.text)
+            return self._tokenize_apart(fragment.text)
         return ids
 
     def _tokenize_apart(self, text: str) -> list[int]:

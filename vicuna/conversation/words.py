@@ -1,7 +1,7 @@
 """Which texts a tokenizer surely takes apart: pieces whose ids never depend on their neighbours.
 
 Two kinds of byte-pair tokenizer do, and all of Vicuna's relatives are one of them. What is not known for certain from
-the tokenizer's own description is not assumed: `words_of` answers None, and `counting` tokenizes whole runs.
+the tokenizer's own description is not assumed: `words_of` answers None, and `counting` tokenizes whole fragments.
 """
 
 import json
@@ -42,7 +42,7 @@ class Words:
     separator: str = ""
     at_spaces: bool = False
 
-    def divide(self, text: str) -> bool:
+    def can_divide(self, text: str) -> bool:
         """Whether this text may be cut."""
         return not self.exceptions.search(text) and not (self.at_spaces and (GAP in text or START in text))
 

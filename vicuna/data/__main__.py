@@ -28,13 +28,13 @@ from vicuna.data.run.output import (
     manifest_of,
     row_files,
 )
-from vicuna.data.run.reduce import Reducer, Row
+from vicuna.data.run.reduce import Reducer
 from vicuna.data.run.work import Work, work_folder, work_path
 from vicuna.data.steps.phrases import STEPS, describe_lists, recorded_name
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.files import atomic_directory
-from vicuna.io.jsonl import write_json
+from vicuna.io.jsonl import JsonObject, write_json
 from vicuna.options import command, parse, to_dict
 
 VERBS = {
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def clean(options: DataOptions) -> Row:
+def clean(options: DataOptions) -> JsonObject:
     """Do the work and return the manifest.
 
     Raises:
@@ -115,7 +115,7 @@ def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -
     problems: dict[int, str] = {}  # what was set aside first in a shard
     num_parts = num_records = num_readable = 0
 
-    def account(shard: Shard, head: Row) -> None:
+    def account(shard: Shard, head: JsonObject) -> None:
         nonlocal num_parts, num_records, num_readable
         num_parts = max(num_parts, shard.index + 1)
         num_records += head["num_records"]
@@ -162,8 +162,8 @@ def _would_load_torch(options: DataOptions) -> bool:
 
 
 def _write_result(
-    options: DataOptions, plan: Plan, sources: Sequence[Source], word_lists: Row, reducer: Reducer
-) -> Row:
+    options: DataOptions, plan: Plan, sources: Sequence[Source], word_lists: JsonObject, reducer: Reducer
+) -> JsonObject:
     figures = Figures()
     names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
     recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}

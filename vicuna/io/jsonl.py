@@ -11,7 +11,7 @@ from typing import Any
 from vicuna.errors import VicunaError
 from vicuna.io.files import atomic_file, check_is_file
 
-Row = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
 def read_json(path: Path | str) -> Any:
@@ -38,7 +38,7 @@ def write_json(path: Path | str, value: Any) -> None:
         file.write(format_json(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_jsonl(path: Path | str) -> Iterator[Row]:
+def read_jsonl(path: Path | str) -> Iterator[JsonObject]:
     """The objects of a JSON lines file, one by one; empty lines are skipped.
 
     Raises:
@@ -56,7 +56,7 @@ def read_jsonl(path: Path | str) -> Iterator[Row]:
                 yield parse_line(line, f"{path}:{number}")
 
 
-def parse_line(line: bytes, place: str) -> Row:
+def parse_line(line: bytes, place: str) -> JsonObject:
     """One JSON object.
 
     Raises:
@@ -75,7 +75,7 @@ def parse_line(line: bytes, place: str) -> Row:
     return row
 
 
-def format_line(row: Row) -> str:
+def format_line(row: JsonObject) -> str:
     """One JSON lines row, newline included."""
     return format_json(row) + "\n"
 
@@ -90,7 +90,7 @@ def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = Fals
     return text
 
 
-def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
+def write_jsonl(path: Path | str, rows: Iterable[JsonObject]) -> int:
     """Write rows atomically and return how many there were."""
     count = 0
     with atomic_file(path) as file:
@@ -100,7 +100,7 @@ def write_jsonl(path: Path | str, rows: Iterable[Row]) -> int:
     return count
 
 
-def append_jsonl(path: Path | str, row: Row) -> None:
+def append_jsonl(path: Path | str, row: JsonObject) -> None:
     """Add one row with one write, and return when it is on the disk.
 
     A line that a kill cut short is closed first, so that it cannot swallow this one. A row that the disk has no room

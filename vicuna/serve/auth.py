@@ -6,7 +6,6 @@ compared in constant time, and never appear in a log, a flag or an error.
 
 import hashlib
 import hmac
-import ipaddress
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import UsageError, describe
+from vicuna.io.network import is_loopback
 
 JOIN_TOKEN = "VICUNA_JOIN_TOKEN"
 API_KEY = "VICUNA_API_KEY"
@@ -77,16 +77,6 @@ def check_exposure(host: str, api_keys: list[bytes]) -> None:
     """
     if not is_loopback(host) and not api_keys:
         raise UsageError(f"--host {host} opens the API to the network: set {API_KEY} to a secret key first")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` is reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def bearer(scope: Scope) -> str:

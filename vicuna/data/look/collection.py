@@ -12,7 +12,7 @@ from vicuna.conversation import Conversation, RecordError, from_record
 from vicuna.data.read.sources import find_sources, raw_records, stem
 from vicuna.data.run.output import MANIFEST, read_manifest
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import Row
+from vicuna.io.jsonl import JsonObject
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Item:
         place: its file and where in it, for a person.
     """
 
-    row: Row
+    row: JsonObject
     conversation: Conversation
     place: str
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicuna.data.look.stats import spread
-from vicuna.io.jsonl import Row
+from vicuna.io.jsonl import JsonObject
 
 NUM_SAMPLES = 4  # for each rule
 NUM_CLUSTERS = 10  # of duplicates, the largest
@@ -27,14 +27,14 @@ class Figures:
         self.num_messages, self.num_tokens = array("q"), array("q")
         self.languages: Counter[str] = Counter()
         self.languages_dropped: Counter[str] = Counter()
-        self.samples: dict[str, list[Row]] = {}
+        self.samples: dict[str, list[JsonObject]] = {}
         self.steps: dict[str, str] = {}  # of each rule
         self.num_context = 0  # pieces that begin with rounds of an earlier one
         self._clusters: dict[str, list[str]] = {}  # by the id that stays, the first of those merged into it
         self._cluster_sizes: Counter[str] = Counter()
         self._private: Counter[str] = Counter()
 
-    def add_finding(self, row: Row) -> None:
+    def add_finding(self, row: JsonObject) -> None:
         """A row of dropped.jsonl or repairs.jsonl."""
         rule = row["rule"]
         self.steps[rule] = row["step"]
@@ -61,7 +61,7 @@ class Figures:
             self.languages[str(facts["language"])] += 1
         self.num_context += bool(facts.get("context_messages"))
 
-    def to_dict(self, manifest: Mapping[str, Any], rules: Mapping[str, str]) -> Row:
+    def to_dict(self, manifest: Mapping[str, Any], rules: Mapping[str, str]) -> JsonObject:
         """All figures as JSON has them.
 
         Args:
@@ -85,7 +85,7 @@ class Figures:
             "split": self._split(manifest),
         }
 
-    def _rules(self, counts: Mapping[str, int], rules: Mapping[str, str]) -> list[Row]:
+    def _rules(self, counts: Mapping[str, int], rules: Mapping[str, str]) -> list[JsonObject]:
         return [
             {
                 "rule": rule,
@@ -97,7 +97,7 @@ class Figures:
             for rule, count in _by_count(counts).items()
         ]
 
-    def _duplicates(self) -> Row:
+    def _duplicates(self) -> JsonObject:
         sizes = Counter(size + 1 for size in self._cluster_sizes.values())
         largest = list(_by_count(self._cluster_sizes).items())[:NUM_CLUSTERS]
         return {
@@ -108,7 +108,7 @@ class Figures:
             ],
         }
 
-    def _split(self, manifest: Mapping[str, Any]) -> Row:
+    def _split(self, manifest: Mapping[str, Any]) -> JsonObject:
         counts, budget = manifest["counts"], manifest["options"].get("max_tokens")
         return {
             "template": manifest["options"].get("template"),

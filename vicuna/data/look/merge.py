@@ -16,7 +16,7 @@ from vicuna.data.look.collection import Item, check_output, files_of, read_good
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import VicunaError
 from vicuna.io import log
-from vicuna.io.jsonl import Row, write_jsonl
+from vicuna.io.jsonl import JsonObject, write_jsonl
 from vicuna.options import option, parse
 
 
@@ -67,7 +67,7 @@ class Merger:
     counts: Counter[str] = field(default_factory=Counter)
     _contents: dict[str, bytes] = field(default_factory=dict)  # by the id in the result
 
-    def merge(self, items: Iterator[Item]) -> Iterator[Row]:
+    def merge(self, items: Iterator[Item]) -> Iterator[JsonObject]:
         """The rows of the result."""
         for item in items:
             if conversation_of(item.original_id) in self.held_out:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicuna.data.look.figures import Figures, without_tail
-from vicuna.io.jsonl import Row
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
 from vicuna.report_page import Page, bar_chart, histogram, table
 
@@ -61,7 +61,7 @@ def _add_summary(page: Page, counts: Mapping[str, int]) -> None:
         )
 
 
-def _add_funnel(page: Page, steps: Sequence[Row]) -> None:
+def _add_funnel(page: Page, steps: Sequence[JsonObject]) -> None:
     page.add_heading("Step by step")
     page.add_table(
         ["step", "version", "in", "kept", "dropped", "merged"],
@@ -72,7 +72,7 @@ def _add_funnel(page: Page, steps: Sequence[Row]) -> None:
     page.add_html(bar_chart(left, title="Records left after each step"))
 
 
-def _add_rules(page: Page, title: str, text: str, rules: Sequence[Row], total: int | None) -> None:
+def _add_rules(page: Page, title: str, text: str, rules: Sequence[JsonObject], total: int | None) -> None:
     page.add_heading(title)
     if not rules:
         page.add_paragraph("None.", faint=True)
@@ -90,7 +90,7 @@ def _add_rules(page: Page, title: str, text: str, rules: Sequence[Row], total: i
         page.add_details(f"{rule['rule']}: {rule['count']:,}{part}: {rule['meaning']}", step + more + examples)
 
 
-def _add_duplicates(page: Page, duplicates: Row) -> None:
+def _add_duplicates(page: Page, duplicates: JsonObject) -> None:
     if not duplicates["clusters"]:
         return
     page.add_heading("Records that say the same")
@@ -134,7 +134,7 @@ def _add_languages(page: Page, languages: Mapping[str, int], dropped: Mapping[st
         page.add_html(bar_chart(shown, title=title))
 
 
-def _add_lengths(page: Page, lengths: Mapping[str, Row], figures: Figures) -> None:
+def _add_lengths(page: Page, lengths: Mapping[str, JsonObject], figures: Figures) -> None:
     page.add_heading("Lengths of the records that came out")
     if not lengths:
         page.add_paragraph("No record came out.", faint=True)
@@ -156,7 +156,7 @@ def _add_lengths(page: Page, lengths: Mapping[str, Row], figures: Figures) -> No
     page.add_html(f"<div class=charts>{''.join(charts)}</div>")
 
 
-def _add_split(page: Page, split: Row) -> None:
+def _add_split(page: Page, split: JsonObject) -> None:
     if not split["rounds_in"]:
         return
     page.add_heading("Splitting")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vicuna.data.look.collection import check_output, files_of, read_good
 from vicuna.errors import UsageError, VicunaError
-from vicuna.io.jsonl import Row, write_jsonl
+from vicuna.io.jsonl import JsonObject, write_jsonl
 from vicuna.options import option, parse
 
 
@@ -43,5 +43,5 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _chosen(paths: list[Path], numbers: frozenset[int]) -> Iterator[Row]:
+def _chosen(paths: list[Path], numbers: frozenset[int]) -> Iterator[JsonObject]:
     return (item.row for number, item in enumerate(read_good(paths)) if number in numbers)

@@ -13,7 +13,7 @@ from vicuna.data.look.collection import Item, files_of, read_all
 from vicuna.data.run.output import MANIFEST
 from vicuna.errors import VicunaError, nearest
 from vicuna.io import log
-from vicuna.io.jsonl import Row, read_json, read_jsonl
+from vicuna.io.jsonl import JsonObject, read_json, read_jsonl
 from vicuna.options import option, parse
 
 ROLE_COLORS = {"user": "cyan", "assistant": "green", "system": "magenta", "tool": "yellow"}
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _findings(options: ShowOptions) -> list[Row]:
+def _findings(options: ShowOptions) -> list[JsonObject]:
     """What the cleaning found, of the rule asked for.
 
     Raises:
@@ -65,14 +65,14 @@ def _findings(options: ShowOptions) -> list[Row]:
     known = sorted({*counts["rules"], *counts["repairs"]})
     if options.rule is not None and options.rule not in known:
         raise VicunaError(f"--rule {options.rule} found nothing there; {nearest(options.rule, known)}")
-    rows: list[Row] = []
+    rows: list[JsonObject] = []
     for name in ("dropped", "repairs"):
         rows += (row | {"file": name} for row in read_jsonl(options.given / f"{name}.jsonl"))
     return [row for row in rows if options.rule in (None, row["rule"])]
 
 
-def _texts(options: ShowOptions, findings: list[Row]) -> Iterator[str]:
-    repairs: dict[str, list[Row]] = {}
+def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[str]:
+    repairs: dict[str, list[JsonObject]] = {}
     is_by_text = options.language is not None or options.min_messages or options.min_tokens
     for row in findings:
         if row["file"] == "repairs":
@@ -98,7 +98,7 @@ def _is_asked_for(item: Item, options: ShowOptions) -> bool:
     )
 
 
-def _record(item: Item, repairs: list[Row], name: str) -> str:
+def _record(item: Item, repairs: list[JsonObject], name: str) -> str:
     row, messages = item.row, item.conversation.messages
     facts = [str(row[key]) for key in ("source", "language") if row.get(key)] + [f"{len(messages)} messages"]
     facts += [f"{row['num_tokens']} tokens"] if row.get("num_tokens") else []
@@ -111,7 +111,7 @@ def _record(item: Item, repairs: list[Row], name: str) -> str:
     return "\n".join(lines)
 
 
-def _finding(row: Row) -> str:
+def _finding(row: JsonObject) -> str:
     turn = "" if row["turn"] is None else f", turn {row['turn']}"
     verb = "repaired" if row["file"] == "repairs" else "merged" if row["step"] == "dedup" else "dropped"
     text = f"--- {row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"

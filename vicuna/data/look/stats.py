@@ -11,7 +11,7 @@ from vicuna.data.look.collection import Item, Unreadable, files_of, read_all
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
-from vicuna.io.jsonl import Row, format_json
+from vicuna.io.jsonl import JsonObject, format_json
 from vicuna.options import option, parse
 
 QUANTILES = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -84,7 +84,7 @@ class Stats:
         elif isinstance(number := item.row.get("num_tokens"), int):
             self.lengths["tokens"].append(number)
 
-    def to_dict(self) -> Row:
+    def to_dict(self) -> JsonObject:
         """The figures as JSON has them."""
         return {
             "records": self.num_records,
@@ -104,7 +104,7 @@ def spread(values: Iterable[int]) -> dict[str, float]:
     return {"records": len(ordered), "total": total, "mean": round(total / len(ordered), 1), **places}
 
 
-def table(figures: Row) -> str:
+def table(figures: JsonObject) -> str:
     """The figures for people."""
     lines = [
         f"{figures['records']:,} records of {figures['conversations']:,} conversations; messages: "

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vicuna.data.run.output import FILES, read_manifest
-from vicuna.data.run.reduce import Row
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import read_jsonl
+from vicuna.io.jsonl import JsonObject, read_jsonl
 from vicuna.options import option, parse
 
 
@@ -41,7 +40,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _told(name: str, row: Row, identifier: str) -> Iterator[str]:
+def _told(name: str, row: JsonObject, identifier: str) -> Iterator[str]:
     if identifier not in (row["id"], row.get("original_id")):
         return
     if name in ("repairs", "dropped"):

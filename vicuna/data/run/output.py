@@ -13,10 +13,10 @@ from typing import IO
 from vicuna import __version__
 from vicuna.data.pipeline import File
 from vicuna.data.read.sources import Source
-from vicuna.data.run.reduce import Reducer, Row
+from vicuna.data.run.reduce import Reducer
 from vicuna.errors import VicunaError
 from vicuna.io.files import sha256_file
-from vicuna.io.jsonl import read_json
+from vicuna.io.jsonl import JsonObject, read_json
 
 PROGRAM = "vicuna.data"
 FORMAT = 1  # of the manifest
@@ -48,7 +48,7 @@ def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:
             raise VicunaError(f"--output-dir {folder}: {path.name} was changed after its cleaning; {way_out}")
 
 
-def read_manifest(folder: Path) -> Row:
+def read_manifest(folder: Path) -> JsonObject:
     """The manifest of an earlier result.
 
     Raises:
@@ -56,7 +56,7 @@ def read_manifest(folder: Path) -> Row:
     """
     if not (folder / MANIFEST).is_file():
         raise VicunaError(f"{folder} holds no {MANIFEST}; name the --output-dir of a cleaning")
-    value: Row = read_json(folder / MANIFEST)
+    value: JsonObject = read_json(folder / MANIFEST)
     outputs = value.get("outputs") if isinstance(value, dict) and value.get("program") == PROGRAM else None
     if not isinstance(outputs, dict) or not all(isinstance(facts, dict) for facts in outputs.values()):
         raise VicunaError(f"{folder / MANIFEST} was not written by {PROGRAM}; name the folder of a cleaning")
@@ -70,7 +70,7 @@ def row_files(folder: Path, names: Iterable[File]) -> Iterator[dict[File, IO[byt
         yield {name: stack.enter_context((folder / f"{name}.jsonl").open("wb")) for name in names}
 
 
-def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], options: Row) -> Row:
+def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], options: JsonObject) -> JsonObject:
     """The manifest of the row files in `folder`. It holds no time and no absolute path: same input, same bytes.
 
     Raises:
@@ -93,9 +93,9 @@ def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], optio
     }
 
 
-def describe_file(path: Path) -> Row:
+def describe_file(path: Path) -> JsonObject:
     """Rows (of JSON lines), size and hash of an output."""
-    facts: Row = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    facts: JsonObject = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
     if path.suffix == ".jsonl":
         with path.open("rb") as file:
             facts["rows"] = sum(1 for _ in file)

@@ -20,15 +20,13 @@ from vicuna.data.run.work import Work
 from vicuna.data.step_kinds import Finding
 from vicuna.data.steps import dedup
 from vicuna.data.steps.dedup import Keys
-from vicuna.io.jsonl import format_line
-
-Row = dict[str, Any]
+from vicuna.io.jsonl import JsonObject, format_line
 
 
 class Watcher(Protocol):
     """Who sees what is written, for the report."""
 
-    def add_finding(self, row: Row) -> None:
+    def add_finding(self, row: JsonObject) -> None:
         """A row of dropped.jsonl or repairs.jsonl."""
 
     def add_record(self, facts: Mapping[str, Any]) -> None:
@@ -84,7 +82,7 @@ class Counts:
             arriving = step.kept
         assert arriving == self.kept
 
-    def to_dict(self) -> Row:
+    def to_dict(self) -> JsonObject:
         """As the manifest has it."""
         return {**vars(self), "rules": dict(self.rules), "repairs": dict(self.repairs)}
 
@@ -231,8 +229,8 @@ class Reducer:
 
 def _renamed(line: bytes, old: str, new: str) -> bytes:
     """The row under another id. A piece keeps its number, and the row the id it had at first."""
-    row: Row = json.loads(line)
-    renamed: Row = {}
+    row: JsonObject = json.loads(line)
+    renamed: JsonObject = {}
     for key, value in row.items():
         renamed[key] = new + value.removeprefix(old) if key == "id" else value
         if key == "source" and "original_id" not in row:
@@ -240,7 +238,7 @@ def _renamed(line: bytes, old: str, new: str) -> bytes:
     return format_line(renamed).encode("utf-8")
 
 
-def _finding_row(step: str, identifier: str, source: str, finding: Finding) -> Row:
+def _finding_row(step: str, identifier: str, source: str, finding: Finding) -> JsonObject:
     return {
         "id": identifier,
         "rule": finding.rule,

@@ -13,7 +13,7 @@ from pathlib import Path
 from vicuna.data.options import LISTS, NONE, SHIPPED, DataOptions
 from vicuna.errors import UsageError, VicunaError, describe
 from vicuna.io.files import sha256_file
-from vicuna.io.jsonl import Row
+from vicuna.io.jsonl import JsonObject
 
 STEPS = {  # each list, which is an option too, and the step that it is for
     "refusals": "refusals",
@@ -49,7 +49,7 @@ def chosen_phrases(name: str, options: DataOptions) -> tuple[str, ...]:
     return tuple(phrases)
 
 
-def describe_lists(options: DataOptions) -> dict[str, list[Row]]:
+def describe_lists(options: DataOptions) -> dict[str, list[JsonObject]]:
     """What each list is made of: names without folders, sizes and hashes.
 
     Raises:

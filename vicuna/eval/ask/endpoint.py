@@ -6,7 +6,6 @@ at once.
 """
 
 import email.utils
-import ipaddress
 import os
 import random
 import time
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError, require
 from vicuna.io.log import warning
+from vicuna.io.network import is_loopback
 
 OPENAI_URL = "https://api.openai.com/v1"
 FIRST_DELAY_SECONDS = 0.5
@@ -211,12 +211,7 @@ def _check_url(base_url: str) -> bool:
         is_address = False
     if not is_address or parts.hostname is None:
         raise UsageError(f"--base-url {base_url}: give an address such as http://127.0.0.1:8000/v1")
-    if parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(parts.hostname)
 
 
 def _api_key(base_url: str, is_local: bool) -> str:

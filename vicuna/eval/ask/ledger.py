@@ -12,14 +12,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file
-from vicuna.io.jsonl import append_jsonl, read_jsonl
+from vicuna.io.jsonl import JsonObject, append_jsonl, read_jsonl
 from vicuna.io.log import warning
-
-Row = dict[str, Any]
 
 
 class Ledger:
@@ -35,7 +33,7 @@ class Ledger:
 
     def __init__(self, path: Path, *, fields: Sequence[str]) -> None:
         self.path, self._fields = path, fields
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, JsonObject] = {}
         self._writing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -68,11 +66,11 @@ class Ledger:
             self.path.unlink(missing_ok=True)  # nothing was done: leave nothing behind
         os.close(self._descriptor)
 
-    async def append(self, row: Row) -> None:
+    async def append(self, row: JsonObject) -> None:
         """Add a row and return when it is on the disk; other calls go on meanwhile."""
         await asyncio.to_thread(self._append, row)
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: JsonObject) -> None:
         with self._writing:
             append_jsonl(self.path, row)
             self.rows[row["key"]] = row

@@ -20,12 +20,13 @@ from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.answer import check_positive, load_answers
 from vicuna.eval.ask.endpoint import OPENAI_URL, Endpoint, EndpointError, Reply, SchemaRefused
-from vicuna.eval.ask.ledger import Ledger, Row
+from vicuna.eval.ask.ledger import Ledger
 from vicuna.eval.ask.runner import Outcome, run_calls
 from vicuna.eval.judging.plan import Budget, Call, plan_calls
 from vicuna.eval.judging.prompts import Mode
 from vicuna.eval.questions import load_questions, select_questions
 from vicuna.eval.verdict import read_pair, read_score
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import Progress, info, warning
 from vicuna.material import material
 from vicuna.options import option, parse
@@ -168,7 +169,7 @@ async def _judge_all(
     return outcome
 
 
-async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> Row:
+async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> JsonObject:
     """Ask, read, ask once more if need be: the row to keep."""
     read = read_pair if call.mode == "pair" else read_score
     dialogue = call.messages(structured=endpoint.takes_schema)
@@ -218,11 +219,11 @@ def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
     return [*dialogue, Message(role="assistant", content=unread.text), Message(role="user", content=again)]
 
 
-def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None) -> Row:
+def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None) -> JsonObject:
     prompt_text, judgment = dialogue[1].content, replies[-1].text
     prompt_tokens = _total(reply.prompt_tokens for reply in replies)
     completion_tokens = _total(reply.completion_tokens for reply in replies)
-    row: Row = {
+    row: JsonObject = {
         "key": call.key,
         "status": "unreadable" if verdict is None else "scored",
         "mode": call.mode,
@@ -261,7 +262,7 @@ def _total(counts: Iterable[int | None]) -> int | None:
     return None if None in known else sum(count for count in known if count is not None)
 
 
-def _row_cost(row: Row, budget: Budget) -> float:
+def _row_cost(row: JsonObject, budget: Budget) -> float:
     """What a kept row cost: as recorded, or at today's price."""
     usage = row["usage"]
     if "usd" in usage:
@@ -269,7 +270,7 @@ def _row_cost(row: Row, budget: Budget) -> float:
     return budget.cost(usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0)
 
 
-def _row_slot(row: Row) -> tuple[object, ...]:
+def _row_slot(row: JsonObject) -> tuple[object, ...]:
     """The slot of a kept row, as `Call.slot` has it."""
     models = (row["model"],) if row["mode"] == "single" else (row["model_1"], row["model_2"])
     return (row["mode"], str(row["question_id"]), models, row["judge"][0], row["order"], row["repeat"])

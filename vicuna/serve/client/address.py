@@ -3,7 +3,6 @@
 Read by the chat page and the terminal chat before they import anything that may not be installed.
 """
 
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from vicuna.errors import UsageError
@@ -28,11 +27,3 @@ def checked_api_url(api_url: str) -> str:
     if parts.username is not None:
         raise UsageError(f"--api-url must not carry a password; put the key into {API_KEY_VARIABLE}")
     return api_url.rstrip("/") + ("/v1" if parts.path in ("", "/") else "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only mean this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -17,7 +17,8 @@ import httpx
 
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError
-from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url, is_loopback
+from vicuna.io.network import is_loopback
+from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
 
 # A model that still reads a long prompt, or a full queue, may stay silent for minutes; a dead host may not.
 TIMEOUT = httpx.Timeout(300.0, connect=5.0)

@@ -11,8 +11,9 @@ import uvicorn
 
 from vicuna.errors import require
 from vicuna.io import log
+from vicuna.io.network import is_loopback
 from vicuna.options import command, option, parse
-from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url, is_loopback
+from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
 from vicuna.serve.http_server import Server, address, listen
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import Row, parse_line, read_json
+from vicuna.io.jsonl import JsonObject, parse_line, read_json
 
 CHUNK_BYTES = 1 << 18
 ITEMS_PER_CHUNK = 64
 
-Source = tuple[str, bytes | Row]
+Source = tuple[str, bytes | JsonObject]
 """Where a record stands, and the record: a line not yet parsed, or an item of a JSON array."""
 
 
@@ -116,7 +116,7 @@ def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Any, ma
     return samples
 
 
-def _parse(record: bytes | Row, place: str) -> Conversation:
+def _parse(record: bytes | JsonObject, place: str) -> Conversation:
     row = parse_line(record, place) if isinstance(record, bytes) else record
     if not isinstance(row, dict):
         raise VicunaError(f"{place} is a {type(row).__name__}; a record is a JSON object")

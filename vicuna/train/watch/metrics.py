@@ -18,7 +18,7 @@ import torch
 from vicuna.errors import describe
 from vicuna.io import log
 from vicuna.io.files import atomic_file
-from vicuna.io.jsonl import Row, append_jsonl, write_jsonl
+from vicuna.io.jsonl import JsonObject, append_jsonl, write_jsonl
 from vicuna.report_page import line_chart
 from vicuna.train.watch.reporters import Reporters
 
@@ -110,7 +110,7 @@ class TrainLog:
             else:
                 self.samples_path.unlink(missing_ok=True)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: JsonObject) -> None:
         """Write one row to the disk; one that refuses does not end the run, and gets the row with the next."""
         if not self.writes:
             return
@@ -137,7 +137,7 @@ class TrainLog:
         num_supervised = sum(step.num_supervised for step in window)
         num_tokens = sum(step.num_tokens for step in window)
         seconds = sum(step.seconds for step in window)
-        row: Row = {
+        row: JsonObject = {
             "step": record.step,
             "epoch": round(record.epoch, 4),
             "loss": sum(step.loss_sum for step in window) / num_supervised,
@@ -189,7 +189,7 @@ class TrainLog:
 
     def add_end(self, step: int, seconds: float, memory_bytes: int) -> None:
         """Write the last row: what the training cost since it was last started, evaluation included."""
-        row: Row = {"step": step, "train_seconds": round(seconds, 2), "peak_memory_bytes": memory_bytes}
+        row: JsonObject = {"step": step, "train_seconds": round(seconds, 2), "peak_memory_bytes": memory_bytes}
         if (dollars := self.dollars()) is not None:
             row["dollars"] = round(dollars, 4)
         self.add(row)
