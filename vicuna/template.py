@@ -94,7 +94,7 @@ def _show_tokens(messages: list[Message], template: Template, folder: Path) -> N
     encoding = encode(messages, template, tokenizer)
     text, spans = "", []
     for token, label in zip(encoding.input_ids, encoding.labels, strict=True):
-        piece = tokenizer.convert_ids_to_tokens(token) + " "
+        piece = tokenizer.convert_ids_to_tokens([token])[0] + " "
         if label != IGNORE_INDEX:
             spans.append((len(text), len(text) + len(piece)))
         text += piece

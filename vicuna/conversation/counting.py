@@ -7,10 +7,10 @@ too, and most words of a text have been seen before (`words`). Those that have n
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from vicuna.conversation.message import Message
 from vicuna.conversation.templates import Template
+from vicuna.conversation.tokenizer import EncodingTokenizer
 from vicuna.conversation.tokens import Encoder, Fragment, all_segments, encoder_for
 from vicuna.conversation.words import Words, words_of
 
@@ -27,7 +27,7 @@ class TokenCounter:
         TemplateError: as `encode`.
     """
 
-    def __init__(self, template: Template, tokenizer: Any) -> None:
+    def __init__(self, template: Template, tokenizer: EncodingTokenizer) -> None:
         self.template = template
         self._encoder = encoder_for(template, tokenizer)
         words = words_of(tokenizer)

@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.render import Segment
 from vicuna.conversation.templates import BOS, EOS, HF, Marks, Template, get_template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import read_json, write_json
 
@@ -151,7 +151,7 @@ def load_template(model_directory: Path | str) -> Template | None:
 
 def hf_segments(
     messages: Sequence[Message],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     control_pattern: re.Pattern[str],
     *,
     add_generation_prompt: bool = False,
@@ -210,7 +210,7 @@ def _contents(messages: Sequence[Message], text: str, marks: list[str], order: l
     )
 
 
-def _apply(tokenizer: Any, messages: Sequence[Message], contents: list[str], add_generation_prompt: bool) -> str:
+def _apply(tokenizer: Tokenizer, messages: Sequence[Message], contents: list[str], add_generation_prompt: bool) -> str:
     turns = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
     try:
         rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)

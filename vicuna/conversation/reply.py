@@ -5,9 +5,9 @@ token could still change: half a character, or what may become a stop string.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from vicuna.conversation.templates import EOS, Template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.conversation.tokens import ANCHOR, encode_anchor, stop_token_ids
 
 UNFINISHED = "\ufffd"
@@ -23,7 +23,7 @@ class ReplyDecoder:
         stopped: a stop string was met; what came after it is not shown.
     """
 
-    def __init__(self, template: Template, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, template: Template, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
         self.tokenizer = tokenizer
         self.stop_token_ids = stop_token_ids(template, tokenizer)

@@ -6,15 +6,83 @@ The tokenizer is Hugging Face's; transformers is loaded when one is asked for.
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vicuna.errors import VicunaError, require
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
-def load_tokenizer(folder: Path) -> Any:
+class AddedToken(Protocol):
+    """A token beside the vocabulary's own; `special` ones are control tokens."""
+
+    @property
+    def content(self) -> str:
+        """Its text."""
+
+    @property
+    def special(self) -> bool:
+        """Whether it is a control token."""
+
+
+class EncodingTokenizer(Protocol):
+    """As much of a Hugging Face tokenizer as turns text into ids."""
+
+    name_or_path: str
+    bos_token: str | None
+    eos_token: str | None
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]:
+        """The texts of its control tokens."""
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
+        """The tokens beside the vocabulary, by id."""
+
+    def convert_tokens_to_ids(self, token: str, /) -> int | None:
+        """The id of a token."""
+
+    def __call__(
+        self,
+        texts: list[str],
+        /,
+        *,
+        add_special_tokens: bool,
+        split_special_tokens: bool = False,
+        return_attention_mask: bool = True,
+        verbose: bool = True,
+    ) -> Mapping[str, Any]:
+        """`input_ids`: (N,) lists of ids; and what else was asked for."""
+
+
+class Tokenizer(EncodingTokenizer, Protocol):
+    """As much of a Hugging Face tokenizer (`transformers.PreTrainedTokenizerBase`) as is used here."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: str | dict[str, str] | None
+
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]:
+        """Control tokens by their role, `eos_token` and the like."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by token."""
+
+    def convert_ids_to_tokens(self, ids: Sequence[int], /) -> list[str]:
+        """The tokens of ids, as the vocabulary spells them."""
+
+    def decode(self, ids: Sequence[int], /, **options: bool) -> str:
+        """The text of ids."""
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], /, **options: Any) -> Any:
+        """Messages as text or ids, by the chat template."""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer in a folder; no code from there is run, and nothing is fetched.
 
     Raises:
@@ -27,7 +95,8 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
             _order_merges(tokenizer, folder / "tokenizer.model")
-        return tokenizer
+        loaded: Tokenizer = tokenizer
+        return loaded
     except Exception as error:  # whatever the files' parsers raise: KeyError, TypeError, pyo3's own, ...
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise VicunaError(

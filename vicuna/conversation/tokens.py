@@ -10,12 +10,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from vicuna.conversation.jinja import hf_segments
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.render import Segment, segments
 from vicuna.conversation.templates import HF, Template
+from vicuna.conversation.tokenizer import EncodingTokenizer, Tokenizer
 
 IGNORE_INDEX = -100
 # A fragment in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because
@@ -39,7 +40,7 @@ class Encoding:
     reply_spans: list[tuple[int, int]]
 
 
-def encode(messages: Sequence[Message], template: Template, tokenizer: Any) -> Encoding:
+def encode(messages: Sequence[Message], template: Template, tokenizer: Tokenizer) -> Encoding:
     """Token ids and labels for training.
 
     Raises:
@@ -58,7 +59,7 @@ def encode(messages: Sequence[Message], template: Template, tokenizer: Any) -> E
     return Encoding(input_ids, labels, list(spans.values()))
 
 
-def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: Any) -> list[int]:
+def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: Tokenizer) -> list[int]:
     """The ids a server sends so that the model writes the next reply.
 
     Equal to `encode(messages + reply).input_ids` cut before that reply, whatever the reply is.
@@ -71,7 +72,7 @@ def encode_prompt(messages: Sequence[Message], template: Template, tokenizer: An
     return [token for ids, _ in encoder.encode(parts) for token in ids]
 
 
-def stop_token_ids(template: Template, tokenizer: Any) -> set[int]:
+def stop_token_ids(template: Template, tokenizer: Tokenizer) -> set[int]:
     """The ids that end a reply: the tokenizer's end of sequence, and the template's own."""
     encoder = encoder_for(template, tokenizer)
     names = {tokenizer.eos_token, *encoder.template.stop_tokens}
@@ -93,13 +94,14 @@ def all_segments(
     """
     tokenizer = encoder.tokenizer
     if template.name == HF:
-        return hf_segments(messages, tokenizer, encoder.control_pattern, add_generation_prompt=add_generation_prompt)
+        whole = cast(Tokenizer, tokenizer)  # nothing less is loaded for this template
+        return hf_segments(messages, whole, encoder.control_pattern, add_generation_prompt=add_generation_prompt)
     if not tokenizer.eos_token:
         raise TemplateError(f"the tokenizer {_name(tokenizer)} has no eos_token, so no reply could end; set one")
     return segments(messages, encoder.template, add_generation_prompt=add_generation_prompt)
 
 
-def _name(tokenizer: Any) -> str:
+def _name(tokenizer: EncodingTokenizer) -> str:
     return str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 
 
@@ -122,7 +124,7 @@ class Fragment:
 class Encoder:
     """What must be known of a tokenizer before text can be cut into fragments, found out once by trying it."""
 
-    def __init__(self, template: Template, tokenizer: Any) -> None:
+    def __init__(self, template: Template, tokenizer: EncodingTokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
         self._marks: dict[str, tuple[list[tuple[str, int]], str]] = {}
@@ -135,7 +137,9 @@ class Encoder:
             if token.special or (token.content.strip() and token.content in written)
         }
         self.control |= {
-            token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens if token
+            token: index
+            for token in tokenizer.all_special_tokens
+            if token and (index := tokenizer.convert_tokens_to_ids(token)) is not None
         }
         longest_first = sorted(self.control, key=len, reverse=True)
         self.control_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -281,7 +285,7 @@ class Encoder:
         return bool(whole[1:] == self._tokenize(["x"])[0])
 
 
-def encoder_for(template: Template, tokenizer: Any) -> Encoder:
+def encoder_for(template: Template, tokenizer: EncodingTokenizer) -> Encoder:
     """The encoder of this pair, kept on the tokenizer so that it lives as long."""
     kept: dict[str, Encoder] = tokenizer.__dict__.setdefault("_vicuna_encoders", {})
     if template.name not in kept:
@@ -289,6 +293,6 @@ def encoder_for(template: Template, tokenizer: Any) -> Encoder:
     return kept[template.name]
 
 
-def encode_anchor(template: Template, tokenizer: Any) -> list[int]:
+def encode_anchor(template: Template, tokenizer: Tokenizer) -> list[int]:
     """The ids of `ANCHOR`, which stand in for the prompt where a reply is decoded."""
     return list(encoder_for(template, tokenizer).anchor_ids)

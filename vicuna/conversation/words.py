@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vicuna.conversation.tokenizer import EncodingTokenizer
+
 SPACE = "▁"  # how sentencepiece writes a space
 # LLaMA 3's and Qwen 2's words (the pre_tokenizer in their tokenizer.json). They differ in the length of numbers.
 SPLIT_REGEX = re.compile(
@@ -77,7 +79,7 @@ class Words:
         return cls(re.compile(pattern), re.compile(parts), re.compile(exceptions), *others)
 
 
-def words_of(tokenizer: Any) -> Words | None:
+def words_of(tokenizer: EncodingTokenizer) -> Words | None:
     """How to cut the texts of this tokenizer; None where cutting might change the ids.
 
     The answer is kept on the tokenizer: reading its whole vocabulary takes a tenth of a second.
@@ -89,12 +91,12 @@ def words_of(tokenizer: Any) -> Words | None:
     return words
 
 
-def set_words(tokenizer: Any, words: Words | None) -> None:
+def set_words(tokenizer: EncodingTokenizer, words: Words | None) -> None:
     """What `words_of` will answer for this tokenizer, where it is known from before."""
     tokenizer.__dict__["_vicuna_words"] = words
 
 
-def _words(tokenizer: Any) -> Words | None:
+def _words(tokenizer: EncodingTokenizer) -> Words | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not hasattr(backend, "to_str"):
         return None

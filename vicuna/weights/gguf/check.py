@@ -227,9 +227,9 @@ class _Folder:
             ids: list[int] = self._sentencepiece.encode(text)
             return ids
         found = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=not parse_special, return_attention_mask=False
+            [text], add_special_tokens=False, split_special_tokens=not parse_special, return_attention_mask=False
         )
-        return list(found["input_ids"])
+        return list(found["input_ids"][0])
 
     def logits(self, ids: list[int]) -> NDArray[np.float32]:
         """(T, V): what the network says after each token."""
