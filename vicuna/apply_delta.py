@@ -13,8 +13,9 @@ from vicuna.errors import UsageError
 from vicuna.io.log import info
 from vicuna.options import command, option, parse
 from vicuna.weights.delta.apply import apply_delta
-from vicuna.weights.files.hub import find_source, origins
+from vicuna.weights.files.hub import origins
 from vicuna.weights.files.manifest import MODEL
+from vicuna.weights.resolve import NAMES, resolve_model
 
 EPILOG = """Takes deltas of vicuna make-delta in both formats, and additive ones as FastChat makes them.
 
@@ -26,7 +27,7 @@ examples:
 @dataclass(frozen=True)
 class Options:
     base: str = option(
-        help="the model that the delta was made from: its folder, or a hub id OWNER/NAME[@REVISION]",
+        help=f"the model that the delta was made from: {NAMES}",
         aliases=("--base-model-path",),
         metavar="MODEL",
     )
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if not options.low_cpu_mem:
         raise UsageError("--no-low-cpu-mem: there is no other way, models are never held in memory; leave it out")
-    base, delta = find_source(options.base), find_source(options.delta)
+    base, delta = resolve_model(options.base), resolve_model(options.delta)
     manifest = apply_delta(
         base.folder,
         delta.folder,

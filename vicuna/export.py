@@ -13,10 +13,11 @@ from pathlib import Path
 from vicuna.errors import VerificationError
 from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
-from vicuna.weights.files.hub import Source, find_source
+from vicuna.weights.files.hub import Source
 from vicuna.weights.gguf.card import HUB, Card
 from vicuna.weights.gguf.export import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
+from vicuna.weights.resolve import NAMES, resolve_model
 
 USAGE = """usage: vicuna export VERB [OPTION ...]
 
@@ -41,7 +42,7 @@ examples:
 class GGUFOptions:
     """`vicuna export gguf` options."""
 
-    model: str = option(help="the Hugging Face model: its folder, or a hub id", aliases=("--model-path",))
+    model: str = option(help=f"the Hugging Face model: {NAMES}", aliases=("--model-path",))
     output: Path = option(help="file to write", aliases=("--outfile",))
     type: TypeName = option("q8_0", help="how weights are stored", aliases=("--outtype",))
     check: bool = option(False, help="compare tokens and probabilities with the model's afterwards; exit code 3 if not")
@@ -58,7 +59,7 @@ class GGUFOptions:
 class CheckOptions:
     """`vicuna export check` options."""
 
-    model: str = option(help="the Hugging Face model: its folder, or a hub id", aliases=("--model-path",))
+    model: str = option(help=f"the Hugging Face model: {NAMES}", aliases=("--model-path",))
     gguf: Path = option(help="the GGUF file made from it")
     json: bool = option(False, help="print JSON")
 
@@ -76,7 +77,7 @@ def gguf(argv: list[str]) -> int:
         from vicuna.weights.gguf.check import ensure_can_check  # here: it brings in transformers and torch
 
         ensure_can_check()
-    source = find_source(options.model)
+    source = resolve_model(options.model)
     made = export_gguf(
         source.folder,
         options.output,
@@ -110,7 +111,7 @@ def check(argv: list[str]) -> int:
         prog="vicuna export check",
         description="Compare a GGUF file's tokens and probabilities with those of the model it was made from.",
     )
-    return check_file(find_source(options.model).folder, options.gguf, as_json=options.json)
+    return check_file(resolve_model(options.model).folder, options.gguf, as_json=options.json)
 
 
 def check_file(model: Path, file: Path, *, as_json: bool = False) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse
 from vicuna.weights.delta.make import Format, make_delta
-from vicuna.weights.files.hub import find_source, origins
+from vicuna.weights.files.hub import origins
+from vicuna.weights.resolve import NAMES, resolve_model
 
 EPILOG = """formats:
   exact     the difference of bit patterns: a tenth to a third of the model, restored bit for bit
@@ -26,7 +27,7 @@ examples:
 @dataclass(frozen=True)
 class Options:
     base: str = option(
-        help="the model that was fine-tuned: its folder, or a hub id OWNER/NAME[@REVISION]",
+        help=f"the model that was fine-tuned: {NAMES}",
         aliases=("--base-model-path",),
         metavar="MODEL",
     )
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Write the difference between two models, from which apply_delta restores the target bit for bit.",
         epilog=EPILOG,
     )
-    base, target = find_source(options.base), find_source(options.target)
+    base, target = resolve_model(options.base), resolve_model(options.target)
     made = make_delta(
         base.folder,
         target.folder,

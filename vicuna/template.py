@@ -4,6 +4,7 @@ What `show` prints is what the trainer trains on and the worker sends: the text 
 the words the model has to produce in green (or between ⟦ ⟧ where there are no colours).
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.io.jsonl import read_jsonl
 from vicuna.io.log import info, style
 from vicuna.options import command, option, parse
+from vicuna.weights.resolve import NAMES, resolve_model
 
 EXAMPLE = [
     Message("user", "Hello! Who are you?"),
@@ -39,7 +41,7 @@ class Options:
 
     action: Literal["list", "show"] = option(help="list the templates, or show one", positional=True)
     name: str | None = option(None, help="the template to show", positional=True)
-    tokenizer: Path | None = option(None, help="folder of a tokenizer: use its tokens and count them (`hf` needs one)")
+    tokenizer: Path | None = option(None, help=f"a model whose tokenizer cuts the text (`hf` needs one): {NAMES}")
     record: Path | None = option(None, help="show the first record of this JSON lines file instead of an example")
     jinja: bool = option(False, help="print the template as a Jinja chat_template for other servers")
 
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         rendering = render(messages, template)
         print(colored(rendering.text, rendering.reply_spans))
     else:
-        _show_tokens(messages, template, options.tokenizer)
+        _show_tokens(messages, template, resolve_model(options.tokenizer, weights=False).folder)
     return 0
 
 
@@ -106,3 +108,7 @@ def _show_tokens(messages: list[Message], template: Template, folder: Path) -> N
     print(colored(text, merged))
     trained = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
     info(f"{len(encoding.input_ids)} tokens, {trained} trained")
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

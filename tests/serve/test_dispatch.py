@@ -13,7 +13,7 @@ from vicuna.serve.fleet.dial import socket_url
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.link import SUSPECT_SECONDS, WorkerLink
 from vicuna.serve.fleet.protocol import Hello, Pong
-from vicuna.serve.worker import WorkerOptions, choose_template, default_name
+from vicuna.serve.worker import WorkerOptions, choose_template
 
 
 def link(name: str = "w", *, model: str = "m", max_slots: int = 2, fingerprint: str = "f", **more: Any) -> WorkerLink:
@@ -139,7 +139,6 @@ def test_a_controller_s_url_becomes_its_socket(url: str, expected: str) -> None:
 def test_a_worker_s_choices(tmp_path: Any) -> None:
     with pytest.raises(UsageError, match="give a URL such as"):
         socket_url("ftp://host")
-    assert default_name("/models/vicuna-7b/") == "vicuna-7b"
     tokenizer = ByteTokenizer()
     options = {"model": str(tmp_path), "engine": "native"}
     with pytest.raises(VicunaError, match="give --template NAME"):

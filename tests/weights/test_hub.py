@@ -1,90 +1,18 @@
 """Models by hub id, from a hub of our own on this machine."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import pytest
 
+from tests.fake_hub import COMMITS, FakeHub, serving
 from tests.weights.builders import numbers, tuned, write_model
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
 from vicuna.weights.files.hub import needed_files
-
-COMMITS = {"main": "a" * 40, "old": "b" * 40}
-
-
-class FakeHub(ThreadingHTTPServer):
-    """Serves folders as repositories, in the few answers of the hub that its library asks for."""
-
-    daemon_threads = True
-
-    def __init__(self, repositories: dict[tuple[str, str], Path]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.repositories = repositories  # (id, commit) -> folder
-        self.asked: list[str] = []
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: FakeHub
-
-    def do_GET(self) -> None:
-        self._answer(is_head=False)
-
-    def do_HEAD(self) -> None:
-        self._answer(is_head=True)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _answer(self, *, is_head: bool) -> None:
-        path = unquote(urlparse(self.path).path).strip("/")
-        self.server.asked.append(path)
-        for (repository, commit), folder in self.server.repositories.items():
-            names = [name for name, sha in COMMITS.items() if sha == commit] + [commit]
-            files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
-            for revision in names:
-                if path in (f"api/models/{repository}/revision/{revision}", f"api/models/{repository}"):
-                    siblings = [{"rfilename": name, "size": file.stat().st_size} for name, file in files.items()]
-                    return self._json({"id": repository, "sha": commit, "siblings": siblings, "tags": []})
-                if path == f"api/models/{repository}/tree/{revision}":
-                    return self._json(
-                        [
-                            {"type": "file", "path": n, "size": f.stat().st_size, "oid": "0" * 40}
-                            for n, f in files.items()
-                        ]
-                    )
-                name = path.removeprefix(f"{repository}/resolve/{revision}/")
-                if name in files:
-                    return self._file(files[name].read_bytes(), commit, is_head=is_head)
-        self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-        return None
-
-    def _json(self, value: object) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _file(self, data: bytes, commit: str, *, is_head: bool) -> None:
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", commit)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if not is_head:
-            self.wfile.write(data)
 
 
 @pytest.fixture
@@ -93,22 +21,14 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
     (base / "pytorch_model.bin").write_bytes(b"not needed beside safetensors")
     (base / "modeling_evil.py").write_text("never fetched")
     old = write_model(tmp_path / "repositories" / "old", numbers(5))
-    server = FakeHub({("owner/base", COMMITS["main"]): base, ("owner/base", COMMITS["old"]): old})
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving({("owner/base", COMMITS["main"]): base, ("owner/base", COMMITS["old"]): old}) as server:
+        yield server
 
 
 def run(hub: FakeHub, tmp_path: Path, module: str, *flags: object, **env: str) -> "subprocess.CompletedProcess[str]":
-    address = f"http://127.0.0.1:{hub.server_address[1]}"
-    settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "no_proxy": "*"}
-    settings["HF_HUB_OFFLINE"] = "0"  # the suite is offline elsewhere
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, flags)],
-        env={**os.environ, **settings, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **env},
+        env={**os.environ, **hub.environment(tmp_path / "cache"), **env},
         capture_output=True,
         text=True,
     )
@@ -159,25 +79,85 @@ def test_a_plan_asks_for_no_weights(hub: FakeHub, tmp_path: Path) -> None:
     assert not any(".safetensors" in path for path in hub.asked)
 
 
-def test_what_the_hub_does_not_have(hub: FakeHub, tmp_path: Path) -> None:
-    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/nothing")
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "owner/nothing is no folder here, and the hub does not give it (RepositoryNotFoundError" in done.stderr
-    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/base", HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.returncode == 1 and "the hub does not give it (Connect" in done.stderr
-    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/base", HF_HUB_OFFLINE="1")
-    assert done.returncode == 1 and "is not in the hub's cache, and HF_HUB_OFFLINE is set" in done.stderr
+def test_a_second_set_of_weights_stays_there(hub: FakeHub, tmp_path: Path) -> None:
+    folder = hub.repositories["owner/base", COMMITS["main"]]
+    assert (folder / INDEX_NAME).exists()
+    for name in ("consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "model.safetensors"):
+        (folder / name).write_bytes(b"the same weights once more")
+    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/base")
+    assert done.returncode == 0, done.stderr
+    asked = "".join(hub.asked)
+    assert "model-00001-of-" in asked and "consolidated" not in asked and "model.safetensors/" not in asked
+
+
+REFUSALS = {
+    "gated": (403, "GatedRepo", "owner/base is gated: accept its terms on http://127.0.0.1"),
+    "private": (401, "RepoNotFound", "owner/base is private, or there is no such repository"),
+    "missing": (404, "RepoNotFound", "owner/base is neither a folder here nor a repository on the hub"),
+    "token": (403, "", "the hub refuses owner/base (status 403): HF_TOKEN is wrong or may not read it"),
+    "broken": (500, "", "the hub does not give owner/base ("),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_each_refusal_has_a_sentence_of_its_own(hub: FakeHub, tmp_path: Path, kind: str) -> None:
+    status, code, said = REFUSALS[kind]
+    hub.refusals["owner/base"] = (status, code)
+    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/base")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: {said}")
+
+
+def test_a_revision_that_is_not_there(hub: FakeHub, tmp_path: Path) -> None:
+    done = run(hub, tmp_path, "vicuna.weights", "inspect", "owner/base@nothing")
+    assert done.returncode == 1 and "owner/base on the hub has no revision nothing" in done.stderr
+
+
+def test_without_the_hub_the_cache_is_taken(hub: FakeHub, tmp_path: Path) -> None:
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    flags = ("vicuna.weights", "inspect", "owner/base")
+    for settings, why in ((nobody, "the hub cannot be reached (Connect"), ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE")):
+        done = run(hub, tmp_path, *flags, **settings)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert "owner/base is no folder and is not in the hub's cache, and" in done.stderr and why in done.stderr
+    plan = ("--plan", "--model", "owner/base", "--gpu", "a100-80gb:8")
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 1000, **shape}
+    (hub.repositories["owner/base", COMMITS["main"]] / "config.json").write_text(json.dumps(config))
+    assert run(hub, tmp_path, "vicuna.train", *plan).returncode == 0  # leaves the small files in the cache
+    done = run(hub, tmp_path, *flags, **nobody)
+    assert done.returncode == 1 and "owner/base in the hub's cache has no weights, and the hub cannot" in done.stderr
+    assert run(hub, tmp_path, *flags).returncode == 0
+    done = run(hub, tmp_path, *flags, **nobody)
+    assert done.returncode == 0 and "taking owner/base from its cache, commit aaaa" in done.stderr
+    done = run(hub, tmp_path, *flags, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and "warning" not in done.stderr
+    shard = next((tmp_path / "cache").rglob("model-00001-of-*.safetensors"))
+    shard.unlink()
+    done = run(hub, tmp_path, *flags, HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and f"in the hub's cache lacks {shard.name}, and HF_HUB_OFFLINE is set" in done.stderr
+
+
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
 
 @pytest.mark.parametrize(
     ("names", "needed"),
     [
-        (["a.safetensors", "pytorch_model.bin", "LICENSE", "x.py", "gguf/x.gguf"], ["LICENSE", "a.safetensors"]),
-        (["pytorch_model.bin", "tokenizer.model", "training_args.pt"], ["pytorch_model.bin", "tokenizer.model"]),
+        (["a.safetensors", "pytorch_model.bin", "LICENSE", "x.py", "gguf/x.gguf"], ["LICENSE", "pytorch_model.bin"]),
+        (["pytorch_model.bin", "tokenizer.model", "training_args.bin"], ["pytorch_model.bin", "tokenizer.model"]),
+        ([INDEX_NAME, *SHARDS, "consolidated.safetensors", "model.safetensors"], [*SHARDS, INDEX_NAME]),
+        (["model.safetensors", "consolidated.safetensors", "model.fp16.safetensors"], ["model.safetensors"]),
+        (["adapter_config.json", "adapter_model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]),
         (["vicuna_delta.json", "weights.vdelta", "SHA256SUMS", "files/a.json", "files/deep/b"],
          ["SHA256SUMS", "files/a.json", "vicuna_delta.json", "weights.vdelta"]),
         (["README.md"], []),
+        (["consolidated.00.pth", "params.json"], []),
     ],
 )  # fmt: skip
 def test_only_what_is_needed_is_fetched(names: list[str], needed: list[str]) -> None:
-    assert needed_files(names) == needed
+    assert needed_files(names, lambda _: SHARDS) == needed
+
+
+def test_beside_the_weights() -> None:
+    assert needed_files([INDEX_NAME, *SHARDS, "config.json", "modeling.py"]) == ["config.json"]

@@ -6,6 +6,7 @@ find the files (`sources`) -> cut them into shards, clean each (`shard`, in an e
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from vicuna.io import log
 from vicuna.io.files import atomic_directory
 from vicuna.io.jsonl import JsonObject, write_json
 from vicuna.options import command, parse, to_dict
+from vicuna.weights.resolve import resolve_model
 
 VERBS = {
     "lists": lists.main,
@@ -95,6 +97,7 @@ def clean(options: DataOptions) -> JsonObject:
         VicunaError: nothing could be read; with `strict`, a record was set aside.
     """
     forget_plan()
+    options, tokenizer_name = _with_tokenizer_folder(options)
     plan = make_plan(options, is_ready=False)
     word_lists = describe_lists(options)
     check_folder(options.output_dir, options.inputs)
@@ -103,9 +106,18 @@ def clean(options: DataOptions) -> JsonObject:
         num_parts = _clean_shards(options, sources, work)
         if describe_lists(options) != word_lists:
             raise VicunaError("a word list was changed while records were cleaned by it; run again")
-        return _write_result(
-            options, plan, sources, word_lists, Reducer(work, num_parts, plan, options.near_duplicates)
-        )
+        recorded = _recorded(options, tokenizer_name)
+        reducer = Reducer(work, num_parts, plan, options.near_duplicates)
+        return _write_result(options, recorded, plan, sources, word_lists, reducer)
+
+
+def _with_tokenizer_folder(options: DataOptions) -> tuple[DataOptions, str | None]:
+    """The options with the tokenizer's folder, downloaded if need be, and the name that the manifest records."""
+    if options.tokenizer is None or options.template is None:
+        return options, None
+    source = resolve_model(options.tokenizer, weights=False)
+    name = f"{source.origin['id']}@{source.origin['revision']}" if source.origin else source.folder.resolve().name
+    return replace(options, tokenizer=source.folder), name
 
 
 def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
@@ -161,16 +173,24 @@ def _would_load_torch(options: DataOptions) -> bool:
     return needs_transformers(get_template(options.template), options.tokenizer)
 
 
-def _write_result(
-    options: DataOptions, plan: Plan, sources: Sequence[Source], word_lists: JsonObject, reducer: Reducer
-) -> JsonObject:
-    figures = Figures()
-    names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
+def _recorded(options: DataOptions, tokenizer_name: str | None) -> JsonObject:
+    """The options that shape the result, for the manifest: names of files without their folders."""
     recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
     recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in STEPS}
-    if options.tokenizer is not None:
-        recorded["tokenizer"] = options.tokenizer.resolve().name
+    return recorded | {"tokenizer": tokenizer_name}
+
+
+def _write_result(
+    options: DataOptions,
+    recorded: JsonObject,
+    plan: Plan,
+    sources: Sequence[Source],
+    word_lists: JsonObject,
+    reducer: Reducer,
+) -> JsonObject:
+    figures = Figures()
+    names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
     with atomic_directory(options.output_dir, overwrite=True) as folder:
         with row_files(folder, names) as files, log.Progress(None, description="writing", unit="records") as progress:
             for _ in reducer.write(files, figures):

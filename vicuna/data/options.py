@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vicuna.options import option
+from vicuna.weights.resolve import NAMES
 
 LISTS = Path(__file__).parent / "lists"  # the word lists that come along
 SHIPPED, NONE = "shipped", "none"  # words for a list: the one that comes along, and an empty one
@@ -33,7 +34,7 @@ class DataOptions:
         metavar="INPUT",
     )
     output_dir: Path = option(help="folder for the result; an earlier result in it is replaced")
-    tokenizer: Path | None = option(None, help="folder of a tokenizer, to count tokens as the trainer will")
+    tokenizer: Path | None = option(None, help=f"the model to be trained, whose tokenizer counts the tokens: {NAMES}")
     template: str | None = option(None, help="conversation template of the training, for counting tokens")
     max_tokens: int | None = option(None, help="split conversations longer than this many tokens, between rounds")
     over_long: OverLong = option(

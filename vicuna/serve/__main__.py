@@ -28,7 +28,7 @@ from vicuna.serve import auth, processes
 from vicuna.serve.engines.interface import ENGINES, model_directory
 from vicuna.serve.fleet.protocol import MODEL_NAME_PATTERN
 from vicuna.serve.http_server import address, listen
-from vicuna.serve.worker import default_name
+from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.2, 10.0
 STABLE_SECONDS = 30.0  # a process that lived this long starts again at once when it dies
@@ -39,7 +39,9 @@ WATCH_SECONDS = 0.1
 class ServeOptions:
     """Options of `vicuna serve`."""
 
-    model: tuple[str, ...] = option(help="models to serve, each a directory or NAME=DIRECTORY", metavar="[NAME=]PATH")
+    model: tuple[str, ...] = option(
+        help=f"models to serve, each MODEL or NAME=MODEL; MODEL is {NAMES}", metavar="[NAME=]MODEL"
+    )
     host: str = option("127.0.0.1", help="address of the API; any but a loopback address needs VICUNA_API_KEY")
     port: int = option(8000, help="port of the API; 0 takes a free one")
     web: bool = option(True, help="start the chat page too")
@@ -139,7 +141,7 @@ def read_models(models: Sequence[str]) -> dict[str, str]:
     for value in models:
         name, equals, path = value.partition("=")
         if not equals or "/" in name or os.path.exists(value):
-            name, path = default_name(value), value
+            name, path = served_name(value), value
         if not re.fullmatch(MODEL_NAME_PATTERN, name):
             raise UsageError(
                 f"--model {value}: name '{name}' has characters other than letters, digits and . _ : / @ + -"
@@ -266,8 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     models = read_models(options.model)
     auth.check_exposure(options.host, auth.read_api_keys())
     if options.engine != "sim":
-        for path in models.values():
-            model_directory(path)
+        models = {name: str(model_directory(str(resolve_model(model).folder))) for name, model in models.items()}
     if options.web:
         if options.web_port == options.port:
             raise UsageError(f"--web-port {options.web_port} is the API's --port too; choose another")

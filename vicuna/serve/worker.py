@@ -18,7 +18,7 @@ import socket
 import sys
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -64,6 +64,7 @@ from vicuna.serve.fleet.protocol import (
     dump,
 )
 from vicuna.serve.processes import follow_parent
+from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 SIM_TEMPLATE = "vicuna_v1.1"
 
@@ -72,11 +73,11 @@ SIM_TEMPLATE = "vicuna_v1.1"
 class WorkerOptions:
     """Options of `python -m vicuna.serve.worker`."""
 
-    model: str = option(
-        help="model directory (Hugging Face layout), or for the sim engine its settings", metavar="PATH"
-    )
+    model: str = option(help=f"the model: {NAMES}; for the sim engine its settings", metavar="MODEL")
     model_name: str | None = option(
-        None, help="name under which clients ask for it (default: the directory's name)", aliases=("--model-names",)
+        None,
+        help="name that clients ask for (default: the hub id, or the folder's name)",
+        aliases=("--model-names",),
     )
     controller: tuple[str, ...] = option(
         ("http://127.0.0.1:8000",), help="controllers to dial", metavar="URL", aliases=("--controller-address",)
@@ -128,7 +129,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.options = options
-        self.name = options.model_name or default_name(options.model)
+        self.name = options.model_name or served_name(options.model)
         if not re.fullmatch(MODEL_NAME_PATTERN, self.name):
             raise UsageError(
                 f"model name '{self.name}': use letters, digits and . _ : / @ + - (give one with --model-name)"
@@ -336,15 +337,13 @@ def choose_template(options: WorkerOptions, tokenizer: Any) -> Template:
     )
 
 
-def default_name(model: str) -> str:
-    """The last part of a path."""
-    return os.path.basename(os.path.normpath(model))
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until it is told to stop."""
     options = parse(WorkerOptions, argv, prog="python -m vicuna.serve.worker", description=str(__doc__))
+    if options.engine != "sim":
+        name = options.model_name or served_name(options.model)
+        options = replace(options, model=str(resolve_model(options.model).folder), model_name=name)
     follow_parent()
     # Read when torch is loaded. Threads that spin while they wait for each other starve on a machine that does other
     # things too: 0.8 tokens/s with two threads on two busy cores, 23.7 with threads that sleep.

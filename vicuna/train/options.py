@@ -14,6 +14,7 @@ from typing import Any, Literal
 from vicuna.errors import UsageError
 from vicuna.io.files import vicuna_home
 from vicuna.options import option, to_dict
+from vicuna.weights.resolve import NAMES
 
 DEFAULT_TEMPLATE = "vicuna_v1.1"
 
@@ -23,9 +24,9 @@ class TrainOptions:
     """What `python -m vicuna.train` takes."""
 
     model: Path = option(
-        help="base model: a Hugging Face directory, or OWNER/NAME[@REVISION] on the hub",
+        help=f"base model: {NAMES}",
         aliases=("--model-name-or-path",),
-        metavar="DIR",
+        metavar="MODEL",
     )
     data: tuple[Path, ...] = option(
         help="training records: JSON lines, or a JSON array in the ShareGPT shape",

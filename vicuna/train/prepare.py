@@ -29,7 +29,7 @@ from vicuna.train.save.output import earlier_rows_per_step, run_identity
 from vicuna.train.watch.generations import Prompt, read_prompts
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
-from vicuna.weights.files.hub import find_source
+from vicuna.weights.resolve import resolve_model
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     Raises:
         VicunaError: anything among them that cannot be used.
     """
-    options = replace(options, model=find_source(str(options.model)).folder)
+    options = replace(options, model=resolve_model(options.model).folder)
     choose_kernels(options)
     device = ranks.device
     if device.type == "cpu":

@@ -14,8 +14,9 @@ from vicuna.errors import UsageError, VerificationError
 from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.detect import has_manifest
-from vicuna.weights.files.hub import find_source, origins
+from vicuna.weights.files.hub import origins
 from vicuna.weights.files.manifest import Manifest
+from vicuna.weights.resolve import NAMES, resolve_model
 from vicuna.weights.small_model import find_small_model
 from vicuna.weights.tools.cast import Dtype, cast_model
 from vicuna.weights.tools.inspect import as_table, inspect
@@ -58,7 +59,7 @@ class InspectOptions:
 class CastOptions:
     """`vicuna weights cast` options."""
 
-    model: str = option(help="the model: its folder, or a hub id", positional=True)
+    model: str = option(help=f"the model: {NAMES}", positional=True)
     target: Path = option(help="folder to write; must not hold anything yet", metavar="DIR")
     dtype: Dtype | None = option(None, help="numbers of the weights (default: as they are)")
     max_shard_gb: float = option(5.0, help="largest file, in GB of 10^9 bytes", minimum=0.001)
@@ -70,9 +71,7 @@ class CastOptions:
 class MergeOptions:
     """`vicuna weights merge-lora` options."""
 
-    base: str = option(
-        help="the model that the adapter was trained on: its folder, or a hub id", aliases=("--base-model-path",)
-    )
+    base: str = option(help=f"the model that the adapter was trained on: {NAMES}", aliases=("--base-model-path",))
     adapter: str = option(help="the adapter as peft saves it: its folder, or a hub id", aliases=("--lora-path",))
     target: Path = option(
         help="folder to write; must not hold anything yet", aliases=("--target-model-path",), metavar="DIR"
@@ -91,7 +90,7 @@ def verify(argv: list[str]) -> int:
     options = parse(VerifyOptions, argv, prog="vicuna weights verify", description="Prove a model or a delta by hash.")
     if options.delta and options.manifest:
         raise UsageError("vicuna weights verify: give --delta or --manifest, not both")
-    path = find_source(options.path).folder
+    path = resolve_model(options.path).folder
     is_delta = options.delta is None and options.manifest is None and has_manifest(path)
     try:
         if is_delta and options.quick:
@@ -122,7 +121,7 @@ def verify(argv: list[str]) -> int:
 def inspect_path(argv: list[str]) -> int:
     """Print the facts as a table or as JSON."""
     options = parse(InspectOptions, argv, prog="vicuna weights inspect", description="What a model or delta holds.")
-    facts = inspect(find_source(options.path).folder)
+    facts = inspect(resolve_model(options.path).folder)
     print(json.dumps(facts, indent=2) if options.json else as_table(facts))
     return 0
 
@@ -135,7 +134,7 @@ def cast(argv: list[str]) -> int:
         prog="vicuna weights cast",
         description="Write a model as safetensors, in other numbers or other shards. Rounds to nearest, ties to even.",
     )
-    model = find_source(options.model)
+    model = resolve_model(options.model)
     manifest = cast_model(
         model.folder,
         options.target,
@@ -155,7 +154,7 @@ def merge(argv: list[str]) -> int:
         prog="vicuna weights merge-lora",
         description="Merge a LoRA adapter into its base, streamed: a few MiB of memory whatever the model's size.",
     )
-    base, adapter = find_source(options.base), find_source(options.adapter)
+    base, adapter = resolve_model(options.base), resolve_model(options.adapter)
     sources = origins(base=base, adapter=adapter)
     manifest = merge_lora(base.folder, adapter.folder, options.target, resume=options.resume, sources=sources)
     return _print_made(options.target, manifest, as_json=options.json)

@@ -13,6 +13,7 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
 from vicuna.io.jsonl import JsonObject, format_json
 from vicuna.options import option, parse
+from vicuna.weights.resolve import NAMES, resolve_model
 
 QUANTILES = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 NUM_LANGUAGES = 12  # in the table; JSON has all
@@ -26,7 +27,7 @@ class StatsOptions:
         help="folders of cleanings, or files of conversations", positional=True, metavar="INPUT"
     )
     tokenizer: Path | None = option(
-        None, help="folder of a tokenizer, to count tokens; otherwise the records' own num_tokens are taken"
+        None, help=f"{NAMES}: count tokens with its tokenizer; otherwise the records' own num_tokens are taken"
     )
     template: str | None = option(None, help="conversation template, for counting tokens")
     json: bool = option(False, help="print JSON instead of a table")
@@ -143,4 +144,4 @@ def _counter(options: StatsOptions) -> CountTokens | None:
     if options.tokenizer is None or options.template is None:
         missing = "tokenizer" if options.tokenizer is None else "template"
         raise UsageError(f"--{missing} is missing: tokens are counted with both --tokenizer and --template")
-    return load_token_counter(get_template(options.template), options.tokenizer)
+    return load_token_counter(get_template(options.template), resolve_model(options.tokenizer, weights=False).folder)

@@ -17,9 +17,9 @@ class PlanOptions(TrainOptions):
 
     model: Path | None = option(  # type: ignore[assignment]  # a plan can do without
         None,
-        help="model directory or hub id; its config.json is enough, with the tokenizer if there is --data",
+        help="base model, as for a run; its config.json is enough, with the tokenizer if there is --data",
         aliases=("--model-name-or-path",),
-        metavar="DIR",
+        metavar="MODEL",
     )
     data: tuple[Path, ...] = option(
         (), help="training records, counted as they will be packed", aliases=("--data-path",), metavar="FILE"

@@ -26,7 +26,7 @@ from vicuna.train.planner.speed import Size, Speed, expected_speed, measure
 from vicuna.train.planner.workload import Workload, count_workload, imagine_workload, one_micro_batch
 from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16, shares_prefix, tokenize
 from vicuna.train.ranks import choose_device
-from vicuna.weights.files.hub import find_source
+from vicuna.weights.resolve import resolve_model
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def make_plan(options: PlanOptions) -> Plan:
     if options.model is None:
         config = get_shape(name)
     else:
-        options = replace(options, model=find_source(str(options.model), weights=False).folder)
+        options = replace(options, model=resolve_model(options.model, weights=False).folder)
         config = read_config(options.model)  # type: ignore[arg-type]
     hardware = choose_hardware(options)
     rows_per_step = options.rows_per_step or options.rows_per_rank * hardware.number

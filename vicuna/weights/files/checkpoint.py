@@ -67,7 +67,7 @@ class CheckpointReader:
         self.index: bytes | None = None
         self.shards = [self._add_pickled(file) if self.is_pickled else self._add(file) for file in self.files]
         if index_name is not None:
-            self._check_index(_read_index(self.folder / index_name), index_name)
+            self._check_index(read_index(self.folder / index_name), index_name)
             self.index = build_index(self.shards) if self.is_pickled else (self.folder / index_name).read_bytes()
         if not self.tensors:
             raise VicunaError(f"{path} holds no tensors; fetch the checkpoint again")
@@ -182,7 +182,7 @@ def _find_files(folder: Path) -> tuple[str | None, list[str]]:
     for name in WEIGHT_NAMES:
         if (folder / name).is_file():
             if name.endswith(".json"):
-                return name, sorted(set(_read_index(folder / name).values()))
+                return name, sorted(set(read_index(folder / name).values()))
             return None, [name]
     if not folder.is_dir():
         raise VicunaError(f"{folder} does not exist; give a Hugging Face model folder")
@@ -196,7 +196,12 @@ def _find_files(folder: Path) -> tuple[str | None, list[str]]:
     raise VicunaError(f"{folder} has none of {', '.join(WEIGHT_NAMES)}; give a Hugging Face model folder")
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """The file of each tensor, by the index of a sharded checkpoint.
+
+    Raises:
+        VerificationError: it is damaged, or names a file that is no shard beside it.
+    """
     suffix = ".bin" if path.name == PICKLED_INDEX_NAME else ".safetensors"
     try:
         weight_map = json.loads(path.read_bytes().decode("utf-8"))["weight_map"]
