@@ -2,7 +2,9 @@
 
 import errno
 import json
+import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Literal
 
@@ -147,3 +149,44 @@ def test_our_own_mistakes_stay_tracebacks() -> None:
 
     with pytest.raises(AssertionError):
         main([])
+
+
+@dataclass(frozen=True)
+class Grouped:
+    base: Path = option(help="where to begin", metavar="DIR")
+    names: tuple[str, ...] = option(help="what to call it")
+    speed: float = option(1.0, help="how fast", group="speed")
+    brake: bool = option(True, help="slow down")
+    colour: Literal["red", "blue"] = option("red", help="its colour", group="looks")
+
+
+def help_of(options_class: type, capsys: pytest.CaptureFixture[str], prog: str = "vicuna make") -> str:
+    with pytest.raises(SystemExit):
+        parse(options_class, ["--help"], prog=prog, description="Test.")
+    return capsys.readouterr().out
+
+
+def test_help_has_groups_and_says_what_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(Grouped, capsys)
+    assert shown.startswith("usage: vicuna make --base DIR --names STR [STR ...] [OPTION ...]\n")
+    places = [
+        shown.index(text) for text in ("--base", "--names", "\nspeed:", "--speed", "--brake", "\nlooks:", "--col")
+    ]
+    assert places == sorted(places)
+    assert "{red,blue}" in shown
+
+
+@pytest.mark.parametrize(
+    ("module", "shown"),
+    [
+        ("pytest.__main__", "vicuna make now"),
+        ("vicuna.__main__", "python -m vicuna make now"),
+        ("vicuna.make.__main__", "python -m vicuna.make now"),
+        ("vicuna.made_up.maker", "python -m vicuna.made_up.maker now"),
+    ],
+)
+def test_usage_names_the_command_as_it_was_started(
+    module: str, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(module, None))
+    assert f"usage: {shown} --base DIR" in help_of(Grouped, capsys, "vicuna make now")

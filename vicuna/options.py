@@ -38,6 +38,7 @@ def option(
     positional: bool = False,
     metavar: str | None = None,
     minimum: float | None = None,
+    group: str | None = None,
 ) -> Any:
     """A dataclass field that is also a flag. Without a default the flag must be given.
 
@@ -46,13 +47,17 @@ def option(
         aliases: other flag names accepted, with their dashes: `--delta-path`.
         positional: a bare argument instead of a flag.
         minimum: the smallest number that is taken.
+        group: the heading in `--help` that this option and those after it stand under, up to the next one.
     """
     metadata = {"help": help, "choices": choices, "aliases": aliases, "positional": positional, "metavar": metavar}
-    return dataclasses.field(default=default, metadata={**metadata, "minimum": minimum})
+    return dataclasses.field(default=default, metadata={**metadata, "minimum": minimum, "group": group})
 
 
 def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, description: str, epilog: str = "") -> T:
     """Read the options from the command line and, beneath it, from `--config FILE` (TOML or JSON).
+
+    Args:
+        prog: the command, as `vicuna VERB ...`; shown as `python -m MODULE ...` if it was started so.
 
     Raises:
         UsageError: an unknown flag, a value of the wrong type, a required one missing, a bad config file.
@@ -61,16 +66,21 @@ def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, desc
     arguments = list(sys.argv[1:] if argv is None else argv)
     fields = {field.name: field for field in dataclasses.fields(options_class)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(options_class)
+    prog = _as_started(prog)
     parser = _Parser(
         prog=prog,
+        usage=_usage(prog, fields, hints),
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    section: argparse._ActionsContainer = parser
     for name, field in fields.items():
-        _add_argument(parser, field, hints[name])
+        if field.metadata["group"] is not None:
+            section = parser.add_argument_group(field.metadata["group"])
+        _add_argument(parser if field.metadata["positional"] else section, field, hints[name])
     parser.add_argument("--config", metavar="FILE", help="read options from a TOML or JSON file; flags win over it")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     given = vars(parser.parse_args([_dashed(argument) for argument in arguments]))
@@ -169,7 +179,44 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     return field.name.upper() if field.metadata["positional"] else "--" + field.name.replace("_", "-")
 
 
-def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+def _as_started(prog: str) -> str:
+    """The command as the user wrote it: `vicuna train`, `python -m vicuna train` or `python -m vicuna.train`."""
+    specification = getattr(sys.modules["__main__"], "__spec__", None)
+    module = specification.name.removesuffix(".__main__") if specification is not None else ""
+    if module == "vicuna":
+        return f"python -m {prog}"
+    if module.startswith("vicuna.") and prog.startswith("vicuna "):
+        return " ".join(["python -m", module, *prog.split()[2:]])
+    return prog
+
+
+def _usage(prog: str, fields: Mapping[str, dataclasses.Field[Any]], hints: Mapping[str, Any]) -> str:
+    """What must be given, and that there is more."""
+    required, positional = [], []
+    has_options = False
+    for name, field in fields.items():
+        kind, is_many, choices = _unwrap(hints[name])
+        is_required = field.default is dataclasses.MISSING
+        value = _metavar(field, kind, field.metadata["choices"] or choices)
+        value = f"{value} [{value} ...]" if is_many else value
+        if field.metadata["positional"]:
+            positional.append(value if is_required else f"[{value}]")
+        elif is_required:
+            required.append(f"{_flag(field)} {value}")
+        has_options = has_options or not (is_required or field.metadata["positional"])
+    return " ".join([prog, *positional, *required, *(["[OPTION ...]"] if has_options else [])])
+
+
+def _metavar(field: dataclasses.Field[Any], kind: type, choices: Sequence[Any] | None) -> str:
+    """What stands for an option's value in usage and help."""
+    if field.metadata["metavar"]:
+        return str(field.metadata["metavar"])
+    if choices:
+        return f"{{{','.join(map(str, choices))}}}"
+    return field.name.upper() if field.metadata["positional"] else kind.__name__.upper()
+
+
+def _add_argument(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
     metadata, default = field.metadata, field.default
     kind, is_many, choices = _unwrap(hint)
     text = metadata["help"].replace("%", "%%")
@@ -185,14 +232,12 @@ def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]
         keywords["action"] = argparse.BooleanOptionalAction
     else:
         keywords |= {"type": kind, "choices": metadata["choices"] or choices}
-        # Without a metavar argparse prints the choices themselves, which is better.
-        keywords["metavar"] = metadata["metavar"] or (None if keywords["choices"] else kind.__name__.upper())
+        keywords["metavar"] = _metavar(field, kind, keywords["choices"])
         if is_many:
             keywords["nargs"] = "+" if default is dataclasses.MISSING else "*"
             if not metadata["positional"]:
                 keywords["action"] = "extend"  # `--model a b` and `--model a --model b` are the same
     if metadata["positional"]:
-        keywords["metavar"] = metadata["metavar"] or field.name.upper()
         if not is_many and default is not dataclasses.MISSING:
             keywords["nargs"] = "?"
         parser.add_argument(field.name, **keywords)
