@@ -6,7 +6,6 @@ are kept in `vicuna_home()`, under a hash of the tokenizer's files and of the li
 tenth of a second. The first time, and where the two do not agree on every probe, transformers' own is used.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from vicuna.conversation.counting import TokenCounter
 from vicuna.conversation.templates import HF, Template
 from vicuna.conversation.tokenizer import FILES, check_tokenizer, load_tokenizer
 from vicuna.io.files import atomic_file, sha256_file, vicuna_home
+from vicuna.io.locks import lock_file
 
 SHAPING = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json", "merges.txt")
 FORMAT = 3
@@ -113,8 +113,7 @@ def _alone(path: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError):  # then each does it, and nothing is kept
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(lock_file(path.with_suffix(".lock"), wait=True))
         yield
 
 

@@ -3,7 +3,6 @@
 find the files (`sources`) -> cut them into shards, clean each (`shard`, in an engine) -> one result of all (`reduce`)
 """
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.files import atomic_directory
 from vicuna.io.jsonl import JsonObject, write_json
+from vicuna.io.machine import usable_cores
 from vicuna.options import command, parse, to_dict
 from vicuna.weights.resolve import resolve_model
 
@@ -159,7 +159,7 @@ def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -
 
 
 def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = options.workers or usable_cores()
     if options.engine == "ray":
         return engines.ray(workers)
     workers = max(1, min(workers, -(-total_bytes // SHARD_BYTES)))

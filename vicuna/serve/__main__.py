@@ -23,6 +23,7 @@ from typing import Any
 
 from vicuna.errors import UsageError, require
 from vicuna.io.log import human_seconds, info, style, warning
+from vicuna.io.machine import usable_cores
 from vicuna.options import command, option, parse
 from vicuna.serve import auth, processes
 from vicuna.serve.engines.interface import ENGINES, model_directory
@@ -170,7 +171,7 @@ def plan_children(options: ServeOptions, models: dict[str, str], listener_fd: in
     controller += ["--expect", *models]
     children = [Child("controller", controller, {**bare, **keys, auth.JOIN_TOKEN: secret}, (listener_fd,))]
     count = len(models) * options.num_workers_per_model
-    num_threads = options.num_threads or max(1, (os.cpu_count() or 1) // count)
+    num_threads = options.num_threads or max(1, usable_cores() // count)
     flags = ["--engine", options.engine, "--num-threads", str(num_threads), "--max-slots", str(options.max_slots)]
     for name in ("template", "dtype", "device", "max_context"):
         if (value := getattr(options, name)) is not None:

@@ -41,7 +41,7 @@ from vicuna.train.signals import StopSignal
 from vicuna.train.watch.evaluate import evaluate
 from vicuna.train.watch.generations import generate
 from vicuna.train.watch.guard import LossGuard, refuse_broken, refuse_leap
-from vicuna.train.watch.metrics import Meter, StepRecord, TrainLog, peak_memory_bytes
+from vicuna.train.watch.metrics import Meter, StepRecord, TrainLog, peak_device_memory_bytes
 from vicuna.train.watch.reporters import Reporters, check_reporters
 
 
@@ -186,7 +186,7 @@ class Trainer:
             if self.steps_done > first_step:
                 self.save(at_once=True)
             return False
-        self.log.add_end(self.steps_done, time.monotonic() - started, peak_memory_bytes(self.run.device))
+        self.log.add_end(self.steps_done, time.monotonic() - started, peak_device_memory_bytes(self.run.device))
         return True
 
     def step(self) -> StepRecord:

@@ -6,7 +6,6 @@ under `vicuna_home()`. The conversion is deterministic, so the hashes of what it
 demo and the README's examples start from the folder it returns.
 """
 
-import fcntl
 import importlib.metadata
 import json
 import subprocess
@@ -14,12 +13,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vicuna.errors import VicunaError, describe
 from vicuna.io.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
 from vicuna.io.jsonl import write_json
+from vicuna.io.locks import lock_file
 from vicuna.io.log import info, warning
 from vicuna.weights.gguf.convert import GGUFModel, write_model
 
@@ -101,14 +101,13 @@ def _write_marker(folder: Path) -> None:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a file lock, which the system gives back even after kill -9."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        reason = describe(error).rpartition(";")[0]
-        raise VicunaError(f"{reason}; set VICUNA_HOME to a folder you may write to") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(path, wait=True))
+        except OSError as error:
+            reason = describe(error).rpartition(";")[0]
+            raise VicunaError(f"{reason}; set VICUNA_HOME to a folder you may write to") from None
         yield
 
 

@@ -5,7 +5,6 @@ run finds nothing to use in it and clears it. A part is there whole, under its f
 done again. One run at a time may use the folder.
 """
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -13,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +25,7 @@ from vicuna.data.steps.phrases import describe_lists
 from vicuna.errors import VicunaError
 from vicuna.io.files import atomic_file, sha256_file
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.locks import lock_file
 from vicuna.options import to_dict
 
 RUN, LOCK = "run.json", "lock"
@@ -123,10 +123,10 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
     output, folder = options.output_dir.resolve(), work_path(options.output_dir)
     _check(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(lock_file(folder / LOCK, wait=False))
+        except BlockingIOError:
             raise VicunaError(
                 f"--output-dir {options.output_dir}: another run writes it just now; wait for it, or choose another"
             ) from None

@@ -5,7 +5,6 @@ kill cut short is taken off when the file is opened, and one run at a time may w
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import threading
@@ -17,6 +16,7 @@ from typing import Self
 from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file
 from vicuna.io.jsonl import JsonObject, append_jsonl, read_jsonl
+from vicuna.io.locks import lock_descriptor
 from vicuna.io.log import warning
 
 
@@ -43,7 +43,7 @@ class Ledger:
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_descriptor(self._descriptor, wait=False)
             except BlockingIOError:
                 message = f"{self.path}: another run is writing to it; wait for it or name another --output"
                 raise VicunaError(message) from None

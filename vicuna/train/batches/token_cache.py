@@ -12,12 +12,11 @@ Before: `tokenize` fills it. After: `dataset`.
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from vicuna.errors import VicunaError, describe
 from vicuna.io import log
 from vicuna.io.files import atomic_directory, sha256_file
 from vicuna.io.jsonl import read_json
+from vicuna.io.locks import lock_file
 from vicuna.train.batches import encode
 from vicuna.train.batches.encode import Samples
 
@@ -127,17 +127,10 @@ class TokenCache:
 
         A folder that cannot be written, or a file system without locks, keeps nobody: each then does the work.
         """
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock = (self.directory / f".{self.path.name}.lock").open("w")
-        except OSError:
-            yield
-            return
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:
-                pass
+        with ExitStack() as stack:
+            with suppress(OSError):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock_file(self.directory / f".{self.path.name}.lock", wait=True))
             yield
 
     def load(self) -> TokenizedConversations | None:

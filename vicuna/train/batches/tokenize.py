@@ -6,7 +6,6 @@ wrong file looks like many bad records.
 Before: `samples` (one record). After: `packing` (lengths) and `dataset` (tokens).
 """
 
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from vicuna.conversation import Template
 from vicuna.errors import VicunaError
 from vicuna.io import log
+from vicuna.io.machine import usable_cores
 from vicuna.train.batches.encode import Samples, Source, encode_chunk, read_chunks
 from vicuna.train.batches.token_cache import TokenCache, TokenizedConversations, cache_key, in_memory
 
@@ -77,7 +77,7 @@ def choose_workers(paths: Sequence[Path], workers: int | None) -> int:
         return workers
     if sum(path.stat().st_size for path in paths) < PARALLEL_BYTES:
         return 1
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MAX_WORKERS, usable_cores())
 
 
 def check_left_out(found: TokenizedConversations, where: str, max_length: int, max_bad_share: float) -> None:

@@ -130,18 +130,6 @@ def get_shape(name: str) -> PretrainedConfig:
     )
 
 
-def host_memory_bytes() -> int:
-    """The memory of this machine, or the share of it that this process may have."""
-    total = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemTotal:")
-    )
-    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    said = [path.read_text().strip() for path in limits if path.is_file()]
-    return min(total, *(int(text) for text in said if text.isdigit()), total)
-
-
 @functools.cache
 def _table(name: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(name).read_text("utf-8"))

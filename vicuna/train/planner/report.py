@@ -13,6 +13,7 @@ import torch
 from transformers import PretrainedConfig
 
 from vicuna.conversation import load_tokenizer
+from vicuna.io.machine import total_memory_bytes
 from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.batches.packing import TrainingPlan
 from vicuna.train.model.conversation_model import read_config
@@ -20,7 +21,7 @@ from vicuna.train.optim.schedule import make_schedule
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.estimate import PARTS
 from vicuna.train.planner.fit import Fit, Hardware, Step, find_fit, refusal
-from vicuna.train.planner.hardware import GIB, Gpu, Price, get_gpu, get_shape, gpu_of_device, host_memory_bytes
+from vicuna.train.planner.hardware import GIB, Gpu, Price, get_gpu, get_shape, gpu_of_device
 from vicuna.train.planner.options import PlanOptions
 from vicuna.train.planner.speed import Size, Speed, expected_speed, measure
 from vicuna.train.planner.workload import Workload, count_workload, imagine_workload, one_micro_batch
@@ -219,7 +220,7 @@ def hardware_here(device: torch.device, number: int, local_number: int | None = 
     gpu = gpu_of_device(device)
     if gpu is not None:
         return Hardware(gpu, number)
-    return Hardware(Gpu("CPU", host_memory_bytes() // (local_number or number)), number, "cpu")
+    return Hardware(Gpu("CPU", total_memory_bytes() // (local_number or number)), number, "cpu")
 
 
 def step_of(options: TrainOptions, hardware: Hardware, rows_per_step: int, workload: Workload | None) -> Step:

@@ -5,8 +5,6 @@
 Before: `prepare`, which knows what run this is. After: `checkpoint` and `export` write into the directory.
 """
 
-import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +15,7 @@ from typing import Any
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.locks import lock_descriptor
 from vicuna.train.options import TrainOptions, influential_options
 from vicuna.train.watch.metrics import CHARTS, LOG, SAMPLES
 
@@ -24,7 +23,6 @@ CHECKPOINTS = "checkpoints"
 RUN = "run.json"
 OUTPUTS = (CHECKPOINTS, "model", "adapter", LOG, SAMPLES, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
 """All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
-NO_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK}
 
 
 def check_output_directory(options: TrainOptions) -> None:
@@ -72,12 +70,10 @@ def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> I
 
 def _lock(descriptor: int, directory: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = lock_descriptor(descriptor, wait=False)
     except BlockingIOError:
         raise VicunaError(f"--output-dir {directory} is in use by another run; wait for it or choose another") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
+    if not is_locked:
         log.warning(f"{directory} is on a file system without locks: see that no other run writes there")
 
 

@@ -30,6 +30,7 @@ from vicuna.errors import VicunaError, describe
 from vicuna.io import log
 from vicuna.io.files import ensure_free_space, fsync_directory, sha256_file
 from vicuna.io.jsonl import write_json
+from vicuna.io.machine import available_memory_bytes
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.ranks import Ranks
 from vicuna.train.save.checkpoint import (
@@ -236,14 +237,3 @@ def _twice(work: Callable[[], T]) -> T:
         log.warning(f"{describe(error)}; trying once more")
         time.sleep(RETRY_SECONDS)
         return work()
-
-
-def available_memory_bytes() -> int:
-    """Host memory that can be taken without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

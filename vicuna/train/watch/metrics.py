@@ -7,7 +7,6 @@ Before: `loop`. After: a person, or the demo's report.
 """
 
 import json
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from vicuna.errors import describe
 from vicuna.io import log
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import JsonObject, append_jsonl, write_jsonl
+from vicuna.io.machine import peak_memory_bytes
 from vicuna.report_page import line_chart
 from vicuna.train.watch.reporters import Reporters
 
@@ -147,7 +147,7 @@ class TrainLog:
             "supervised_tokens": num_supervised,
             "supervised_share": round(num_supervised / num_tokens, 4),
             "tokens_per_second": round(num_tokens / seconds, 1),
-            "memory_bytes": peak_memory_bytes(self.meter.device),
+            "memory_bytes": peak_device_memory_bytes(self.meter.device),
         }
         if (share := self.meter.share_of_peak(sum(step.flops for step in window), seconds)) is not None:
             row["mfu"] = round(share, 4)
@@ -168,7 +168,7 @@ class TrainLog:
             "grad_norm": record.grad_norm,
             "tokens/s": f"{record.num_tokens / record.seconds:,.0f}",
             "in replies": f"{record.num_supervised / record.num_tokens:.0%}",
-            "memory": log.human_bytes(peak_memory_bytes(self.meter.device)),
+            "memory": log.human_bytes(peak_device_memory_bytes(self.meter.device)),
         }
         if (share := self.meter.share_of_peak(record.flops, record.seconds)) is not None:
             fields["MFU"] = f"{share:.1%}"
@@ -240,8 +240,8 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row.get("step"), int)]
 
 
-def peak_memory_bytes(device: torch.device) -> int:
+def peak_device_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: of the accelerator, or on a CPU of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory_bytes()

@@ -9,17 +9,17 @@ a power cut may lose bytes but not correctness. Stands on `files`; `output` and 
     lock            held while somebody works here
 """
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import WRITE_ERRORS, fsync_directory
+from vicuna.io.locks import lock_file
 from vicuna.io.log import info
 
 JOB_NAME, JOURNAL_NAME, LOCK_NAME = "job.json", "journal.jsonl", "lock"
@@ -124,9 +124,9 @@ def _check_empty(path: Path) -> None:
 @contextmanager
 def _lock(folder: Path, path: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system gives back even after kill -9."""
-    with (folder / LOCK_NAME).open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(lock_file(folder / LOCK_NAME, wait=False))
         except BlockingIOError:
             raise VicunaError(f"another process is writing {path}; wait for it or choose another folder") from None
         yield

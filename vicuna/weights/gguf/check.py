@@ -30,6 +30,7 @@ from vicuna.conversation import (
 )
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
+from vicuna.io.machine import usable_cores
 from vicuna.weights.gguf.convert import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
 from vicuna.weights.gguf.types import GGMLType
@@ -184,7 +185,7 @@ def _limit(read: GGUFModel) -> float:
 @contextlib.contextmanager
 def _runner(file: Path) -> Iterator[Runner]:
     if is_installed():
-        with LlamaCpp(file, CONTEXT_LENGTH, max(1, (os.cpu_count() or 2) // 2)) as llama_cpp:
+        with LlamaCpp(file, CONTEXT_LENGTH, max(1, usable_cores() // 2)) as llama_cpp:
             yield llama_cpp
         return
     with tempfile.TemporaryDirectory(prefix="vicuna-check.") as name:
