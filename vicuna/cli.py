@@ -42,6 +42,9 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the verb named first, with the rest of the arguments."""
+    if sys.platform == "win32":
+        print("error: vicuna runs on Linux and macOS; on Windows, run it inside WSL", file=sys.stderr)
+        return 1
     try:
         from vicuna.options import command  # here, so that a Ctrl-C this early is answered as well
     except KeyboardInterrupt:
