@@ -14,7 +14,7 @@ USAGE="usage: scripts/train_lora_24gb.sh MODEL DATA OUTPUT [FLAGS of python -m v
   scripts/train_lora_24gb.sh llama-13b records.jsonl out --qlora       the 13B model
   vicuna weights merge-lora --base llama-7b --adapter out/adapter --target vicuna-7b
 
-  needs pip install 'vicuna[lora]', for --qlora 'vicuna[qlora]'; DRY_RUN=1 prints the command and does nothing"
+  needs pip install 'vicuna-kit[lora]', for --qlora 'vicuna-kit[qlora]'; DRY_RUN=1 prints the command and does nothing"
 
 flags=(
     --lora

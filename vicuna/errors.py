@@ -29,6 +29,9 @@ HINTS = {
 }
 
 
+DISTRIBUTION = "vicuna-kit"  # on the package index; `vicuna` there is another project
+
+
 class VicunaError(Exception):
     """A failure the user can understand and act on. The command ends with `exit_code`."""
 
@@ -55,6 +58,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}{hint}"
 
 
+def install_command(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra brings it.
 
@@ -66,7 +74,7 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise VicunaError(f"{module} is not installed: pip install 'vicuna[{extra}]'") from None
+        raise VicunaError(f"{module} is not installed: {install_command(extra)}") from None
 
 
 def describe(error: Exception) -> str:

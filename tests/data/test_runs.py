@@ -423,7 +423,7 @@ def test_ray_gives_the_same(
 def test_ray_is_asked_for_by_name(tmp_path: Path, inputs: list[Path], monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(*inputs, "--output-dir", tmp_path / "out", "--engine", "ray") == 1
-    assert "ray is not installed: pip install 'vicuna[ray]'" in capsys.readouterr().err
+    assert "ray is not installed: pip install 'vicuna-kit[ray]'" in capsys.readouterr().err
 
 
 def test_one_worker_gets_a_process_only_where_transformers_would_load_torch(

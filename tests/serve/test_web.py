@@ -18,7 +18,7 @@ from tests.serve.stub_api import StubApi
 from vicuna.conversation import Message
 from vicuna.serve.client.http import ApiClient
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 from vicuna.serve.http_server import listen
 from vicuna.serve.web import __main__ as web

@@ -165,7 +165,7 @@ def test_without_xllamacpp(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.
         GGMLType.Q8_0,
         GGMLType.Q6_K,
     )
-    with pytest.raises(VicunaError, match=r"q4_k, q6_k needs llama.cpp's code.*pip install 'vicuna\[export\]'"):
+    with pytest.raises(VicunaError, match=r"q4_k, q6_k needs llama.cpp's code.*pip install 'vicuna-kit\[export\]'"):
         export_gguf(folder, tmp_path / "k.gguf", FILE_TYPES["q4_k_m"])
     monkeypatch.setattr("vicuna.weights.gguf.check.is_installed", lambda: False)
     report = check_gguf(folder, tmp_path / "numpy.gguf")

