@@ -1,13 +1,12 @@
 """Imports point down only, never sideways, and the light commands stay light."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from architecture import FILES, NAMES, PACKAGE, imported, name_of
 
-PACKAGE = Path(__file__).parent.parent / "vicuna"
 MAX_MODULES = 14  # in a folder, besides `__init__`
 MAX_LINES = 400  # in a file
 
@@ -52,31 +51,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "eval": [{"questions", "wording"}, {"verdict"}, {"ask"}, {"answer"}, {"judging"}, {"reporting"}, {"__main__"}],
     "bot": [{"*"}, {"demo"}],
 }
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if "material" not in path.parts)
 FOLDERS = sorted({path.parent for path in FILES})
-
-
-def name_of(path: Path) -> str:
-    """The dotted name of a file: `vicuna/data/html/dom.py` is `vicuna.data.html.dom`."""
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-NAMES = {name_of(path): path for path in FILES}
-
-
-def imported(path: Path) -> set[str]:
-    """The modules of `vicuna` that a file imports, anywhere in it, by their dotted names."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name in NAMES}
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: relative import"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                found.add(full if full in NAMES else str(node.module))
-    return {name for name in found if name in NAMES}
 
 
 def floor(folder: str, name: str) -> int:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_layers import NAMES
+from architecture import NAMES
 
 LINUX_ONLY = """
 import builtins, io, os, signal, time
