@@ -136,7 +136,7 @@ def page() -> str:
         "",
         "<!-- Written by scripts/architecture.py from the code's imports and docstrings: run it, do not edit this. -->",
         "",
-        "Imports point down only: what stands higher in a graph imports what stands lower and never the other way round;",
+        "Imports point down only: what stands higher in a graph imports what stands lower, not the other way round;",
         "no two modules import each other in a circle (`tests/test_layers.py`). Each folder's `__init__.py` names its",
         "modules in the order in which they read best; the tables here go from the top floor down.",
         "",
