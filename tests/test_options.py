@@ -166,9 +166,14 @@ def help_of(options_class: type, capsys: pytest.CaptureFixture[str], prog: str =
     return capsys.readouterr().out
 
 
+def test_a_long_usage_has_a_line_for_each_part(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(Grouped, capsys, "vicuna " + "long " * 18 + "make")
+    assert shown.split("\n\n")[0].split("\n        ")[1:] == ["--base DIR", "--names TEXT [TEXT ...]", "[OPTION ...]"]
+
+
 def test_help_has_groups_and_says_what_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(Grouped, capsys)
-    assert shown.startswith("usage: vicuna make --base DIR --names STR [STR ...] [OPTION ...]\n")
+    assert shown.startswith("usage: vicuna make --base DIR --names TEXT [TEXT ...] [OPTION ...]\n")
     places = [
         shown.index(text) for text in ("--base", "--names", "\nspeed:", "--speed", "--brake", "\nlooks:", "--col")
     ]

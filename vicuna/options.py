@@ -26,6 +26,8 @@ from vicuna.io.files import atomic_file
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
+USAGE_WIDTH = 100  # a longer usage has a line for each part
+METAVARS = {str: "TEXT", int: "N", float: "X", bool: "", Path: "PATH"}
 END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -204,7 +206,10 @@ def _usage(prog: str, fields: Mapping[str, dataclasses.Field[Any]], hints: Mappi
         elif is_required:
             required.append(f"{_flag(field)} {value}")
         has_options = has_options or not (is_required or field.metadata["positional"])
-    return " ".join([prog, *positional, *required, *(["[OPTION ...]"] if has_options else [])])
+    words = [prog, *positional, *required, *(["[OPTION ...]"] if has_options else [])]
+    if len(" ".join(words)) + len("usage: ") <= USAGE_WIDTH:
+        return " ".join(words)
+    return f"\n{' ' * 8}".join(words)
 
 
 def _metavar(field: dataclasses.Field[Any], kind: type, choices: Sequence[Any] | None) -> str:
@@ -213,7 +218,7 @@ def _metavar(field: dataclasses.Field[Any], kind: type, choices: Sequence[Any] |
         return str(field.metadata["metavar"])
     if choices:
         return f"{{{','.join(map(str, choices))}}}"
-    return field.name.upper() if field.metadata["positional"] else kind.__name__.upper()
+    return field.name.upper() if field.metadata["positional"] else METAVARS[kind]
 
 
 def _add_argument(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
