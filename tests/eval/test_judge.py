@@ -14,9 +14,8 @@ import pytest
 
 from tests.eval.conftest import Answered, Request, Stub
 from vicuna.eval.__main__ import main
-from vicuna.eval.ask import ledger
 from vicuna.eval.judging.prompts import parse_sections
-from vicuna.io.jsonl import read_jsonl, write_jsonl
+from vicuna.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 
 
 def arguments(stub: Stub, questions: Path, answers: Path, output: Path, *more: str, mode: str = "pair") -> list[str]:
@@ -75,16 +74,16 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "judgments.jsonl"
-    append, calls = ledger.append_jsonl, []
+    calls = []
 
     def full_after_three(path: Path, row: dict[str, object]) -> None:
         calls.append(row)
         if len(calls) > 3:
             raise OSError(errno.ENOSPC, "full", str(path))
-        append(path, row)
+        append_jsonl(path, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "append_jsonl", full_after_three)
+        patch.setattr("vicuna.eval.ask.ledger.append_jsonl", full_after_three)
         assert main(arguments(stub, questions, answers, output, "--concurrency", "2")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: 17 of 20 judgments missing") and "no space left on its disk" in error
