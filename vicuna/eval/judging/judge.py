@@ -126,8 +126,12 @@ def _kept_judgment(row: JsonObject) -> Judgment:
 
 
 def _refuse_mixture(calls: Sequence[Call], ledger: Ledger[Judgment]) -> None:
-    """Old judgments of other answers, questions or prompts under the same names would be averaged with the new ones,
-    and of pairs and single answers in one file no report is made."""
+    """See that the kept judgments and the calls belong together.
+
+    Raises:
+        VicunaError: the file holds the other mode, of which no common report is made, or judgments of other answers,
+            questions or prompts under the same names, which would be averaged with the new ones.
+    """
     for judgment in ledger.records.values():
         if calls and judgment.mode != calls[0].mode:
             raise VicunaError(f"{ledger.path}: holds judgments of --mode {judgment.mode}; name another --output")

@@ -1,8 +1,8 @@
-"""The calls of a judgment run, before one is made: who is asked what, under which key, at what price.
+"""The calls of a judgment run and its budget: question, answers, judge, prompt, order, repeat, key and price of each.
 
 After `answer`, before `judge`. A key is the hash of everything that the verdict depends on (question, reference,
-answers, judge, prompt, order, repeat), so what is already in the output need not be bought again, and what has changed
-is never taken for the same.
+answers, judge, prompt, order, repeat), so what is already in the output need not be paid again, and what has changed is
+never taken for the same.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as one JSON value, made of `score`'s results.
+"""The figures of an evaluation as one JSON object, computed from `score`'s results.
 
 Before: `score`. After: `report`, which writes them to `--json` and makes its page of them.
 """
@@ -109,7 +109,7 @@ def _over(num_questions: int) -> str:
 
 
 def _finding(pair: tuple[str, str], difference: Difference, mode: str) -> str:
-    """What a comparison shows, in a sentence; in pair mode the difference is told as the share of the points."""
+    """What a comparison shows, in a sentence; in pair mode the difference is given as the share of the points."""
     found, models = difference.estimate, pair
     if found.low is None or found.high is None:
         asked = "1 question is" if found.num_questions == 1 else f"{found.num_questions} questions are"

@@ -1,13 +1,13 @@
-"""From kept judgments to figures: what each model got on each question, and how sure that is.
+"""Judgments to results: the points of each model on each question, and estimates with intervals over the questions.
 
 After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
 Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
-averaged, then the two orders, then the judges. So a judge that always prefers the first place adds nothing but ties
-(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
+averaged, then the two orders, then the judges. So a judge that always prefers the first place makes only ties (both
+orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
 
-No question counts by halves. Where an order was asked for and cannot be read, the other would carry the bias of its
-place; without one of the judges a score would show the other's severity; without one of its opponents a model's points
-would show who is left. Such a question is left out there, and what is left out for want of a verdict is counted.
+Only complete questions count. Where one order cannot be read, the other would carry the bias of its place; without one
+of the judges a score would show the other's severity; without one of its opponents a model's points would depend on who
+is left. Such a question is left out of that mean, and `num_incomplete` counts those left out for want of a verdict.
 """
 
 from collections import Counter, defaultdict
