@@ -81,13 +81,8 @@ class Chain:
         yield Stage("apply", "apply the delta to the base", self.apply, (base, here / "delta"), ("restored",))
         yield Stage("verify", "prove the result bit-equal", self.verify, (tuned, here / "restored", here / "delta"), ())
         served = (base, here / "restored")
-        yield Stage(
-            "chat",
-            "serve both, chat, kill a worker",
-            self.check_served_models,
-            (*served, LONG_QUESTION),
-            ("chat.json",),
-        )
+        asked = (*served, LONG_QUESTION)
+        yield Stage("chat", "serve both, chat, kill a worker", self.check_served_models, asked, ("chat.json",))
         questions = (material("eval/questions.jsonl"), NUM_QUESTIONS, MAX_TOKENS)
         yield Stage("answer", "answer questions with both", self.answer, (*served, *questions), ("eval/answers.jsonl",))
         judged = (here / "eval" / "answers.jsonl", self.judge)
