@@ -127,11 +127,11 @@ def save_template(template: Template, model_directory: Path | str) -> None:
     with atomic_file(folder / JINJA_FILE) as file:
         file.write(to_jinja(template))
     # A chat_template inside the tokenizer's configuration would stand beside the file and contradict it.
-    config_path = folder / "tokenizer_config.json"
-    if config_path.exists() and "chat_template" in (config := read_json(config_path)):
-        del config["chat_template"]
-        with atomic_file(config_path) as file:
-            file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    path = folder / "tokenizer_config.json"
+    if path.exists() and "chat_template" in (tokenizer_config := read_json(path)):
+        del tokenizer_config["chat_template"]
+        with atomic_file(path) as file:
+            file.write(json.dumps(tokenizer_config, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_template(model_directory: Path | str) -> Template | None:

@@ -74,7 +74,7 @@ def _text(value: Any, place: str) -> str:
         raise RecordError(f"{place} is {type(value).__name__}, not a text")
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate can stand in JSON but in no UTF-8 file
+    except UnicodeEncodeError:  # JSON can hold a lone surrogate, UTF-8 cannot
         return value.encode("utf-8", "replace").decode("utf-8")
     return value
 

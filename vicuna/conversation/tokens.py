@@ -253,7 +253,7 @@ class Encoder:
         return ids
 
     def _tokenize_apart(self, text: str) -> list[int]:
-        """Ids of text with control tokens that the tokenizer recognises nevertheless: cut after each one's first letter."""
+        """Ids of text whose control tokens the tokenizer recognises nevertheless: cut after each one's first letter."""
         pieces, position = [], 0
         for match in self.control_pattern.finditer(text):
             pieces.append(text[position : match.start() + 1])

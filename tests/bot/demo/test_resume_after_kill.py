@@ -33,8 +33,9 @@ def test_the_demo_survives_a_kill_and_then_skips(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     with (tmp_path / "log").open("wb") as log_file:
         first = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment, start_new_session=True)
+        deadline = time.monotonic() + 600
         while not (folder / "train" / "train_log.jsonl").exists():
-            assert first.poll() is None, (tmp_path / "log").read_text()
+            assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.2)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()

@@ -118,9 +118,9 @@ class Chain:
         base = self.workspace.figures("model")["path"]
         self._vicuna("train", "--model", base, *data, "--template", TEMPLATE, *TRAINING, "--max-length", MAX_LENGTH,
                      "--output-dir", output)  # fmt: skip
-        rows = list(read_jsonl(output / "train_log.jsonl"))
-        held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
-        losses = [row["loss"] for row in rows if "loss" in row]
+        entries = list(read_jsonl(output / "train_log.jsonl"))
+        held_out = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+        losses = [entry["loss"] for entry in entries if "loss" in entry]
         if held_out[-1] >= held_out[0]:
             raise VicunaError(f"the held-out loss did not fall: {held_out[0]:.4f} before, {held_out[-1]:.4f} after")
         return {
