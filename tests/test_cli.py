@@ -33,7 +33,7 @@ def test_ctrl_c_while_the_first_modules_load(capsys: pytest.CaptureFixture[str])
             raise KeyboardInterrupt
 
     loaded = sys.modules.pop("vicuna.options")
-    sys.meta_path.insert(0, Interrupted())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Interrupted())
     try:
         assert main(["--help"]) == 130
     finally:

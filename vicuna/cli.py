@@ -8,7 +8,7 @@ from vicuna import __version__
 
 # verb: (module, what it does)
 VERBS = {
-    "demo": ("vicuna.demo", "the whole chain on a small model: clean, train, delta, serve, judge, report"),
+    "demo": ("vicuna.bot.demo.__main__", "the whole chain on a small model: clean, train, delta, serve, judge, report"),
     "data": ("vicuna.data.__main__", "clean shared conversations into training records"),
     "template": ("vicuna.template", "list the conversation templates, or show one with the trained words coloured"),
     "train": ("vicuna.train.__main__", "fine-tune a model on records, loss on the assistant's words only"),

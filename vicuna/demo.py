@@ -1,4 +1,4 @@
-"""`python -m vicuna.demo` is `vicuna demo`; the chain is in `vicuna/bot/demo/`."""
+"""`python -m vicuna.demo` is `vicuna demo`; its stages are in `vicuna/bot/demo/chain.py`."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """The errors a user can cause, and how they read.
 
-The lowest layer: every other module raises these, and `vicuna.options.command` turns them into one line on stderr and
-an exit code. A message names the thing, the value and the way out; our own mistakes stay assertions and tracebacks.
+The lowest module: all others raise these, and `vicuna.options.command` turns them into one line on stderr and an exit
+code. A message names the thing, the value and the way out; our own mistakes are assertions and tracebacks.
 """
 
 import difflib

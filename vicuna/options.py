@@ -1,7 +1,7 @@
 """One frozen dataclass per program is the only home of a default, a unit and a help text.
 
-Flags, the config file and `--help` are made from it here; `command` is the frame round every program's `main`, where
-an error becomes one line and an exit code (0 ok, 1 failure, 2 usage, 3 verification failed, 130 Ctrl-C, 143 SIGTERM).
+Flags, the config file and `--help` are derived from it here. `command` wraps every program's `main`: an error becomes
+one line and an exit code (0 ok, 1 failure, 2 usage, 3 verification failed, 130 Ctrl-C, 143 SIGTERM).
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Static HTML pages: one file, no request to anywhere, readable by day and by night.
+"""Static HTML pages: one file that requests nothing else, with light and dark colours.
 
-The cleaning report, the evaluation report and the demo's page are all made of these blocks. The charts are SVG drawn
-here, so that a page needs nothing else to be looked at, mailed or printed.
+The cleaning report, the evaluation report and the demo's page are made of these blocks. The charts are inline SVG, so
+that a page can be opened, mailed or printed alone.
 """
 
 import html
@@ -135,7 +135,7 @@ def line_chart(series: Series, *, title: str, x_label: str, y_label: str) -> str
         if len(line) <= 30:
             parts += [f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{color}"/>' for x, y in line]
         if len(lines) > 1:
-            parts.append(_key(index, name, color))
+            parts.append(_legend(index, name, color))
     return _svg(title, parts)
 
 
@@ -143,12 +143,12 @@ def bar_chart(values: dict[str, float], *, title: str, unit: str = "") -> str:
     """Horizontal bars with their values written out, as SVG."""
     if not values:
         return _empty(title)
-    row, left = 26, min(240, 12 + 7 * max(map(len, values)))
-    height = TOP + row * len(values) + 10
+    bar_height, left = 26, min(240, 12 + 7 * max(map(len, values)))
+    height = TOP + bar_height * len(values) + 10
     largest = max(max(values.values()), 0) or 1
     parts = [f'<text x="8" y="20" class="title">{html.escape(title)}</text>']
     for index, (name, value) in enumerate(values.items()):
-        y = TOP + index * row
+        y = TOP + index * bar_height
         width = max(0.0, (WIDTH - left - 110) * value / largest)
         parts.append(f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{html.escape(name)}</text>')
         parts.append(f'<rect x="{left}" y="{y + 3}" width="{width:.1f}" height="18" rx="2" fill="{COLORS[0]}"/>')
@@ -158,19 +158,19 @@ def bar_chart(values: dict[str, float], *, title: str, unit: str = "") -> str:
 
 
 def histogram(values: Sequence[float], *, bins: int = 20, title: str, x_label: str) -> str:
-    """How often values fall into `bins` equal steps, as SVG."""
+    """The number of values in each of `bins` equal bins, as SVG."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return _empty(title)
     low, high = min(finite), max(finite)
-    step = (high - low) / bins or 1.0
+    width = (high - low) / bins or 1.0
     counts = [0] * bins
     for value in finite:
-        counts[min(bins - 1, int((value - low) / step))] += 1
-    frame = _Frame(ticks(low, low + step * bins), ticks(0, max(counts)))
+        counts[min(bins - 1, int((value - low) / width))] += 1
+    frame = _Frame(ticks(low, low + width * bins), ticks(0, max(counts)))
     parts = [frame.draw(title, x_label, "count")]
     for index, count in enumerate(counts):
-        x, right = frame.x(low + index * step), frame.x(low + (index + 1) * step)
+        x, right = frame.x(low + index * width), frame.x(low + (index + 1) * width)
         y = frame.y(count)
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.5, right - x - 1):.1f}" height="{frame.y(0) - y:.1f}" '
@@ -194,7 +194,7 @@ def radar_chart(axes: Sequence[str], series: dict[str, Sequence[float]], *, maxi
         return f'<polygon points="{corners}" {attributes}/>'
 
     parts = [f'<text x="8" y="20" class="title">{html.escape(title)}</text>']
-    parts += [polygon([maximum * step / 4] * len(axes), 'fill="none" class="grid"') for step in range(1, 5)]
+    parts += [polygon([maximum * ring / 4] * len(axes), 'fill="none" class="grid"') for ring in range(1, 5)]
     for index, name in enumerate(axes):
         x, y = place(index, maximum * 1.14)
         anchor = "middle" if abs(x - center_x) < 20 else "start" if x > center_x else "end"
@@ -202,7 +202,7 @@ def radar_chart(axes: Sequence[str], series: dict[str, Sequence[float]], *, maxi
     for index, (name, values) in enumerate(series.items()):
         color = COLORS[index % len(COLORS)]
         parts.append(polygon(values, f'fill="{color}" fill-opacity=".15" stroke="{color}" stroke-width="2"'))
-        parts.append(_key(index, name, color))
+        parts.append(_legend(index, name, color))
     return _svg(title, parts, height)
 
 
@@ -213,13 +213,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
         low, high = low - margin, high + margin
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [index * step for index in range(first, last + 1)]
+    interval = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first, last = math.floor(low / interval), math.ceil(high / interval)
+    return [index * interval for index in range(first, last + 1)]
 
 
 class _Frame:
-    """The axes of a chart: places for values."""
+    """The axes of a chart: values to coordinates in pixels."""
 
     def __init__(self, x_ticks: list[float], y_ticks: list[float]) -> None:
         self.x_ticks, self.y_ticks = x_ticks, y_ticks
@@ -251,7 +251,7 @@ class _Frame:
         return "".join(parts)
 
 
-def _key(index: int, name: str, color: str) -> str:
+def _legend(index: int, name: str, color: str) -> str:
     y = TOP + 12 + index * 18
     return (
         f'<text x="{WIDTH - RIGHT - 18}" y="{y}" text-anchor="end">{html.escape(name)}</text>'

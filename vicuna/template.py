@@ -1,7 +1,7 @@
 """`vicuna template`: the conversation templates, listed or shown.
 
-What `show` prints is what the trainer trains on and the worker sends: the text comes from `vicuna.conversation`, with
-the words the model has to produce in green (or between ⟦ ⟧ where there are no colours).
+`show` prints the text that training and serving use, made by `vicuna.conversation`; what is supervised is green (or
+between ⟦ ⟧ where there are no colours).
 """
 
 import sys
@@ -27,7 +27,7 @@ from vicuna.io.log import info, style
 from vicuna.options import command, option, parse
 from vicuna.weights.resolve import NAMES, resolve_model
 
-EXAMPLE = [
+DEFAULT_MESSAGES = [
     Message("user", "Hello! Who are you?"),
     Message("assistant", "I am Vicuna, a chat assistant."),
     Message("user", "What does </s> mean in a prompt?"),
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def colored(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with the trained spans in green, or between brackets where there are no colours."""
+    """The text with the supervised spans in green, or between brackets where there are no colours."""
     parts, position = [], 0
     for start, end in spans:
         shown = style(text[start:end], "green")
@@ -81,11 +81,11 @@ def colored(text: str, spans: list[tuple[int, int]]) -> str:
 
 def _messages(record: Path | None) -> list[Message]:
     if record is None:
-        return EXAMPLE
-    row = next(read_jsonl(record), None)
-    if row is None:
+        return DEFAULT_MESSAGES
+    value = next(read_jsonl(record), None)
+    if value is None:
         raise VicunaError(f"{record} is empty; give a file with at least one record")
-    messages = list(from_record(row).messages)
+    messages = list(from_record(value).messages)
     if not messages:
         raise VicunaError(f"{record}: its first record has no messages; put one with messages first")
     return messages
@@ -106,8 +106,8 @@ def _show_tokens(messages: list[Message], template: Template, folder: Path) -> N
             start = merged.pop()[0]
         merged.append((start, end))
     print(colored(text, merged))
-    trained = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
-    info(f"{len(encoding.input_ids)} tokens, {trained} trained")
+    num_supervised = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
+    info(f"{len(encoding.input_ids)} tokens, {num_supervised} trained")
 
 
 if __name__ == "__main__":

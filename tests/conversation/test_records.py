@@ -9,14 +9,10 @@ from vicuna.conversation import (
     Message,
     RecordError,
     from_record,
-    get_template,
-    load_template,
-    save_template,
     to_alpaca,
     to_openai,
     to_sharegpt,
 )
-from vicuna.io.jsonl import read_json, write_json
 
 QUESTION, ANSWER = Message("user", " Hi\n"), Message("assistant", "Hello.")
 
@@ -74,18 +70,3 @@ def test_lone_surrogate_becomes_writable() -> None:
 def test_what_is_no_conversation_says_why(record: Any, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         from_record(record)
-
-
-def test_a_model_folder_remembers_its_template(tmp_path: Any, bpe_tokenizer: Any) -> None:
-    from transformers import AutoTokenizer
-
-    bpe_tokenizer.save_pretrained(tmp_path)
-    write_json(
-        tmp_path / "tokenizer_config.json", read_json(tmp_path / "tokenizer_config.json") | {"chat_template": "x"}
-    )
-    assert load_template(tmp_path) is None
-    save_template(get_template("vicuna_v1.1"), tmp_path)
-    assert load_template(tmp_path) == get_template("vicuna_v1.1")
-    reloaded = AutoTokenizer.from_pretrained(tmp_path)
-    text = reloaded.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
-    assert text.endswith("the user's questions. USER: Hi ASSISTANT:")

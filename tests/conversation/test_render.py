@@ -1,13 +1,10 @@
 """Every template's text, written out; and the Jinja export, which must be the same bytes."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from vicuna.conversation import Message, Template, TemplateError, get_template, render, template_names, to_jinja
+from tests.conversation.builders import OWN, TEXTS, all_templates, message_lists
+from vicuna.conversation import Message, Template, TemplateError, get_template, render
 
 DIALOGUE = [
     Message("system", "Be kind."),
@@ -67,29 +64,6 @@ FIRST_REPLY = {
     "plain": "Hi.</s>",
 }
 
-OWN = [get_template(name) for name in template_names() if name != "hf"]
-all_templates = pytest.mark.parametrize("template", OWN, ids=lambda template: template.name)
-
-TEXTS = st.one_of(
-    st.text(max_size=30),
-    st.sampled_from(["", " ", "\n", "  x", "x\n\n", "</s>", "<|im_end|>", "[/INST]", "USER: a ASSISTANT: b", "é🦙"]),
-)
-MESSAGES = st.lists(
-    st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), TEXTS), min_size=0, max_size=7
-)
-
-
-def run_jinja(source: str, messages: list[Message], *, add_generation_prompt: bool, template: Template) -> str:
-    """Render as Hugging Face tokenizers do."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    turns: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in messages]
-    return environment.from_string(source).render(
-        messages=turns,
-        add_generation_prompt=add_generation_prompt,
-        bos_token=template.bos_token,
-        eos_token=template.eos_token,
-    )
-
 
 def test_every_template_is_tested() -> None:
     assert set(EXPECTED) == {template.name for template in OWN}
@@ -123,7 +97,7 @@ def test_system_text_without_a_user_message_gets_a_turn_of_its_own() -> None:
 
 
 @all_templates
-@given(messages=MESSAGES)
+@given(messages=message_lists(TEXTS, min_size=0, max_size=7))
 def test_a_reply_begins_where_its_prompt_ends(template: Template, messages: list[Message]) -> None:
     rendering = render(messages, template)
     replies = [index for index, message in enumerate(messages) if message.role == "assistant"]
@@ -133,14 +107,6 @@ def test_a_reply_begins_where_its_prompt_ends(template: Template, messages: list
         assert messages[index].content in rendering.text[start:end]
 
 
-@all_templates
-@given(messages=MESSAGES, add_generation_prompt=st.booleans())
-def test_jinja_is_the_same_bytes(template: Template, messages: list[Message], add_generation_prompt: bool) -> None:
-    expected = render(messages, template, add_generation_prompt=add_generation_prompt).text
-    source = to_jinja(template)
-    assert run_jinja(source, messages, add_generation_prompt=add_generation_prompt, template=template) == expected
-
-
 def test_bos_and_eos_are_the_tokenizers() -> None:
     rendering = render(DIALOGUE, get_template("mistral"), bos_token="", eos_token="<|end|>")
     assert rendering.text == "[INST] Be kind.\n\nHello! [/INST] Hi.<|end|>[INST] How are you? [/INST] Fine.<|end|>"
@@ -148,11 +114,6 @@ def test_bos_and_eos_are_the_tokenizers() -> None:
 
 def test_control_characters_in_a_message_are_kept() -> None:
     assert "\x02 and \x03" in render([Message("user", "\x02 and \x03")], get_template("vicuna_v1.1")).text
-
-
-def test_unknown_template_names_the_nearest() -> None:
-    with pytest.raises(TemplateError, match=r"unknown conversation template 'vicuna_v1'.*did you mean 'vicuna_v1.1'"):
-        get_template("vicuna_v1")
 
 
 def test_hf_needs_a_tokenizer() -> None:

@@ -1,3 +1,5 @@
+"""Which hosts are this machine."""
+
 import pytest
 
 from vicuna.io.network import is_loopback

@@ -1,4 +1,4 @@
-"""How much memory the demo, or another process, and all its descendants take at once, sampled while they run."""
+"""The peak memory of a process and all its descendants together, sampled while they run."""
 
 import os
 import threading

@@ -1,6 +1,6 @@
-"""`vicuna serve` under the demo: started, waited for, one worker of it killed, stopped.
+"""A `vicuna serve` process under a chain: started, waited for, one of its workers killed, stopped.
 
-Everything goes through the doors a user has: the command line, the HTTP API and signals.
+Only public interfaces are used: the command line, the HTTP API and signals.
 """
 
 import json
@@ -68,7 +68,7 @@ class Server:
         return [worker for worker in listed["workers"] if worker["model"] == model]
 
     def kill_worker(self, model: str) -> int:
-        """End the worker process of a model as hard as a power cut would, and return its process id."""
+        """Kill the worker process of a model with SIGKILL, and return its process id."""
         pid = int(self.workers(model)[0]["pid"])
         os.kill(pid, signal.SIGKILL)
         return pid

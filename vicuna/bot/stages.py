@@ -1,8 +1,8 @@
-"""Steps that are done once: run, timed, noted, and skipped when what they made is there and intact.
+"""Stages of a chain of commands: each is run once, timed, and skipped when its outputs are there and intact.
 
-A step's note (`steps/NAME.json`) holds a fingerprint of what went in, the SHA-256 of every file that came out, and the
-figures the step found. A step runs again when its inputs changed, or when a file is missing or was touched; what it
-made before is removed first. A step that was cut short finds its unfinished work, and the commands go on from there.
+A stage's note (`steps/NAME.json`) holds a fingerprint of its inputs, the SHA-256 of every output file, and the figures
+that it found. A stage runs again when its inputs changed, or when an output file is missing or was changed; its old
+outputs are removed first. A stage that was interrupted keeps its unfinished outputs, and the commands resume from them.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One link of the chain.
+class Stage:
+    """One command of the chain, or several that belong together.
 
     Attributes:
-        name: its short name, also of its note.
-        title: what it does, for a person.
-        run: does it and returns its figures; `shown` among them is the line for the table.
-        inputs: files and folders it reads, and settings it depends on.
-        outputs: files and folders it makes, relative to the demo's folder.
-        is_cheap: done anew each time, because what it finds lies outside the demo's folder.
+        name: also the name of its note.
+        title: what it does, as printed.
+        run: runs it and returns its figures; `shown` among them is the line for the table.
+        inputs: files and folders that it reads, and settings that it depends on.
+        outputs: files and folders that it makes, relative to the workspace's folder.
+        is_cheap: run each time, because what it finds lies outside the workspace's folder.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Step:
 
 @dataclass
 class Done:
-    """A step with its figures."""
+    """A finished stage with its figures."""
 
-    step: Step
+    stage: Stage
     figures: Figures
     seconds: float
     was_skipped: bool = False
@@ -56,69 +56,69 @@ class Done:
 
 @dataclass
 class Workspace:
-    """The demo's folder and what has been done in it."""
+    """A folder, its stages' notes, and the stages that are done in this run."""
 
     folder: Path
     done: dict[str, Done] = field(default_factory=dict)
 
-    def run(self, step: Step, number: int, total: int) -> Done:
-        """Do a step, or find it done."""
-        fingerprint = self._fingerprint(step)
-        heading = log.style(f"[{number}/{total}] {step.title}", "bold", stream=sys.stderr)
-        if not step.is_cheap and (kept := self._kept(step, fingerprint)) is not None:
+    def run(self, stage: Stage, number: int, total: int) -> Done:
+        """Run a stage, or skip it if it was run before and its outputs are intact."""
+        fingerprint = self._fingerprint(stage)
+        heading = log.style(f"[{number}/{total}] {stage.title}", "bold", stream=sys.stderr)
+        if not stage.is_cheap and (kept := self._kept(stage, fingerprint)) is not None:
             log.info(f"{heading}: done before, intact")
             return self._note(kept)
         log.info(heading)
-        if self._read_note(step) != {"fingerprint": fingerprint}:
-            for name in step.outputs:
+        if self._read_note(stage) != {"fingerprint": fingerprint}:
+            for name in stage.outputs:
                 remove(self.folder / name)
-            write_json(self._note_path(step), {"fingerprint": fingerprint})
+            write_json(self._note_path(stage), {"fingerprint": fingerprint})
         started = time.monotonic()
-        figures = step.run()
+        figures = stage.run()
         seconds = time.monotonic() - started
         record = {
             "fingerprint": fingerprint,
-            "outputs": dict(self._hashes(step)),
+            "outputs": dict(self._hashes(stage)),
             "figures": figures,
             "seconds": seconds,
         }
-        write_json(self._note_path(step), record)
+        write_json(self._note_path(stage), record)
         log.info(f"      {figures['shown']}  ({log.human_seconds(seconds)})")
-        return self._note(Done(step, figures, seconds))
+        return self._note(Done(stage, figures, seconds))
 
     def figures(self, name: str) -> Figures:
-        """The figures of a step that is done."""
+        """The figures of a stage that is done."""
         return self.done[name].figures
 
     def _note(self, done: Done) -> Done:
-        self.done[done.step.name] = done
+        self.done[done.stage.name] = done
         return done
 
-    def _kept(self, step: Step, fingerprint: str) -> Done | None:
-        record = self._read_note(step)
+    def _kept(self, stage: Stage, fingerprint: str) -> Done | None:
+        record = self._read_note(stage)
         is_whole = record.get("fingerprint") == fingerprint and "outputs" in record
-        if not is_whole or record["outputs"] != dict(self._hashes(step)):
+        if not is_whole or record["outputs"] != dict(self._hashes(stage)):
             return None
-        return Done(step, record["figures"], record["seconds"], was_skipped=True)
+        return Done(stage, record["figures"], record["seconds"], was_skipped=True)
 
-    def _note_path(self, step: Step) -> Path:
-        return self.folder / "steps" / f"{step.name}.json"
+    def _note_path(self, stage: Stage) -> Path:
+        return self.folder / "steps" / f"{stage.name}.json"
 
-    def _read_note(self, step: Step) -> dict[str, Any]:
-        path = self._note_path(step)
+    def _read_note(self, stage: Stage) -> dict[str, Any]:
+        path = self._note_path(stage)
         note: dict[str, Any] = read_json(path) if path.exists() else {}
         return note
 
-    def _hashes(self, step: Step) -> Iterator[tuple[str, str]]:
-        for name in step.outputs:
+    def _hashes(self, stage: Stage) -> Iterator[tuple[str, str]]:
+        for name in stage.outputs:
             for path in files_under(self.folder / name):
                 yield str(path.relative_to(self.folder)), sha256_file(path)
             if not (self.folder / name).exists():
                 yield name, "missing"
 
-    def _fingerprint(self, step: Step) -> str:
-        digest = hashlib.sha256(f"{__version__} {step.name}".encode())
-        for value in step.inputs:
+    def _fingerprint(self, stage: Stage) -> str:
+        digest = hashlib.sha256(f"{__version__} {stage.name}".encode())
+        for value in stage.inputs:
             if isinstance(value, Path):
                 for path in files_under(value):
                     digest.update(f"{path.name} {sha256_file(path)}".encode())
@@ -135,7 +135,7 @@ def files_under(path: Path) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder that a step made."""
+    """Delete a file or folder that a stage made."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -143,9 +143,9 @@ def remove(path: Path) -> None:
 
 
 def table(done: Mapping[str, Done]) -> str:
-    """What was done, how long it took and what came of it, for the terminal."""
+    """Name, time and result of each stage, for the terminal."""
     rows = [
-        (entry.step.name, f"{entry.seconds:.1f} s" + (" *" if entry.was_skipped else ""), entry.figures["shown"])
+        (entry.stage.name, f"{entry.seconds:.1f} s" + (" *" if entry.was_skipped else ""), entry.figures["shown"])
         for entry in done.values()
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

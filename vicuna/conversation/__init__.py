@@ -1,11 +1,19 @@
 """The one place where a prompt is put together.
 
 Trainer, splitter, worker, API, page, terminal chat and judge all call this package, so that the prompt trained on is
-byte for byte, and token for token, the prompt served. `templates` is the data, `render` the loop that makes text of it,
-`tokens` makes ids and labels, `counting` only counts them (`words` knows which counts add up,
-`counting_tokenizer` does without transformers), `reply` makes text of
-the ids a model answers with, `jinja` exports a template for other servers (and reads a tokenizer's own), `tokenizer`
-loads one from a folder, `records` reads and writes the formats in which people keep conversations.
+byte for byte, and token for token, the prompt served.
+
+- `message`: messages and conversations
+- `records`: the formats in which people keep conversations, read and written
+- `templates`: the templates as data
+- `render`: messages to segments and text
+- `tokenizer`: the tokenizer protocols, and loading one from a folder
+- `tokens`: segments to token ids and labels
+- `reply`: the tokens of a reply to text, incrementally
+- `jinja`: templates exported for other servers, and a tokenizer's own one
+- `counting`: token counts, cached by fragment and word
+- `words`: which words' token counts add up
+- `counting_tokenizer`: a cached tokenizer for counting, without transformers
 """
 
 from vicuna.conversation.counting import CountTokens, TokenCounter

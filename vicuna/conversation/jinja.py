@@ -1,8 +1,8 @@
-"""Templates as Jinja, in both directions.
+"""Jinja chat templates: our templates exported, and a tokenizer's own one cut into segments.
 
-Out: `to_jinja` writes the loop of `render` as a `chat_template`, so that other servers prompt our models with the same
-bytes; `save_template` puts it into a model's folder. In: `hf_segments` finds messages and marks in what a tokenizer's
-own chat template renders, so that the template `hf` trains and serves like the others.
+`to_jinja` writes the loop of `render` as a `chat_template`, so that other servers prompt our models with the same
+bytes; `save_template` writes it into a model's folder, `load_template` reads the template's name from there.
+`hf_segments` finds messages and marks in the text that a tokenizer's own chat template renders: the template `hf`.
 """
 
 import json
@@ -119,7 +119,7 @@ def _jinja_system_in_user(template: Template) -> str:
 
 
 def save_template(template: Template, model_directory: Path | str) -> None:
-    """Note in a model's folder which template it was trained with, and give its tokenizer the same one as Jinja."""
+    """Write into a model's folder the name of its template, and the template as Jinja for its tokenizer."""
     folder = Path(model_directory)
     write_json(folder / TEMPLATE_FILE, {"template": template.name})
     if template.name == HF:
@@ -127,15 +127,15 @@ def save_template(template: Template, model_directory: Path | str) -> None:
     with atomic_file(folder / JINJA_FILE) as file:
         file.write(to_jinja(template))
     # A chat_template inside the tokenizer's configuration would stand beside the file and contradict it.
-    config_path = folder / "tokenizer_config.json"
-    if config_path.exists() and "chat_template" in (config := read_json(config_path)):
-        del config["chat_template"]
-        with atomic_file(config_path) as file:
-            file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    path = folder / "tokenizer_config.json"
+    if path.exists() and "chat_template" in (tokenizer_config := read_json(path)):
+        del tokenizer_config["chat_template"]
+        with atomic_file(path) as file:
+            file.write(json.dumps(tokenizer_config, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_template(model_directory: Path | str) -> Template | None:
-    """The template a model's folder names, or None if it names none. The folder's own name says nothing.
+    """The template that a model's folder names, or None if it names none. The folder's own name is not looked at.
 
     Raises:
         TemplateError: it names one we do not know.
@@ -156,21 +156,21 @@ def hf_segments(
     *,
     add_generation_prompt: bool = False,
 ) -> list[Segment]:
-    """What the tokenizer's own chat template makes of the messages, as segments.
+    """The messages as segments of the text that the tokenizer's own chat template renders.
 
-    The template is rendered twice, once with the messages and once with a placeholder for each content, and the second
-    rendering tells which text of the first is a mark. A reply begins where the prompt for it ends, and ends with the
-    first control token behind its content.
+    The template is rendered twice, once with the messages and once with a placeholder for each content; the text
+    between the placeholders is what the template writes, its marks. A reply begins where the prompt for it ends, and
+    ends with the first control token behind its content.
 
     Raises:
         TemplateError: the tokenizer has no chat template, the template refuses the messages, or it changes them so
-            that their place cannot be told.
+            that they cannot be found in the text.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise TemplateError("the tokenizer has no chat template, so the template 'hf' cannot be used; name another one")
     text = _apply(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
-    places = [f"\ue000{index}\ue001" for index in range(len(messages))]
-    outline = _apply(tokenizer, messages, places, add_generation_prompt)
+    placeholders = [f"\ue000{index}\ue001" for index in range(len(messages))]
+    outline = _apply(tokenizer, messages, placeholders, add_generation_prompt)
     pieces = re.split("\ue000([0-9]+)\ue001", outline)
     marks, order = pieces[0::2], [int(piece) for piece in pieces[1::2]]
     contents = _contents(messages, text, marks, order)
@@ -198,11 +198,11 @@ def hf_segments(
 
 
 def _contents(messages: Sequence[Message], text: str, marks: list[str], order: list[int]) -> list[str]:
-    """The contents as they stand in the rendered text: as given, or stripped as some templates do."""
+    """The contents as they are in the rendered text: as given, or stripped as some templates do."""
     for change in (str, str.strip):
         contents = [change(messages[index].content) for index in order]
-        woven = marks[0] + "".join(content + mark for content, mark in zip(contents, marks[1:], strict=True))
-        if woven == text and len(set(order)) == len(order) == len(messages):
+        rebuilt = marks[0] + "".join(content + mark for content, mark in zip(contents, marks[1:], strict=True))
+        if rebuilt == text and len(set(order)) == len(order) == len(messages):
             return contents
     raise TemplateError(
         "the tokenizer's chat template leaves out or rewrites messages, so what is trained cannot be told from what "

@@ -1,4 +1,4 @@
-"""What a conversation is: messages, each with a role and its text."""
+"""A conversation: messages, each with a role and its text; and the errors of templates and records."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args

@@ -1,13 +1,13 @@
 """Records to conversations and back: ShareGPT, OpenAI messages and Alpaca.
 
-The shape is told by its keys. What we write ourselves is `{"id", "messages", ...}`; keys we do not know survive.
+The shape is recognized by its keys. Our own records are `{"id", "messages", ...}`; unknown keys are kept.
 """
 
 from typing import Any
 
 from vicuna.conversation.message import ROLES, Conversation, Message, RecordError, Role
 
-# ShareGPT's `from` values, and what other exports of the same data write there.
+# ShareGPT's `from` values, and those of other exports of the same data.
 SHAREGPT_ROLES: dict[str, Role] = {
     "human": "user",
     "user": "user",
@@ -74,7 +74,7 @@ def _text(value: Any, place: str) -> str:
         raise RecordError(f"{place} is {type(value).__name__}, not a text")
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate can stand in JSON but in no UTF-8 file
+    except UnicodeEncodeError:  # JSON can hold a lone surrogate, UTF-8 cannot
         return value.encode("utf-8", "replace").decode("utf-8")
     return value
 

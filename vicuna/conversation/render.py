@@ -1,7 +1,7 @@
 """Messages to text: the one loop that puts a prompt together.
 
-The result is a list of segments that know whether they are a template's mark or somebody's words, and whether the model
-has to produce them. `tokens` turns segments into ids; `render` joins them into text with the spans of the replies.
+The result is a list of segments, each marked as written by the template or by a message, and as part of a reply or not.
+`tokens` turns segments into ids; `render` joins them into text with the spans of the replies.
 """
 
 import functools
@@ -17,8 +17,8 @@ class Segment(NamedTuple):
     """A piece of the text.
 
     Attributes:
-        is_mark: written by the template, so control tokens in it are meant; otherwise they are only text.
-        reply: the index of the reply it belongs to, which the model produces and is trained on; None elsewhere.
+        is_mark: written by the template, so its control tokens become control ids; elsewhere they are only text.
+        reply: the index of the message whose reply it belongs to, which is supervised; None elsewhere.
     """
 
     text: str
@@ -75,30 +75,30 @@ def join(parts: Sequence[Segment]) -> Rendering:
 
 
 def segments(messages: Sequence[Message], template: Template, *, add_generation_prompt: bool = False) -> list[Segment]:
-    """The conversation piece by piece. `template` is resolved: BOS and EOS are filled in."""
+    """The conversation as segments. `template` is resolved: BOS and EOS are filled in."""
     if template.default_system is not None and not (messages and messages[0].role == "system"):
         messages = [Message("system", template.default_system), *messages]
     parts = [Segment(template.begin, is_mark=True)]
-    waiting: list[Segment] = []  # system text that stands inside the next user message
+    pending: list[Segment] = []  # system text that stands inside the next user message
     for index, message in enumerate(messages):
         before, after = _marks(template, message.role)
         if message.role == "system" and template.system_in_user:
             if message.content:
-                waiting += [before, Segment(message.content, False), after]
+                pending += [before, Segment(message.content, False), after]
         elif message.role == "user":
-            parts += [before, *waiting, Segment(message.content, False), after]
-            waiting = []
+            parts += [before, *pending, Segment(message.content, False), after]
+            pending = []
         else:
-            if waiting:
-                parts += _alone(waiting, template)
-                waiting = []
+            if pending:
+                parts += _as_user_message(pending, template)
+                pending = []
             if message.role == "assistant":
                 lead, end = Segment(template.reply_lead, True, index), Segment(template.reply_end, True, index)
                 parts += [before, lead, Segment(message.content, False, index), end, after]
             else:
                 parts += [before, Segment(message.content, False), after]
-    if waiting:
-        parts += _alone(waiting, template)
+    if pending:
+        parts += _as_user_message(pending, template)
     if add_generation_prompt:
         parts.append(Segment(template.assistant.before, True))
     return [part for part in parts if part.text]
@@ -110,7 +110,7 @@ def _marks(template: Template, role: Role) -> tuple[Segment, Segment]:
     return Segment(before, True), Segment(after, True)
 
 
-def _alone(waiting: list[Segment], template: Template) -> list[Segment]:
-    """System text with no user message to stand in gets a user turn of its own."""
+def _as_user_message(pending: list[Segment], template: Template) -> list[Segment]:
+    """System text that no user message follows, as a user message of its own."""
     before, after = _marks(template, "user")
-    return [before, *waiting, after]
+    return [before, *pending, after]

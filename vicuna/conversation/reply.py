@@ -1,7 +1,7 @@
-"""Reply tokens back to text, as they come.
+"""Reply tokens to text, incrementally: the reverse of `tokens` for one reply.
 
-The mirror of `tokens`: what the model writes loses the template's lead and end again, and nothing is shown that a later
-token could still change: half a character, or what may become a stop string.
+The template's lead and end are removed, and text that a later token could still change is held back: half a character,
+or the beginning of a stop string.
 """
 
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from vicuna.conversation.templates import EOS, Template
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.conversation.tokens import ANCHOR, encode_anchor, stop_token_ids
 
-UNFINISHED = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"  # how half a character is decoded
 
 
 class ReplyDecoder:
-    """Turns the tokens of one reply into text, a few at a time.
+    """Decodes the tokens of one reply, a few at a time.
 
     Args:
         stop: further stop strings; the reply ends before the first one that appears.
 
     Attributes:
-        stopped: a stop string was met; what came after it is not shown.
+        stopped: a stop string was found; the text from there on is dropped.
     """
 
     def __init__(self, template: Template, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -42,12 +42,12 @@ class ReplyDecoder:
         assert self._decode(0, self._done).endswith(ANCHOR)
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """Take the next tokens and return the text that is now certain. Stop tokens add nothing."""
+        """Take the next tokens and return the text that no later token can change. Stop tokens add nothing."""
         if self.stopped:
             return ""
         self._ids += [token for token in token_ids if token not in self.stop_token_ids]
         text = self._decode(self._begin, len(self._ids))
-        if text.endswith(UNFINISHED):
+        if text.endswith(REPLACEMENT_CHARACTER):
             return ""
         fresh = text[len(self._decode(self._begin, self._done)) :]
         if not fresh:
@@ -91,5 +91,5 @@ class ReplyDecoder:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How much of the end of `text` is a beginning of `stop`."""
+    """The length of the longest end of `text` that is a beginning of `stop`."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,7 +1,8 @@
-"""The templates, as data: what stands before and after a message of each role.
+"""The templates as data: the text before and after a message of each role.
 
 `render` turns messages and a template into text with one loop; `jinja` writes the same loop for other servers. A new
-template is a new row here. `BOS` and `EOS` stand for the tokenizer's own tokens (`<s>` and `</s>` for LLaMA).
+template is a new entry of the table. `BOS` and `EOS` are placeholders for the tokenizer's own tokens (`<s>` and `</s>`
+of LLaMA).
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ class Marks(NamedTuple):
 class Template:
     """How messages become a prompt.
 
-    A reply is `reply_lead + content + reply_end`: the words the model has to produce, so also the words it is trained
-    on. The prompt for it ends with `assistant.before`; `assistant.after` follows it in later turns.
+    A reply is `reply_lead + content + reply_end`: what the model has to generate, and so what is supervised. The prompt
+    for it ends with `assistant.before`; `assistant.after` follows it before the next message.
 
     Attributes:
         begin: text before everything, once.
@@ -35,7 +36,7 @@ class Template:
         system_in_user: the system message stands inside the next user message instead of on its own.
         stop: strings that end a reply although they are not single tokens.
         stop_tokens: tokens that end a reply, besides the tokenizer's own end of sequence.
-        bos_token, eos_token: what BOS and EOS read where no tokenizer is given.
+        bos_token, eos_token: the text for BOS and EOS where no tokenizer is given.
         source: where the format is defined.
     """
 
@@ -56,7 +57,7 @@ class Template:
     eos_token: str = "</s>"
 
     def __hash__(self) -> int:
-        return hash(self.name)  # the hash of all texts would take longer than what is kept under it
+        return hash(self.name)  # hashing all texts would take longer than the lookups that it is for
 
     def marks(self, role: Role) -> Marks:
         """The marks of a role."""
@@ -88,7 +89,7 @@ def _resolve(template: Template, bos: str, eos: str) -> Template:
 
 _FASTCHAT = "github.com/lm-sys/FastChat docs/vicuna_weights_version.md"
 
-# The `hf` template has no rows of its own: it is the Jinja chat template that the tokenizer carries.
+# The template `hf` has no texts of its own: it is the Jinja chat template of the tokenizer.
 HF = "hf"
 
 _TABLE = (

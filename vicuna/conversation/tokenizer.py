@@ -1,6 +1,7 @@
-"""A tokenizer out of a folder, for the cleaner, the trainer, the worker and `vicuna template`.
+"""The tokenizer protocols, and loading a Hugging Face tokenizer from a folder.
 
-The tokenizer is Hugging Face's; transformers is loaded when one is asked for.
+`EncodingTokenizer` is what turns text into ids, `Tokenizer` all that training and serving use. transformers is imported
+when a tokenizer is loaded.
 """
 
 import json
@@ -83,7 +84,7 @@ class Tokenizer(EncodingTokenizer, Protocol):
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in a folder; no code from there is run, and nothing is fetched.
+    """The tokenizer in a folder; no code from there is executed, and nothing is downloaded.
 
     Raises:
         VicunaError: there is no folder, no tokenizer in it, or none that can be read.
@@ -109,7 +110,7 @@ def _order_merges(tokenizer: Any, path: Path) -> None:
 
     transformers 5 has them by id, which is another order for the pieces of several spaces in LLaMA's and Mistral's
     models: `a  b` became `▁▁` `b`, where sentencepiece, llama.cpp and transformers 4 say `▁` `▁b`, and a third of real
-    texts got other tokens than those that the base model has learned.
+    texts got other tokens than those that the base model was trained on.
     """
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer
@@ -128,7 +129,7 @@ def _order_merges(tokenizer: Any, path: Path) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """See that there is a tokenizer, before something that takes long.
+    """See that a folder holds a tokenizer, before something that takes long.
 
     Raises:
         VicunaError: there is no folder, or no tokenizer in it.

@@ -1,9 +1,8 @@
-"""Segments to token ids: the same ids in training and in serving, and no way for a text to forge a turn.
+"""Segments to token ids and labels: the same ids in training and in serving, and no text can forge a turn.
 
-Two rules make both true by construction. The text is cut into fragments at every control token and at both ends of
-every reply, and each fragment is tokenized by itself: so the ids before a reply cannot depend on the reply. And control
-tokens enter as ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as
-letters.
+Two rules guarantee both. The text is cut into fragments at every control token and at both ends of every reply, and
+each fragment is tokenized by itself: so the ids before a reply cannot depend on the reply. And control tokens enter as
+ids, from the template's marks only: a message that spells `<|im_start|>` or `</s>` is tokenized as letters.
 """
 
 import itertools
@@ -22,7 +21,7 @@ IGNORE_INDEX = -100
 # A fragment in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because
 # sentencepiece tokenizers put a space before whatever they are given.
 ANCHOR = "\n"
-KEPT_MARKS = 1024
+MAX_CACHED_MARKS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def stop_token_ids(template: Template, tokenizer: Tokenizer) -> set[int]:
 def all_segments(
     messages: Sequence[Message], template: Template, encoder: "Encoder", *, add_generation_prompt: bool = False
 ) -> list[Segment]:
-    """The conversation piece by piece, from the template or from the tokenizer's own.
+    """The conversation as segments, by the template or by the tokenizer's own.
 
     Raises:
         TemplateError: as `encode`.
@@ -107,7 +106,7 @@ def _name(tokenizer: EncodingTokenizer) -> str:
 
 @dataclass
 class Fragment:
-    """Text to be tokenized in one go, or one control token.
+    """Text that is tokenized in one piece, or one control token.
 
     Attributes:
         reply: the index of the reply it belongs to; None elsewhere.
@@ -122,13 +121,13 @@ class Fragment:
 
 
 class Encoder:
-    """What must be known of a tokenizer before text can be cut into fragments, found out once by trying it."""
+    """Segments to fragments to ids, for one template and one tokenizer, whose properties are found by trying it."""
 
     def __init__(self, template: Template, tokenizer: EncodingTokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
         self._marks: dict[str, tuple[list[tuple[str, int]], str]] = {}
-        # Control tokens by their text. Added tokens that are not `special` (runs of spaces, HTML tags) are words,
+        # Control tokens by their text. Added tokens that are not `special` (several spaces, HTML tags) are words,
         # unless this template writes them.
         written = "".join((*template.system, *template.user, *template.assistant, *template.tool, template.reply_end))
         self.control = {
@@ -167,23 +166,23 @@ class Encoder:
         """The ids of each of these fragments of text. They depend on its text and on whether it is anchored only."""
         given = [ANCHOR + fragment.text if fragment.is_anchored else fragment.text for fragment in fragments]
         return [
-            self._checked(ids, fragment)
+            self._without_anchor(ids, fragment)
             for ids, fragment in zip(self._tokenize(given) if given else [], fragments, strict=True)
         ]
 
     def length(self, fragment: Fragment) -> int:
-        """How many ids a fragment of text has: `len(ids([fragment])[0])`, in a fifth of the time."""
+        """The number of ids of a fragment of text: `len(ids([fragment])[0])`, in a fifth of the time."""
         encoding = self._encoding(fragment)
         if encoding is None:
             return len(self.ids([fragment])[0])
         return len(encoding) - (len(self.anchor_ids) if fragment.is_anchored else 0)
 
     def lengths(self, texts: Sequence[str], separator: str) -> list[int]:
-        """How many ids each text has behind other text.
+        """The number of ids of each text behind other text.
 
         Args:
-            separator: with this between them, the texts are tokenized in one go; it must never join with any of them,
-                and its one id must come from nothing else. "": there is no such thing.
+            separator: with this between them, the texts are tokenized in one call; it must never be merged with any of
+                them, and its one id must stand for nothing else. "": there is no such text.
         """
         joined = self._encoding(Fragment(separator.join(texts), None, self.needs_anchor)) if separator else None
         if joined is not None:
@@ -196,7 +195,7 @@ class Encoder:
         return [self.length(Fragment(text, None, self.needs_anchor)) for text in texts]
 
     def _encoding(self, fragment: Fragment) -> Any:
-        """What the library makes of a fragment; None if it may not be asked directly."""
+        """The library's encoding of a fragment; None where control tokens in the text need `_tokenize`."""
         if self._backend is None or self.control_pattern.search(fragment.text):
             return None
         return self._backend.encode(
@@ -229,22 +228,22 @@ class Encoder:
         return fragments
 
     def _cut_mark(self, mark: str) -> tuple[list[tuple[str, int]], str]:
-        """What stands before each control token of a mark, with the token's id; and what stands behind the last.
+        """The text before each control token of a mark, with the token's id; and the text behind the last.
 
-        It is kept: marks are few and come again and again.
+        The result is cached: marks are few and recur.
         """
         pieces: list[tuple[str, int]] = []
         position = 0
         for match in self.control_pattern.finditer(mark):
             pieces.append((mark[position : match.start()], self.control[match.group()]))
             position = match.end()
-        if len(self._marks) > KEPT_MARKS:
+        if len(self._marks) > MAX_CACHED_MARKS:
             self._marks.clear()
         self._marks[mark] = pieces, mark[position:]
         return self._marks[mark]
 
-    def _checked(self, ids: list[int], fragment: Fragment) -> list[int]:
-        """Cut the anchor off, and make sure that no control token came out of text."""
+    def _without_anchor(self, ids: list[int], fragment: Fragment) -> list[int]:
+        """The ids behind the anchor's; where text became a control token, the text is tokenized as letters."""
         if fragment.is_anchored:
             size = len(self.anchor_ids)
             assert ids[:size] == self.anchor_ids, f"the anchor merged with {fragment.text[:20]!r}"
@@ -254,7 +253,7 @@ class Encoder:
         return ids
 
     def _tokenize_apart(self, text: str) -> list[int]:
-        """Text with control tokens that the tokenizer would recognise in spite of all: cut each after a letter."""
+        """Ids of text whose control tokens the tokenizer recognises nevertheless: cut after each one's first letter."""
         pieces, position = [], 0
         for match in self.control_pattern.finditer(text):
             pieces.append(text[position : match.start() + 1])
@@ -286,7 +285,7 @@ class Encoder:
 
 
 def encoder_for(template: Template, tokenizer: EncodingTokenizer) -> Encoder:
-    """The encoder of this pair, kept on the tokenizer so that it lives as long."""
+    """The encoder of this pair, cached on the tokenizer so that it lives as long."""
     kept: dict[str, Encoder] = tokenizer.__dict__.setdefault("_vicuna_encoders", {})
     if template.name not in kept:
         kept[template.name] = Encoder(template, tokenizer)
@@ -294,5 +293,5 @@ def encoder_for(template: Template, tokenizer: EncodingTokenizer) -> Encoder:
 
 
 def encode_anchor(template: Template, tokenizer: Tokenizer) -> list[int]:
-    """The ids of `ANCHOR`, which stand in for the prompt where a reply is decoded."""
+    """The ids of `ANCHOR`, which take the place of the prompt where a reply is decoded."""
     return list(encoder_for(template, tokenizer).anchor_ids)

@@ -1,11 +1,12 @@
-"""Answers, judgments and what they show: plan, run, score, report.
+"""Answers, judgments and what they show: questions, answers, verdicts, estimates. Nothing here needs torch.
 
-1. `answer` asks a model the questions (`questions`) through any OpenAI-compatible server (`endpoint`).
-2. `plan` turns answers and judge prompts (`prompts`) into calls, each with a key made of its content.
-3. `judge` makes the calls that are not yet in the output file (`ledger`), reads each verdict (`verdict`, with the words
-   around it: `wording`) and keeps it.
-4. `score` reads judgments back and turns them into estimates (`stats`); `report` writes these (`figures`), and every
-   question with its answers and verdicts (`browser`), on one page.
+`python -m vicuna.eval VERB` runs `answer`, then `judging.judge`, then `reporting.report`. In reading order:
 
-`rule_judge` is a stand-in for a judge that needs no model. Nothing here needs torch.
+- `questions`: question files, references and selections
+- `answer`: `vicuna eval answer`, and the record of an answer
+- `ask`: one model behind an OpenAI-compatible server, many calls concurrently, results kept under keys
+- `judging`: `vicuna eval judge`: plan, prompts, calls, and the record of a judgment
+- `verdict`: a judge's reply to a winner or a score, or to None
+- `wording`: whether the words before a verdict make it the judge's own
+- `reporting`: `vicuna eval report`: judgments to estimates with intervals, on one page
 """

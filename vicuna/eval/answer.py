@@ -1,14 +1,14 @@
 """`python -m vicuna.eval answer`: ask a model the questions and keep its answers.
 
 After `questions`, before `judge`. Each answer is on the disk as soon as it is there; run again after a kill, only the
-missing ones are asked. The rows are Vicuna-bench's (`text`) with usage; `load_answers` reads MT-bench's (`choices`)
-too.
+missing ones are asked. The rows of the file are Vicuna-bench's (`text`) with usage; MT-bench's (`choices`) are read as
+well.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.ask.endpoint import OPENAI_URL, Endpoint
 from vicuna.eval.ask.ledger import Ledger
 from vicuna.eval.ask.runner import Outcome, run_calls
+from vicuna.eval.ask.usage import Usage
 from vicuna.eval.questions import Question, QuestionId, content_hash, load_questions, select_questions
-from vicuna.io.jsonl import read_jsonl
+from vicuna.io.jsonl import JsonObject, read_jsonl
 from vicuna.io.log import Progress, info, warning
 from vicuna.material import material
 from vicuna.options import option, parse
+
+# Besides its key: what tells an answer file from another one.
+NEEDED_FIELDS = ("model_id", "question_id", "text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +46,75 @@ class AnswerOptions:
     max_retries: int = option(6, help="attempts after the first when the server is busy or fails")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A model's answer to a question; `question_hash` names the question's wording, where it was recorded, and
-    `is_cut` says that it ends at the token limit."""
+    """A model's answer to a question. What MT-bench's rows do not have is empty or None.
+
+    Attributes:
+        question_hash: a hash of the question's wording.
+        key: the hash of everything that the answer depends on.
+        settings: `max_tokens` and `temperature`.
+        timestamp: seconds since 1970.
+    """
 
     model: str
     question_id: QuestionId
     text: str
-    question_hash: str | None
-    is_cut: bool = False
+    question_hash: str | None = None
+    finish_reason: str | None = None
+    key: str = ""
+    settings: JsonObject | None = None
+    usage: Usage = field(default_factory=Usage)
+    timestamp: float | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it ends at the token limit."""
+        return self.finish_reason == "length"
+
+    def to_row(self) -> JsonObject:
+        """The row to keep."""
+        return {
+            "key": self.key,
+            "answer_id": self.key,
+            "question_id": self.question_id,
+            "model_id": self.model,
+            "text": self.text,
+            "metadata": {
+                "settings": self.settings,
+                "finish_reason": self.finish_reason,
+                "question_hash": self.question_hash,
+            },
+            "usage": self.usage.to_json(),
+            "tstamp": self.timestamp,
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], place: str) -> "Answer":
+        """The answer in a row: ours or Vicuna-bench's (`text`), or MT-bench's (`choices`).
+
+        Raises:
+            VicunaError: the row has another shape, or an answer of several turns; the message begins with `place`.
+        """
+        model, question_id, text = row.get("model_id"), row.get("question_id"), row.get("text")
+        if text is None and isinstance(row.get("choices"), list):
+            text = _only_turn(row["choices"], place)
+        if not isinstance(model, str) or not isinstance(question_id, int | str) or not isinstance(text, str):
+            raise VicunaError(
+                f"{place}: needs 'model_id', 'question_id' and 'text' (or 'choices'); found {sorted(row)}"
+            )
+        metadata, usage = (value if isinstance(value := row.get(name), dict) else {} for name in ("metadata", "usage"))
+        return cls(
+            model=model,
+            question_id=question_id,
+            text=text,
+            question_hash=metadata.get("question_hash"),
+            finish_reason=metadata.get("finish_reason"),
+            key=str(row.get("key", "")),
+            settings=metadata.get("settings"),
+            usage=Usage.from_json(usage),
+            timestamp=row.get("tstamp"),
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,14 +156,14 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
     )
     settings = {"max_tokens": options.max_tokens, "temperature": options.temperature}
     keys = {one.question_id: content_hash(one.question_id, one.text, options.model, settings) for one in questions}
-    with Ledger(options.output, fields=("model_id", "question_id", "text")) as ledger:
-        for row in ledger.rows.values():
-            if row["model_id"] == options.model and keys.get(row["question_id"], row["key"]) != row["key"]:
+    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer) as ledger:
+        for answer in ledger.records.values():
+            if answer.model == options.model and keys.get(answer.question_id, answer.key) != answer.key:
                 raise VicunaError(
-                    f"{options.output}: answers question {row['question_id']} as {options.model} with other settings "
+                    f"{options.output}: answers question {answer.question_id} as {options.model} with other settings "
                     "or in another wording; name another --output"
                 )
-        missing = [question for question in questions if keys[question.question_id] not in ledger.rows]
+        missing = [question for question in questions if keys[question.question_id] not in ledger.records]
         if kept := len(questions) - len(missing):
             info(f"{kept} of {len(questions)} answers are already in {options.output}")
         if missing:
@@ -108,13 +171,17 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
             outcome.require_complete(len(missing), "answers")
 
 
+def _kept_answer(row: JsonObject) -> Answer:
+    return Answer.from_row(row, "its row")
+
+
 async def _ask_all(
     options: AnswerOptions,
     endpoint: Endpoint,
-    ledger: Ledger,
+    ledger: Ledger[Answer],
     questions: Sequence[Question],
     keys: dict[QuestionId, str],
-    settings: dict[str, Any],
+    settings: JsonObject,
 ) -> Outcome:
     num_cut = 0
     with Progress(len(questions), description=f"{options.model} answers", unit="questions") as progress:
@@ -123,23 +190,19 @@ async def _ask_all(
             nonlocal num_cut
             messages = [Message(role="user", content=question.text)]
             reply = await endpoint.chat(messages, max_tokens=options.max_tokens, temperature=options.temperature)
-            key = keys[question.question_id]
-            row = {
-                "key": key,
-                "answer_id": key,
-                "question_id": question.question_id,
-                "model_id": options.model,
-                "text": reply.text,
-                "metadata": {
-                    "settings": settings,
-                    "finish_reason": reply.finish_reason,
-                    "question_hash": content_hash(question.text),
-                },
-                "usage": {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens},
-                "tstamp": time.time(),
-            }
-            await ledger.append(row)
-            num_cut += reply.finish_reason == "length"
+            answer = Answer(
+                model=options.model,
+                question_id=question.question_id,
+                text=reply.text,
+                question_hash=content_hash(question.text),
+                finish_reason=reply.finish_reason,
+                key=keys[question.question_id],
+                settings=settings,
+                usage=reply.usage,
+                timestamp=time.time(),
+            )
+            await ledger.append(answer)
+            num_cut += answer.is_cut
             progress.update()
 
         async with endpoint:
@@ -158,31 +221,23 @@ def load_answers(paths: Sequence[Path]) -> dict[str, dict[QuestionId, Answer]]:
     answers: dict[str, dict[QuestionId, Answer]] = {}
     for path in paths:
         for number, row in enumerate(read_jsonl(path), 1):
-            answer = _read_answer(row, f"{path}: answer {number}")
-            of_model = answers.setdefault(answer.model, {})
-            if answer.question_id in of_model:
+            answer = Answer.from_row(row, f"{path}: answer {number}")
+            answers_of_model = answers.setdefault(answer.model, {})
+            if answer.question_id in answers_of_model:
                 raise VicunaError(
                     f"{path}: a second answer of {answer.model} to question {answer.question_id}; "
                     "keep one, or give the models different names"
                 )
-            of_model[answer.question_id] = answer
+            answers_of_model[answer.question_id] = answer
     return answers
 
 
-def _read_answer(row: dict[str, Any], place: str) -> Answer:
-    model, question_id, text = row.get("model_id"), row.get("question_id"), row.get("text")
-    if text is None and isinstance(row.get("choices"), list):
-        try:
-            turns = row["choices"][0]["turns"]
-        except (IndexError, KeyError, TypeError):
-            raise VicunaError(f"{place}: 'choices' without 'turns'") from None
-        if not isinstance(turns, list) or len(turns) != 1:
-            raise VicunaError(f"{place}: its answer is not of one turn; only answers of one turn can be judged")
-        text = turns[0]
-    if not isinstance(model, str) or not isinstance(question_id, int | str) or not isinstance(text, str):
-        raise VicunaError(f"{place}: needs 'model_id', 'question_id' and 'text' (or 'choices'); found {sorted(row)}")
-    metadata = row.get("metadata")
-    if not isinstance(metadata, dict):
-        metadata = {}
-    is_cut = metadata.get("finish_reason") == "length"
-    return Answer(model, question_id, text, metadata.get("question_hash"), is_cut)
+def _only_turn(choices: list[Any], place: str) -> object:
+    """The answer in MT-bench's `choices`, which hold a list of turns each."""
+    try:
+        turns = choices[0]["turns"]
+    except (IndexError, KeyError, TypeError):
+        raise VicunaError(f"{place}: 'choices' without 'turns'") from None
+    if not isinstance(turns, list) or len(turns) != 1:
+        raise VicunaError(f"{place}: its answer is not of one turn; only answers of one turn can be judged")
+    return turns[0]

@@ -1,6 +1,6 @@
 """The questions of an evaluation, with their references.
 
-Comes before everything else here: `answer` asks them, `judge` shows them to the judge. Reads our own files and
+`answer` asks them, `judge` shows them to the judge. Reads our own files and
 Vicuna-bench's (`text`), and MT-bench's (`turns`, `reference`) as long as a question has one turn.
 """
 
@@ -74,7 +74,7 @@ def select_questions(
     if not 1 <= num_questions <= len(chosen):
         raise UsageError(f"--num-questions {num_questions}: choose between 1 and {len(chosen)}")
     seen: Counter[str] = Counter()
-    rounds = []  # (place within its category, question): sorted by place, every category gets its turn
+    rounds = []  # (place within its category, question): sorted by place, the categories alternate
     for question in chosen:
         rounds.append((seen[question.category], question))
         seen[question.category] += 1

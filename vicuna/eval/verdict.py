@@ -1,10 +1,10 @@
-"""From what a judge wrote to a verdict, or to none: never to a wrong one.
+"""The verdict in a judge's reply: `read_pair` and `read_score` return it, or None where it is not certain.
 
 After `judge` has a reply, before it is kept. Three forms are read: the JSON object that the schema asks for, text with
-a marked verdict (`[[A]]`, `[[7]]`), and a labelled last line (`Verdict: A`). Judges quote the form before they use it,
-weigh both sides aloud, name the loser, break off, or write something else; so a statement counts only where a verdict
-is given (`wording`), and only if no other one contradicts it. What remains is unreadable, which costs one more
-question to the judge; a wrong reading would cost the result.
+a marked verdict (`[[A]]`, `[[7]]`), and a last line with a caption (`Verdict: A`). Judges quote the form before they
+use it, weigh both sides aloud, name the loser, break off, or write something else; so a form counts only where its
+context gives a verdict (`wording`), and only if no other one contradicts it. What remains is unreadable, which costs
+one more call to the judge; a wrong reading would falsify the result.
 """
 
 import json
@@ -13,15 +13,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from vicuna.eval.wording import NOUN, introduces, introduces_json, is_label, lead, plain, takes_back
+from vicuna.eval.wording import NOUN, context_before, is_caption, is_json_verdict, is_verdict, may_retract, plain
 
 Winner = Literal["A", "B", "tie"]
 MIN_SCORE, MAX_SCORE = 1.0, 10.0
 
 _MARK = re.compile(r"\[\[\s*([^\[\]\n]{1,24}?)\s*\]\](?:\s*/\s*10\b)?")
-_EDGE = re.compile(r"[\s*_`\"'”’#>.!)=-]*")
-_LABELLED = re.compile(
-    rf"(?P<label>(?:my |the )?(?:final |overall )*{NOUN}\s*[:=])\s*(?:(?:answer|assistant|model|response)\s+)?"
+_LINE_END = re.compile(r"[\s*_`\"'”’#>.!)=-]*")
+_CAPTIONED = re.compile(
+    rf"(?P<caption>(?:my |the )?(?:final |overall )*{NOUN}\s*[:=])\s*(?:(?:answer|assistant|model|response)\s+)?"
     r"(?P<value>[^\s\[\]]+(?:\s*/\s*10| out of 10)?)",
     re.I,
 )
@@ -74,7 +74,7 @@ def _score(value: Any) -> float | None:
 
 
 def _read(reply: str, field: str, convert: Convert) -> Any:
-    """The verdict that the reply states, or None."""
+    """The verdict that the reply gives, or None."""
     text = reply.rpartition("</think>")[2].strip()  # what a reasoning model thinks aloud is not its verdict
     objects = _objects(text)
     rest = list(text)
@@ -83,13 +83,13 @@ def _read(reply: str, field: str, convert: Convert) -> Any:
     words = "".join(rest)
     if "<think>" in text or re.search(r"\{\s*\"(?:explanation|verdict|score)\"", words):
         return None  # broken off: whatever stands in it is not the verdict
-    in_words = _read_words(words, convert)
-    stated = [(end, found) for start, end, found in objects if field in found and _is_own(text, start, found)]
-    if not stated:
-        return in_words
-    values = {convert(found[field]) for _, found in stated}
-    after = words[stated[-1][0] :]
-    if len(values) > 1 or in_words not in (None, *values) or _MARK.search(after) or takes_back(after):
+    from_words = _read_words(words, convert)
+    verdicts = [(end, found) for start, end, found in objects if field in found and _is_judges_own(text, start, found)]
+    if not verdicts:
+        return from_words
+    values = {convert(found[field]) for _, found in verdicts}
+    after = words[verdicts[-1][0] :]
+    if len(values) > 1 or from_words not in (None, *values) or _MARK.search(after) or may_retract(after):
         return None
     return values.pop()
 
@@ -120,40 +120,42 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _is_own(text: str, start: int, found: dict[str, Any]) -> bool:
-    """Whether a JSON verdict is the judge's own and not the form said back, or a text that it speaks of."""
+def _is_judges_own(text: str, start: int, found: dict[str, Any]) -> bool:
+    """Whether a JSON verdict is the judge's own and neither the prompt's form repeated nor quoted from an answer."""
     words = found.get("explanation")
     words = words.strip() if isinstance(words, str) else ""
     if _PLACEHOLDER.fullmatch(words):
         return False
     is_explained = len(words.split()) >= _MIN_EXPLANATION_WORDS
-    return introduces_json(lead(text, start)) if is_explained else introduces(lead(text, start), None)
+    return (
+        is_json_verdict(context_before(text, start)) if is_explained else is_verdict(context_before(text, start), None)
+    )
 
 
 def _read_words(text: str, convert: Convert) -> Any:
-    """The verdict that is stated outside JSON, or None."""
+    """The verdict that is given outside JSON, or None."""
     places = list(re.finditer(r"^.*[^\W_].*$", text, re.M))
     lines = [plain(place[0]).strip("'. ") for place in places]
-    labelled = [match for line in lines if (match := _LABELLED.fullmatch(line))]
-    values = {convert(match["value"]) for match in labelled}
+    captioned = [match for line in lines if (match := _CAPTIONED.fullmatch(line))]
+    values = {convert(match["value"]) for match in captioned}
     if marks := list(_MARK.finditer(text)):
         value = convert(marks[-1][1])
-        return value if values <= {None, value} and _is_stated(text, marks, convert) else None
-    if labelled and labelled[-1][0] == lines[-1]:
-        found = replace(lead(text, places[-1].start()), own=labelled[-1]["label"])
-        return values.pop() if len(values) == 1 and introduces(found, None) else None
+        return value if values <= {None, value} and _is_given(text, marks, convert) else None
+    if captioned and captioned[-1][0] == lines[-1]:
+        found = replace(context_before(text, places[-1].start()), sentence=captioned[-1]["caption"])
+        return values.pop() if len(values) == 1 and is_verdict(found, None) else None
     return convert(lines[0]) if len(lines) == 1 and len(lines[0]) <= 12 else None
 
 
-def _is_stated(text: str, marks: list[re.Match[str]], convert: Convert) -> bool:
+def _is_given(text: str, marks: list[re.Match[str]], convert: Convert) -> bool:
     """Whether the last of the marks is the judge's verdict, and no other one speaks against it."""
     last = marks[-1]
     value = convert(last[1])
     others = [mark for mark in marks if convert(mark[1]) != value]
-    if not introduces(lead(text, last.start()), value):
+    if not is_verdict(context_before(text, last.start()), value):
         return False
-    if not _EDGE.fullmatch(text, last.end()):
-        return not others and all(_is_alone(text, mark) for mark in marks) and not takes_back(text[last.end() :])
+    if not _LINE_END.fullmatch(text, last.end()):
+        return not others and all(_is_alone(text, mark) for mark in marks) and not may_retract(text[last.end() :])
     # A last line `[[C]]` under lines `[[A]]` and `[[B]]` is a list of what may be said.
     line_start = text.rfind("\n", 0, last.start()) + 1
     above = len(text[:line_start].rstrip())
@@ -162,11 +164,11 @@ def _is_stated(text: str, marks: list[re.Match[str]], convert: Convert) -> bool:
 
 
 def _is_first(text: str, mark: re.Match[str]) -> bool:
-    """Whether a mark begins its line, perhaps after a label."""
+    """Whether a mark begins its line, perhaps after a caption."""
     before = plain(text[: mark.start()].rpartition("\n")[2]).strip(" -•")
-    return not before or is_label(before)
+    return not before or is_caption(before)
 
 
 def _is_alone(text: str, mark: re.Match[str]) -> bool:
-    """Whether a mark is all that its line holds, but for a label."""
-    return _is_first(text, mark) and bool(_EDGE.fullmatch(text[mark.end() :].partition("\n")[0]))
+    """Whether a mark is all that its line holds, but for a caption."""
+    return _is_first(text, mark) and bool(_LINE_END.fullmatch(text[mark.end() :].partition("\n")[0]))

@@ -1,23 +1,23 @@
-"""Which words in front of a verdict make it one: the judge's own, not a form quoted, a loser named or a doubt.
+"""Which words before a marked verdict make it the judge's own, rather than a quoted form, a named loser or a doubt.
 
-For `verdict`, which finds the marks and asks here about each. What states a verdict is a short list on purpose: an
-unknown turn of phrase costs one more question to the judge, a wrong reading the result.
+For `verdict`, which finds the marks and asks here about each. The list of phrases that give a verdict is short on
+purpose: an unknown phrase costs one more call to the judge, a wrong reading falsifies the result.
 """
 
 import re
 from dataclasses import dataclass
 
 NOUN = r"(?:verdict|decision|choice|judge?ment|winner|score|rating|grade)"
-_OPENING = (
+_CONNECTIVE = (
     r"(?:(?:so|thus|hence|therefore|overall|finally|all\s+in\s+all|on\s+balance|on\s+the\s+whole|"
     r"in\s+(?:conclusion|summary|sum|short))\b[,:]?\s*)"
 )
-_NAMED = rf"(?:(?:my|the|our)\s+)?(?:(?:final|overall)\s+)*{NOUN}(?:\s+(?:is|of|goes\s+to))?"
+_NAMED_VERDICT = rf"(?:(?:my|the|our)\s+)?(?:(?:final|overall)\s+)*{NOUN}(?:\s+(?:is|of|goes\s+to))?"
 _END = r"[\s:=>(–—-]*\Z"
-_LABEL = re.compile(rf"{_OPENING}*{_NAMED}{_END}", re.I)
-_STATED = re.compile(
-    rf"""(?:\A|[,;:(–—]\s*|\band\s+)(?:{_OPENING}+|{_OPENING}*(?:
-        (?:(?:here|this)\s+is\s+)?{_NAMED}
+_CAPTION = re.compile(rf"{_CONNECTIVE}*{_NAMED_VERDICT}{_END}", re.I)
+_VERDICT_GIVEN = re.compile(
+    rf"""(?:\A|[,;:(–—]\s*|\band\s+)(?:{_CONNECTIVE}+|{_CONNECTIVE}*(?:
+        (?:(?:here|this)\s+is\s+)?{_NAMED_VERDICT}
       | (?:the\s+)?(?:better|best|stronger|superior|preferred|winning)
         (?:\s+(?:answer|assistant|response|one|model))?(?:\s+overall)?\s+is(?:\s+clearly)?
       | (?:(?:answer|assistant|response|model)\s+)?(?P<letter>[AB])\s+
@@ -38,11 +38,11 @@ _DOUBT = re.compile(
     re.I | re.X,
 )
 _IN_THAT_FORM = re.compile(r"\b(?:in|as|using|following)\s+(?:\w+\s+){0,3}(?:form|format|schema)\b", re.I)
-_JSON_LEAD = re.compile(
+_JSON_INTRODUCTION = re.compile(
     r"\b(?:here|this|below|following|json|verdict|evaluation|judge?ment|assessment|decision|score|rating|result)\b",
     re.I,
 )
-_OTHERS_WORDS = re.compile(
+_SPEAKS_OF_ANOTHER = re.compile(
     r"\b(?:(?:answer|assistant)\s+[AB]|includ\w+|contain\w*|quot\w+|writ\w+|wrote|sa(?:id|ys)|claim\w*)\b", re.I
 )
 _UNDECIDED = re.compile(
@@ -50,93 +50,100 @@ _UNDECIDED = re.compile(
     r"(?:\w+ly\s+)?(?:decide|say|tell|judge|choose|pick|determine|give|grade|rate|score)))\b",
     re.I,
 )
-_TAKEN_BACK = re.compile(
+_RETRACTION = re.compile(
     rf"""\b(?:cannot|can't|unable|undecided|hard\s+to\s+say|not\s+sure|wait|actually|instead|correct(?:ion|ed)|mistake
     |reconsider\w*|second\s+thoughts?|reflection|chang\w+\s+my|revis\w*|retract\w*|ignore|disregard|would|forms?|format
     |template|not\s+(?:my|the|an?)|{_LOSER}|{_QUOTED})\b""",
     re.I | re.X,
 )
-_HANGING = re.compile(r"(?:[:,;=–—-]|\b(?:is|are|be|as|with|like|to|of|say|write|give|choose|example))\Z", re.I)
-# A sentence that has ended, or a point of a list.
-_WHOLE = re.compile(r"(?:[.!?][)\]'’]*|^\s*(?:[-*•+]|\d+[.)])\s.*)\Z")
+_UNFINISHED_LINE = re.compile(r"(?:[:,;=–—-]|\b(?:is|are|be|as|with|like|to|of|say|write|give|choose|example))\Z", re.I)
+# A line that ends with its sentence, or a list item.
+_FINISHED_LINE = re.compile(r"(?:[.!?][)\]'’]*|^\s*(?:[-*•+]|\d+[.)])\s.*)\Z")
 _HEADING = re.compile(r"\s*(?:#|\*\*[^*]+\*\*\s*\Z|__[^_]+__\s*\Z)")
 
 
 @dataclass(frozen=True)
-class Lead:
-    """What stands in front of a place in the text.
+class Context:
+    """The words before a place in the text.
 
     Attributes:
-        own: the words of its sentence on its own line.
-        hanging: the line above, where it runs on into the place (`My verdict is:`) or is a heading.
-        is_heading: that line is a heading, a title rather than half a sentence.
-        before: the last whole sentence before the place.
-        is_same_line: `before` stands on the same line.
+        sentence: the unfinished sentence on the same line that the place ends.
+        line_above: the line above, where it is unfinished (`My verdict is:`) or a heading.
+        is_heading: `line_above` is a heading, a title rather than half a sentence.
+        sentence_before: the last finished sentence before the place.
+        is_same_line: `sentence_before` stands on the same line.
     """
 
-    own: str
-    hanging: str
+    sentence: str
+    line_above: str
     is_heading: bool
-    before: str
+    sentence_before: str
     is_same_line: bool
 
 
-def lead(text: str, start: int) -> Lead:
-    """The words before `text[start]`."""
+def context_before(text: str, start: int) -> Context:
+    """The words before `text[start]`, Markdown's marks left out."""
     above, _, line = text[:start].rpartition("\n")
     sentences = _sentences(re.sub(r"\A\s*```\w*|\A[\s•-]+", "", line))
-    own = sentences.pop() if sentences and not sentences[-1].endswith((".", "!", "?")) else ""
+    sentence = sentences.pop() if sentences and not sentences[-1].endswith((".", "!", "?")) else ""
     if sentences:
-        return Lead(own, "", False, sentences[-1], True)
+        return Context(sentence, "", False, sentences[-1], True)
     lines = [one for one in above.split("\n") if not one.lstrip().startswith("```")]
     is_adjacent = bool(plain(lines[-1])) if lines else False
     lines = [one for one in lines if _has_word(one)]
     if not lines:
-        return Lead(own, "", False, "", False)
+        return Context(sentence, "", False, "", False)
     last = plain(lines[-1])
     is_heading = bool(_HEADING.match(lines[-1]))
-    if is_heading or _HANGING.search(last) or (is_adjacent and not _WHOLE.search(lines[-1].rstrip(" *_`"))):
-        return Lead(own, last, is_heading, "", False)
-    return Lead(own, "", False, _sentences(last)[-1], False)
+    is_unfinished = is_adjacent and not _FINISHED_LINE.search(lines[-1].rstrip(" *_`"))
+    if is_heading or is_unfinished or _UNFINISHED_LINE.search(last):
+        return Context(sentence, last, is_heading, "", False)
+    return Context(sentence, "", False, _sentences(last)[-1], False)
 
 
-def is_label(words: str) -> bool:
-    """Whether the words are a label and nothing else: `Final verdict:`."""
-    return bool(_LABEL.match(plain(words)))
+def is_caption(words: str) -> bool:
+    """Whether the words are a caption and nothing else: `Final verdict:`."""
+    return bool(_CAPTION.match(plain(words)))
 
 
-def introduces(found: Lead, value: object) -> bool:
-    """Whether a mark with `value` after such words is the verdict that the judge gives."""
-    if _UNDECIDED.search(found.before):
+def is_verdict(context: Context, value: object) -> bool:
+    """Whether a mark with `value` in this context is the verdict that the judge gives."""
+    if _UNDECIDED.search(context.sentence_before):
         return False
-    if found.own:
-        above = found.hanging
-        return _states(found.own, value) and not _DOUBT.search(above) and not _UNDECIDED.search(above)
-    if found.hanging:
-        return not _DOUBT.search(found.hanging) if found.is_heading else _states(found.hanging, value)
-    if not found.is_same_line:
+    if context.sentence:
+        above = context.line_above
+        return _gives_verdict(context.sentence, value) and not _DOUBT.search(above) and not _UNDECIDED.search(above)
+    if context.line_above:
+        return (
+            not _DOUBT.search(context.line_above) if context.is_heading else _gives_verdict(context.line_above, value)
+        )
+    if not context.is_same_line:
         return True
-    names_it = isinstance(value, str) and re.search(rf"\b{value}\b", found.before)
-    return not re.search(rf"\b(?:{_QUOTED})\b", found.before, re.I) and not (
-        names_it and re.search(rf"\b(?:{_LOSER})\b", found.before, re.I)
+    names_it = isinstance(value, str) and re.search(rf"\b{value}\b", context.sentence_before)
+    return not re.search(rf"\b(?:{_QUOTED})\b", context.sentence_before, re.I) and not (
+        names_it and re.search(rf"\b(?:{_LOSER})\b", context.sentence_before, re.I)
     )
 
 
-def introduces_json(found: Lead) -> bool:
-    """Whether a JSON verdict with its explanation is the judge's own after such words. It is too long for a form, so
-    any words may lead to it but those of a doubt, and `in the requested format` is none."""
-    if _UNDECIDED.search(found.before) or (found.own and not found.own.endswith(":")):
+def is_json_verdict(context: Context) -> bool:
+    """Whether a JSON verdict with its explanation is the judge's own in this context.
+
+    It is too long to be a quoted form, so any words may introduce it but those of a doubt; `in the requested format` is
+    no doubt.
+    """
+    if _UNDECIDED.search(context.sentence_before) or (context.sentence and not context.sentence.endswith(":")):
         return False
-    words = _IN_THAT_FORM.sub("", f"{found.hanging} {found.own}")
-    if words.strip() and not found.is_heading and (not _JSON_LEAD.search(words) or _OTHERS_WORDS.search(words)):
+    words = _IN_THAT_FORM.sub("", f"{context.line_above} {context.sentence}")
+    is_introduction = _JSON_INTRODUCTION.search(words) and not _SPEAKS_OF_ANOTHER.search(words)
+    if words.strip() and not context.is_heading and not is_introduction:
         return False
     return not _DOUBT.search(words) and not _UNDECIDED.search(words)
 
 
-def takes_back(after: str) -> bool:
-    """Whether the words after a verdict may take it back, or go on with its sentence."""
+def may_retract(after: str) -> bool:
+    """Whether the words after a verdict may retract it, or continue its sentence."""
     after = plain(after)
-    return after[:1].islower() or bool(_TAKEN_BACK.search(after))
+    return after[:1].islower() or bool(_RETRACTION.search(after))
 
 
 def plain(words: str) -> str:
@@ -144,8 +151,8 @@ def plain(words: str) -> str:
     return re.sub(r"[*_`#>\"“”]+", "", words).replace("’", "'").strip()
 
 
-def _states(words: str, value: object) -> bool:
-    match = _STATED.search(words[-300:])
+def _gives_verdict(words: str, value: object) -> bool:
+    match = _VERDICT_GIVEN.search(words[-300:])
     return match is not None and match["letter"] in (None, value) and not _DOUBT.search(words)
 
 

@@ -1,1 +1,8 @@
-"""Bytes and text in and out of the process: standard streams, files that appear whole, JSON lines, log and progress."""
+"""Input and output below all rooms: files, JSON lines, standard streams, messages.
+
+- `files`: atomic files and folders, hashes, free space
+- `jsonl`: JSON and JSON lines
+- `streams`: standard streams that may be closed, full or without a reader
+- `log`: messages and progress on stderr
+- `network`: whether a host is this machine
+"""

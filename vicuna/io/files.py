@@ -1,7 +1,6 @@
-"""Files that are either whole or not there.
+"""Atomic files and folders: written under a temporary name beside the final one, synced, then renamed.
 
-Everything the programs write goes to a temporary name beside its final one, reaches the disk, and is then renamed, so
-that a kill or a full disk never leaves half a file under a name that somebody trusts.
+A kill or a full disk never leaves half a file under its final name. Besides: hashes, free space, the cache folder.
 """
 
 import errno
@@ -28,7 +27,7 @@ def vicuna_home() -> Path:
 
 
 def check_is_file(path: Path | str) -> None:
-    """See that a file can be written under this name. (Renaming onto `/dev/null` would replace it, for everybody.)
+    """See that a file can be written under this name. (A rename onto `/dev/null` would replace the device.)
 
     Raises:
         VicunaError: it is a folder, a device, a pipe or a socket.
@@ -50,7 +49,7 @@ def fsync_directory(path: Path | str) -> None:
 
 @contextmanager
 def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO[Any]]:
-    """Open a file that gets its name only when the block ends well. A link stays, and what it leads to is written.
+    """Open a file that gets its name when the block ends without an error. A symbolic link stays; its target changes.
 
     Raises:
         VicunaError: the file exists and `overwrite` is false, or it is a folder or a device.
@@ -60,7 +59,7 @@ def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) ->
         raise VicunaError(f"{path} already exists; choose another name or delete it first")
     path = Path(path).resolve()
     encoding = None if "b" in mode else "utf-8"
-    with _naming(path):
+    with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         try:
@@ -78,7 +77,7 @@ def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) ->
 
 @contextmanager
 def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
-    """Fill a temporary folder that takes the place of `path` only when the block ends well. A link stays a link.
+    """Fill a temporary folder that replaces `path` when the block ends without an error. A symbolic link stays one.
 
     Raises:
         VicunaError: `path` is a file, or a folder that holds something and `overwrite` is false.
@@ -88,7 +87,7 @@ def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[P
     if Path(path).is_dir() and not overwrite and any(Path(path).iterdir()):
         raise VicunaError(f"{path} exists and is not empty; choose another folder or empty this one first")
     path = Path(path).resolve()
-    with _naming(path):
+    with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
@@ -107,25 +106,25 @@ def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[P
 
 
 def _replace_directory(source: Path, target: Path) -> None:
-    """Rename `source` to `target`; a filled target steps aside first, since a rename cannot replace it."""
+    """Rename `source` to `target`; a target that is not empty is renamed first, since a rename cannot replace it."""
     if not target.exists() or not any(target.iterdir()):
         os.replace(source, target)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     try:
-        os.replace(target, aside)
+        os.replace(target, old)
         os.replace(source, target)
     finally:
         if not target.exists():  # Ctrl-C or a refusal between the two: what was there comes back
-            os.replace(aside, target)
-        shutil.rmtree(aside, ignore_errors=True)
+            os.replace(old, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of the system name `path`, which the user knows, and not the temporary name beside it.
+def _named_errors(path: Path) -> Iterator[None]:
+    """System errors in the block name `path` instead of the temporary name beside it, which the user does not know.
 
-    A write that fails names nothing at all; the writes in such a block are into that file or folder.
+    A failed write has no file name; the writes in such a block are into that file or folder.
     """
     try:
         yield
@@ -161,7 +160,7 @@ def sha256_file(path: Path | str) -> str:
 
 
 def ensure_free_space(path: Path | str, size_bytes: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """See that the disk can hold `what`, before it is begun.
 
     Raises:
         VicunaError: the file system of `path` (or of its nearest existing parent) has less than `size_bytes` free.

@@ -1,4 +1,4 @@
-"""JSON and JSON lines: read with the place of every mistake, written whole or not at all."""
+"""JSON and JSON lines: errors with file, line and column; files written atomically, lines appended durably."""
 
 import codecs
 import errno
@@ -63,25 +63,25 @@ def parse_line(line: bytes, place: str) -> JsonObject:
         VicunaError: not UTF-8, not JSON or not an object; the message begins with `place`.
     """
     try:
-        row = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise VicunaError(f"{place}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
     except json.JSONDecodeError as error:
         raise VicunaError(f"{place}: not JSON ({error.msg}, column {error.colno})") from None
     except (ValueError, RecursionError) as error:
         raise VicunaError(f"{place}: not JSON that can be read ({error})") from None
-    if not isinstance(row, dict):
-        raise VicunaError(f"{place}: expected a JSON object, found {type(row).__name__}")
-    return row
+    if not isinstance(value, dict):
+        raise VicunaError(f"{place}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
-def format_line(row: JsonObject) -> str:
-    """One JSON lines row, newline included."""
-    return format_json(row) + "\n"
+def format_line(value: JsonObject) -> str:
+    """One line of a JSON lines file, newline included."""
+    return format_json(value) + "\n"
 
 
 def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """JSON as people read it: letters stay letters, unless one is half a surrogate pair, which UTF-8 cannot hold."""
+    """JSON without escapes for letters; all escaped where one is half a surrogate pair, which UTF-8 cannot hold."""
     text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
     try:
         text.encode("utf-8")
@@ -90,26 +90,26 @@ def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = Fals
     return text
 
 
-def write_jsonl(path: Path | str, rows: Iterable[JsonObject]) -> int:
-    """Write rows atomically and return how many there were."""
+def write_jsonl(path: Path | str, values: Iterable[JsonObject]) -> int:
+    """Write objects atomically, one a line, and return their number."""
     count = 0
     with atomic_file(path) as file:
-        for row in rows:
-            file.write(format_line(row))
+        for value in values:
+            file.write(format_line(value))
             count += 1
     return count
 
 
-def append_jsonl(path: Path | str, row: JsonObject) -> None:
-    """Add one row with one write, and return when it is on the disk.
+def append_jsonl(path: Path | str, value: JsonObject) -> None:
+    """Add one line with one write, and return when it is on the disk.
 
-    A line that a kill cut short is closed first, so that it cannot swallow this one. A row that the disk has no room
-    for is taken back. One process at a time may append to a file.
+    A last line without its end, which a kill cut short, is ended first, so that the new one does not continue it. A
+    line that the disk has no room for is removed again. One process at a time may append to a file.
     """
     check_is_file(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = format_line(row).encode("utf-8")
+    line = format_line(value).encode("utf-8")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         size = os.fstat(descriptor).st_size

@@ -1,6 +1,7 @@
-"""Lines and progress on stderr; stdout belongs to a program's result.
+"""Messages and progress on stderr; stdout is for a program's result.
 
-A progress bar is drawn on a terminal only; elsewhere (a log file, CI) the same facts come as a plain line now and then.
+A progress bar is drawn on a terminal only; elsewhere (a log file, CI) plain lines with the same figures are printed at
+intervals.
 """
 
 import os
@@ -20,7 +21,7 @@ _is_silent = False
 
 
 def be_silent() -> None:
-    """Say nothing any more: of many processes that do the same, one tells. Errors are still told."""
+    """Print no messages from now on: of several ranks, one prints. Errors are still printed."""
     global _is_silent
     _is_silent = True
 
@@ -31,12 +32,12 @@ def _say(text: str) -> None:
 
 
 def info(message: str) -> None:
-    """Say something the user may want to know."""
+    """Print a message."""
     _say(f"{message}\n")
 
 
 def warning(message: str) -> None:
-    """Say something the user should look at."""
+    """Print a message marked as a warning."""
     _say(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}\n")
 
 

@@ -1,4 +1,4 @@
-"""Network addresses: which hosts are this machine."""
+"""Network addresses: whether a host is this machine."""
 
 import ipaddress
 

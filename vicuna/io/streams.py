@@ -1,6 +1,6 @@
-"""stdin, stdout and stderr as they really come: closed, full, without a reader, or of letters that cannot be.
+"""Standard streams that may be closed, full, without a reader, or unable to encode a character.
 
-Stands below `log`, which writes to stderr, and below `options.command`, the frame round every program.
+Used by `log`, which writes to stderr, and by `options.command`, which wraps every program's `main`.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import TextIO
 
 
 def prepare() -> None:
-    """Make the three streams usable, before a program does anything."""
+    """Open the streams that are closed, and let no character fail to be read or written; called first of all."""
     # The first file that is opened would get a missing descriptor's number, and what is meant for stderr with it.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
@@ -27,7 +27,7 @@ def prepare() -> None:
 
 
 def say(text: str) -> None:
-    """Write to stderr. If nobody can read it any more, the work goes on without.
+    """Write to stderr; where nobody reads it any more, the text is dropped and the program goes on.
 
     (A Ctrl-C in `vicuna train 2>&1 | tee log` ends `tee` at once, and the run must still save its checkpoint.)
     """
@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 def finish_stdout() -> bool:
-    """Write what stdout still holds; False if it cannot be written, and then nothing more is tried."""
+    """Flush stdout; False if that fails, and then stdout is muted."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -55,7 +55,7 @@ def finish_stdout() -> bool:
 
 
 def mute(stream: TextIO) -> None:
-    """Send what a stream holds, and all that follows, to nowhere; Python would fail on it again at exit."""
+    """Redirect a stream's descriptor to /dev/null: Python flushes the stream at exit, and would fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

@@ -1,1 +1,4 @@
-"""Statistics with numpy only, for the evaluation and the arena: intervals over questions."""
+"""Statistics with numpy only, for the evaluation and the arena.
+
+- `intervals`: means and paired differences over questions, with bootstrap intervals
+"""

@@ -1,10 +1,10 @@
-"""How sure a figure is: intervals and differences over questions. numpy only.
+"""Means and paired differences over questions, with seeded bootstrap intervals. numpy only.
 
-Before: `score`, which brings one value per question. After: the report. The unit is the question, since that is what
-another evaluation would draw anew: all verdicts on a question (orders, repeats, judges) are one value here, and are
-drawn together. Drawing verdicts instead would make the intervals too narrow.
+The sampling unit is the question, since another evaluation would draw other questions: all verdicts on a question
+(orders, repeats, judges) are one value here and are resampled together. Resampling verdicts instead would make the
+intervals too narrow.
 
-Q questions, R bootstrap resamples.
+Shapes: Q questions, R bootstrap resamples.
 """
 
 import math
@@ -95,8 +95,11 @@ def estimate_difference(
 
 
 def student_quantile(probability: float, freedom: int) -> float:
-    """Student's t, by its expansion about the normal (Abramowitz and Stegun, Handbook of Mathematical Functions,
-    26.7.5); within 1% of the true value from 4 degrees of freedom on, for the levels used here."""
+    """The quantile of Student's t with `freedom` degrees of freedom, by its expansion about the normal.
+
+    Within 1% of the true value from 4 degrees of freedom on, for the levels used here. From Abramowitz and Stegun,
+    Handbook of Mathematical Functions, 26.7.5.
+    """
     x = NormalDist().inv_cdf(probability)
     terms = (
         (x**3 + x) / 4,

@@ -17,8 +17,8 @@ from vicuna.options import command, option, parse
 
 MARKER = "vicuna_demo.json"
 NEEDED = {"torch": "demo", "transformers": "demo", "zstandard": "demo", "fastapi": "demo", "websockets": "demo"}
-EPILOG = """The steps: find the small model, clean the sample, fine-tune, make the delta, apply it, prove the
-result bit-equal, serve and chat, answer questions, judge. A step whose output is there and intact is skipped.
+EPILOG = """The stages: find the small model, clean the sample, fine-tune, make the delta, apply it, prove the
+result bit-equal, serve and chat, answer questions, judge. A stage whose output is there and intact is skipped.
 With OPENAI_API_KEY set, a real judge is asked (a few cents) instead of the rule-based stand-in."""
 
 
@@ -39,13 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         if importlib.util.find_spec(module) is None:  # loading them here would cost seconds and memory for nothing
             require(module, extra)
     folder = options.output_dir.absolute()
-    claim(folder)
+    claim_folder(folder)
     chain = Chain(Workspace(folder), options.judge if os.environ.get("OPENAI_API_KEY") else None)
-    total = chain.num_steps
     with MemoryWatch() as watch:
         try:
-            for number, step in enumerate(chain.steps(), 1):
-                chain.workspace.run(step, number, total)
+            for number, stage in enumerate(chain.stages(), 1):
+                chain.workspace.run(stage, number, chain.num_stages)
         finally:
             chain.close()
     peak = note_peak(folder, watch.peak_bytes)
@@ -60,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def claim(folder: Path) -> None:
+def claim_folder(folder: Path) -> None:
     """Take the folder for the demo.
 
     Raises:
@@ -77,7 +76,7 @@ def claim(folder: Path) -> None:
 
 
 def note_peak(folder: Path, peak_bytes: int) -> int:
-    """The largest memory of any run in this folder; a run that skips its steps needs little."""
+    """The largest memory of any run in this folder; a run that skips its stages needs little."""
     largest = max(peak_bytes, _noted_peak(folder))
     write_json(folder / MARKER, {"peak_bytes": largest})
     return largest
@@ -92,7 +91,7 @@ def _noted_peak(folder: Path) -> int:
 
 
 def command_line() -> str:
-    """How the user calls vicuna: the command beside this Python, by its shortest path."""
+    """The command `vicuna` beside this Python, as the user can type it: by a relative path where there is one."""
     script = Path(sys.executable).parent / "vicuna"
     if not script.exists():
         return f"{sys.executable} -m vicuna"

@@ -1,7 +1,7 @@
-"""The chain, link by link: real conversations in, a fine-tuned, served and judged chatbot out.
+"""The demo's stages in order: real conversations in, a fine-tuned, served and judged chatbot out.
 
-Each step is one of the public commands, run as a user would run it; the command line is printed. What it found goes
-into its figures, which `report.py` shows.
+Each stage runs public commands as a user would; their command lines are printed. What a stage found is in its figures,
+which `report` shows.
 """
 
 import os
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vicuna.bot.demo import chat
+from vicuna.bot.demo.identity_and_failover import LONG_QUESTION, check_identity_and_failover
 from vicuna.bot.server import FLAGS, Server
-from vicuna.bot.stages import Figures, Step, Workspace, files_under, remove
+from vicuna.bot.stages import Figures, Stage, Workspace, files_under, remove
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.eval.judging.rule_judge import running_rule_judge
 from vicuna.io import log
@@ -38,7 +38,7 @@ NUM_QUESTIONS = 16
 MAX_TOKENS = 120
 
 
-class StepFailed(VicunaError):
+class StageFailed(VicunaError):
     """A command of the chain failed."""
 
     def __init__(self, verb: str, status: int) -> None:
@@ -48,7 +48,7 @@ class StepFailed(VicunaError):
 
 @dataclass
 class Chain:
-    """The demo's steps over one folder.
+    """The demo's stages over one folder.
 
     Args:
         judge: the name of a judge at the OpenAI API, or None for the local rule-based stand-in.
@@ -63,31 +63,32 @@ class Chain:
         """Where everything is written."""
         return self.workspace.folder
 
-    num_steps = 9
+    num_stages = 9
 
-    def steps(self) -> Iterator[Step]:
-        """The links in order. A step is made when the ones before it are done, so it can name their outputs."""
+    def stages(self) -> Iterator[Stage]:
+        """The stages in order. Each is made when the ones before it are done, so it can name their outputs."""
         here = self.folder
-        yield Step("model", "find the small model", self.model, (), (), is_cheap=True)
+        yield Stage("model", "find the small model", self.model, (), (), is_cheap=True)
         base = Path(self.workspace.figures("model")["path"])
         sample, identity = material("data/sharegpt_sample.json"), material("data/identity.jsonl")
         pages = (sample, identity, MAX_LENGTH, HELD_OUT_RATIO)
-        yield Step("clean", "clean the shared conversations", self.clean, pages, ("data",))
+        yield Stage("clean", "clean the shared conversations", self.clean, pages, ("data",))
         records = (here / "data" / "records.jsonl", here / "data" / "held_out.jsonl", identity)
         training = (base, *records, TRAINING, IDENTITY_REPEATS, TEMPLATE)
-        yield Step("train", "fine-tune the small model", self.train, training, ("train",))
+        yield Stage("train", "fine-tune the small model", self.train, training, ("train",))
         tuned = here / "train" / "model"
-        yield Step("delta", "make the delta", self.delta, (base, tuned), ("delta",))
-        yield Step("apply", "apply the delta to the base", self.apply, (base, here / "delta"), ("restored",))
-        yield Step("verify", "prove the result bit-equal", self.verify, (tuned, here / "restored", here / "delta"), ())
+        yield Stage("delta", "make the delta", self.delta, (base, tuned), ("delta",))
+        yield Stage("apply", "apply the delta to the base", self.apply, (base, here / "delta"), ("restored",))
+        yield Stage("verify", "prove the result bit-equal", self.verify, (tuned, here / "restored", here / "delta"), ())
         served = (base, here / "restored")
-        yield Step("chat", "serve both, chat, kill a worker", self.chat, (*served, chat.LONG_QUESTION), ("chat.json",))
+        asked = (*served, LONG_QUESTION)
+        yield Stage("chat", "serve both, chat, kill a worker", self.check_served_models, asked, ("chat.json",))
         questions = (material("eval/questions.jsonl"), NUM_QUESTIONS, MAX_TOKENS)
-        yield Step("answer", "answer questions with both", self.answer, (*served, *questions), ("eval/answers.jsonl",))
+        yield Stage("answer", "answer questions with both", self.answer, (*served, *questions), ("eval/answers.jsonl",))
         judged = (here / "eval" / "answers.jsonl", self.judge)
         results = ("eval/judgments.jsonl", "eval/report.html", "eval/report.json")
         who = self.judge or "a local stand-in"
-        yield Step("judge", f"judge the answers, by {who}", self.judge_answers, judged, results)
+        yield Stage("judge", f"judge the answers, by {who}", self.judge_answers, judged, results)
 
     def model(self) -> Figures:
         """Find SmolLM2-135M-Instruct, or convert it once into the cache."""
@@ -117,9 +118,9 @@ class Chain:
         base = self.workspace.figures("model")["path"]
         self._vicuna("train", "--model", base, *data, "--template", TEMPLATE, *TRAINING, "--max-length", MAX_LENGTH,
                      "--output-dir", output)  # fmt: skip
-        rows = list(read_jsonl(output / "train_log.jsonl"))
-        held_out = [row["eval_loss"] for row in rows if "eval_loss" in row]
-        losses = [row["loss"] for row in rows if "loss" in row]
+        entries = list(read_jsonl(output / "train_log.jsonl"))
+        held_out = [entry["eval_loss"] for entry in entries if "eval_loss" in entry]
+        losses = [entry["loss"] for entry in entries if "loss" in entry]
         if held_out[-1] >= held_out[0]:
             raise VicunaError(f"the held-out loss did not fall: {held_out[0]:.4f} before, {held_out[-1]:.4f} after")
         return {
@@ -162,15 +163,15 @@ class Chain:
                 )
         return {"sha256": hashes, "shown": f"bit-equal, sha256 {next(iter(hashes.values()))[:16]}..."}
 
-    def chat(self) -> Figures:
+    def check_served_models(self) -> Figures:
         """Both models behind the real API; a reply survives the death of its worker."""
-        held = chat.hold(self._served(), BASE, TUNED)
-        write_json(self.folder / "chat.json", held)
-        cut = held["cut"]
+        found = check_identity_and_failover(self._served(), BASE, TUNED)
+        write_json(self.folder / "chat.json", found)
+        cut = found["cut"]
         if cut["error"]:
             outcome = f"worker killed, error named: {cut['error']}"
         else:
-            how = "the same words as without the kill" if held["is_identical"] else "continued"
+            how = "the same words as without the kill" if found["is_identical"] else "continued"
             outcome = f"worker killed, reply completed ({how}) after a pause of {cut['longest_gap_seconds']:.1f} s"
         return {"outcome": outcome, "shown": f"the tuned model says Vicuna, the base does not; {outcome}"}
 
@@ -213,7 +214,7 @@ class Chain:
         return self.server
 
     def _fresh(self, name: str) -> None:
-        """Remove a result that a kill left without its note; it would only stand in the way."""
+        """Remove a result that a kill left without its note: the command refuses a folder that is not empty."""
         remove(self.folder / name)
 
     def _vicuna(self, *arguments: object) -> None:
@@ -228,7 +229,7 @@ class Chain:
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "HF_HUB_OFFLINE": "1"}
         child = processes.spawn([sys.executable, "-m", "vicuna", *words], environment, stdout=sys.stderr)
         if status := wait_for(child):
-            raise StepFailed(words[0], status)
+            raise StageFailed(words[0], status)
 
     def close(self) -> None:
         """Stop the server, if it was needed."""
@@ -238,7 +239,10 @@ class Chain:
 
 
 def wait_for(child: subprocess.Popen[bytes]) -> int:
-    """The exit code of a command. What ends the demo is handed on and waited for: training saves a checkpoint then."""
+    """The exit code of a command.
+
+    Ctrl-C or SIGTERM is passed on to it, and its end is waited for: training saves a checkpoint then.
+    """
     try:
         return child.wait()
     except (KeyboardInterrupt, SystemExit) as end:

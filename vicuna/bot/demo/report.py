@@ -15,24 +15,24 @@ from vicuna.report_page import Page, bar_chart, table
 
 
 def write_page(path: Path, workspace: Workspace, *, judge: str | None, peak_bytes: int) -> None:
-    """Write the page from the steps' figures and files."""
+    """Write the page from the stages' figures and files."""
     page = Page("vicuna: the whole chain, end to end")
     page.add_paragraph(
         f"vicuna {__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}. "
-        "Every step is one of the public commands; run the demo again and it skips what is there.",
+        "Every stage is one of the public commands; run the demo again and it skips what is there.",
         faint=True,
     )
     rows = [
-        (done.step.name, done.step.title, human_seconds(done.seconds), done.figures["shown"])
+        (done.stage.name, done.stage.title, human_seconds(done.seconds), done.figures["shown"])
         for done in workspace.done.values()
     ]
-    page.add_table(["step", "what", "time", "result"], rows)
+    page.add_table(["stage", "what", "time", "result"], rows)
     if peak_bytes:
         page.add_paragraph(f"Peak memory of all processes together: {human_bytes(peak_bytes)}.")
     _add_clean(page, workspace)
     _add_train(page, workspace)
     _add_weights(page, workspace)
-    _add_chat(page, workspace)
+    _add_served(page, workspace)
     _add_judge(page, workspace, judge)
     page.write(path)
 
@@ -66,20 +66,20 @@ def _add_weights(page: Page, workspace: Workspace) -> None:
     page.add_code("\n".join(f"{sha256}  {name}" for name, sha256 in verified["sha256"].items()))
 
 
-def _add_chat(page: Page, workspace: Workspace) -> None:
-    held: dict[str, Any] = read_json(workspace.folder / "chat.json")
+def _add_served(page: Page, workspace: Workspace) -> None:
+    found: dict[str, Any] = read_json(workspace.folder / "chat.json")
     page.add_heading("Served, and asked who it is")
-    questions = dict.fromkeys(answer["question"] for answer in held["answers"])
-    said = {(answer["question"], answer["model"]): answer["answer"] for answer in held["answers"]}
+    questions = dict.fromkeys(answer["question"] for answer in found["answers"])
+    said = {(answer["question"], answer["model"]): answer["answer"] for answer in found["answers"]}
     page.add_table(
         ["question", f"{BASE} (base)", f"{TUNED} (tuned)"],
         [(question, said[question, BASE], said[question, TUNED]) for question in questions],
     )
-    cut = held["cut"]
+    cut = found["cut"]
     page.add_heading("A reply that outlived its worker", level=3)
     page.add_paragraph(
         f"While this reply streamed, worker process {cut['killed_pid']} was ended with kill -9 at the mark ✂. "
-        f"Process {held['replacement_pid']} took its place. {workspace.figures('chat')['outcome'].capitalize()}."
+        f"Process {found['replacement_pid']} took its place. {workspace.figures('chat')['outcome'].capitalize()}."
     )
     place = cut["killed_after_characters"]
     before, after = html.escape(cut["answer"][:place]), html.escape(cut["answer"][place:])

@@ -1,8 +1,7 @@
-"""One model behind an OpenAI-compatible server: ask, wait, ask again.
+"""One model behind an OpenAI-compatible server: requests with retries, pauses and errors that name the way out.
 
-`answer` and `judge` come before it, the `openai` client after it. The retries are ours, because the client's own stop
-honouring a Retry-After above its limit, and because a mistake of the user's (wrong address, wrong key) must end the run
-at once.
+Called by `answer` and `judge`; calls the `openai` client. The retries are ours, because the client's own ignore a
+Retry-After above their limit, and because a mistake of the user's (wrong address, wrong key) must end the run at once.
 """
 
 import email.utils
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError, require
+from vicuna.eval.ask.usage import Usage
 from vicuna.io.log import warning
 from vicuna.io.network import is_loopback
 
@@ -48,12 +48,11 @@ class SchemaRefused(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote. The token counts are None where the server does not report them."""
+    """What the model wrote."""
 
     text: str
     finish_reason: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    usage: Usage
 
 
 class Endpoint:
@@ -146,8 +145,7 @@ class Endpoint:
         return Reply(
             text=text or "",
             finish_reason=choice.finish_reason,
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=usage.completion_tokens if usage else None,
+            usage=Usage(usage.prompt_tokens, usage.completion_tokens) if usage else Usage(),
         )
 
     def _delay(self, error: Exception, attempt: int) -> float:
@@ -170,7 +168,7 @@ class Endpoint:
             message = f"{self.base_url} asks to wait {asked:.0f} s; run the command again then to go on"
             raise EndpointError(message, ends_run=True)
         backoff = min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**attempt)
-        # Jitter, so that callers turned away together do not come back together:
+        # Jitter, so that calls refused together are not repeated together:
         # https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         return backoff * random.uniform(0.5, 1.0) if asked is None else asked + random.uniform(0, 0.5 + 0.1 * asked)
 

@@ -1,4 +1,4 @@
-"""Many calls at once, at most so many at a time, and what became of them.
+"""Many calls concurrently, a bounded number at a time, and the outcome of the run.
 
 `answer` and `judge` give it their calls. A call that fails is counted and left for the next run; a failure that every
 further call would share stops the run, after the calls in flight have ended and been kept.

@@ -4,15 +4,14 @@ After `answer`, before `report`. The path of one judgment:
 
 1. `plan` makes the calls; those whose key is in the output file are done.
 2. `endpoint` asks the judge, for a JSON verdict where the server can enforce one and for a marked line otherwise.
-3. `verdict` reads the reply. If it cannot, the judge is asked once more; if it still cannot, the row is kept as
+3. `verdict` reads the reply. If it cannot, the judge is asked once more; if it still cannot, the judgment is kept as
    unreadable: without a verdict, with both replies, counted in the report.
-4. The row is on the disk before the next call begins. Its fields are MT-bench's, one row for each order (`g1_...` for
-   the first order, `g2_...` for the swapped one).
+4. The judgment (`judgment`) is on the disk before the next call begins, one row for each order.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from vicuna.eval.answer import check_positive, load_answers
 from vicuna.eval.ask.endpoint import OPENAI_URL, Endpoint, EndpointError, Reply, SchemaRefused
 from vicuna.eval.ask.ledger import Ledger
 from vicuna.eval.ask.runner import Outcome, run_calls
+from vicuna.eval.ask.usage import Usage, total
+from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.judging.plan import Budget, Call, plan_calls
 from vicuna.eval.judging.prompts import Mode
 from vicuna.eval.questions import load_questions, select_questions
@@ -33,6 +34,8 @@ from vicuna.options import option, parse
 
 # Finish reasons of a reply that does not end where the judge ended.
 CUT_SHORT = ("length", "content_filter")
+# Besides its key: what tells a judgment file from another one.
+NEEDED_FIELDS = ("status", "mode", "judge", "order", "repeat", "usage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +89,15 @@ def judge_answers(options: JudgeOptions) -> None:
     endpoint = Endpoint(
         options.judge, options.base_url, timeout_seconds=options.timeout_seconds, max_retries=options.max_retries
     )
-    with Ledger(options.output, fields=("status", "mode", "judge", "order", "repeat", "usage")) as ledger:
-        try:
-            _refuse_mixture(calls, ledger)
-            budget.spent_usd = sum(_row_cost(row, budget) for row in ledger.rows.values())
-        except (KeyError, TypeError, IndexError, ValueError) as error:
-            raise VicunaError(
-                f"{options.output}: a row was changed by hand ({type(error).__name__}: {error}); name another --output"
-            ) from None
-        missing = [call for call in calls if call.key not in ledger.rows]
+    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_judgment) as ledger:
+        _refuse_mixture(calls, ledger)
+        budget.spent_usd = sum(_cost_of_kept(judgment, budget) for judgment in ledger.records.values())
+        missing = [call for call in calls if call.key not in ledger.records]
         _announce(calls, missing, budget, options)
         if missing:
             outcome = asyncio.run(_judge_all(options, endpoint, ledger, missing, budget))
             outcome.require_complete(len(missing), "judgments")
-        unreadable = sum(ledger.rows[call.key]["status"] == "unreadable" for call in calls)
+        unreadable = sum(not ledger.records[call.key].is_readable for call in calls)
     print(f"{len(calls)} judgments by {options.judge} in {options.output}, {unreadable} of them unreadable")
 
 
@@ -115,13 +113,29 @@ def _budget(options: JudgeOptions) -> Budget:
     return Budget(options.max_usd, price, options.max_tokens)
 
 
-def _refuse_mixture(calls: Sequence[Call], ledger: Ledger) -> None:
-    """Old judgments of other answers, questions or prompts under the same names would be averaged with the new ones,
-    and of pairs and single answers in one file no report is made."""
-    for row in ledger.rows.values():
-        if calls and row["mode"] != calls[0].mode:
-            raise VicunaError(f"{ledger.path}: holds judgments of --mode {row['mode']}; name another --output")
-    held = {_row_slot(row): key for key, row in ledger.rows.items()}
+def _kept_judgment(row: JsonObject) -> Judgment:
+    """The judgment in a row of an earlier run.
+
+    Raises:
+        VicunaError: the row lacks something that every row of ours has.
+    """
+    judgment, *others = Judgment.from_row(row, "its row")
+    if others or not {"prompt_tokens", "completion_tokens"} <= (row["usage"] or {}).keys():
+        raise VicunaError(f"the judgment of question {judgment.question_id} has two orders or no token counts")
+    return judgment
+
+
+def _refuse_mixture(calls: Sequence[Call], ledger: Ledger[Judgment]) -> None:
+    """See that the kept judgments and the calls belong together.
+
+    Raises:
+        VicunaError: the file holds the other mode, of which no common report is made, or judgments of other answers,
+            questions or prompts under the same names, which would be averaged with the new ones.
+    """
+    for judgment in ledger.records.values():
+        if calls and judgment.mode != calls[0].mode:
+            raise VicunaError(f"{ledger.path}: holds judgments of --mode {judgment.mode}; name another --output")
+    held = {judgment.slot: key for key, judgment in ledger.records.items()}
     for call in calls:
         if held.get(call.slot, call.key) != call.key:
             raise VicunaError(
@@ -149,7 +163,7 @@ def _announce(calls: Sequence[Call], missing: Sequence[Call], budget: Budget, op
 
 
 async def _judge_all(
-    options: JudgeOptions, endpoint: Endpoint, ledger: Ledger, calls: Sequence[Call], budget: Budget
+    options: JudgeOptions, endpoint: Endpoint, ledger: Ledger[Judgment], calls: Sequence[Call], budget: Budget
 ) -> Outcome:
     num_unreadable = 0
     with Progress(len(calls), description=f"{options.judge} judges", unit="judgments") as progress:
@@ -157,9 +171,9 @@ async def _judge_all(
         async def judge(call: Call) -> None:
             nonlocal num_unreadable
             async with budget.reserve(call):
-                row = await _judge_one(call, endpoint, budget)
-            await ledger.append(row)
-            num_unreadable += row["status"] == "unreadable"
+                judgment = await _judge_one(call, endpoint, budget)
+            await ledger.append(judgment)
+            num_unreadable += not judgment.is_readable
             progress.update(**({"unreadable": num_unreadable} if num_unreadable else {}))
 
         async with endpoint:
@@ -169,14 +183,13 @@ async def _judge_all(
     return outcome
 
 
-async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> JsonObject:
-    """Ask, read, ask once more if need be: the row to keep."""
-    read = read_pair if call.mode == "pair" else read_score
+async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> Judgment:
+    """Ask, read, ask once more if need be: the judgment to keep."""
     dialogue = call.messages(structured=endpoint.takes_schema)
     replies: list[Reply] = []
-    verdict: str | float | None = None
+    points: float | None = None
     cost = 0.0
-    while verdict is None and len(replies) < 2:
+    while points is None and len(replies) < 2:
         schema = call.prompt.schema if endpoint.takes_schema else None
         try:
             reply = await endpoint.chat(
@@ -193,20 +206,39 @@ async def _judge_one(call: Call, endpoint: Endpoint, budget: Budget) -> JsonObje
         paid = _cost(reply, call, budget)
         budget.spent_usd += paid
         cost += paid
-        # A reply that was cut short may end inside a number: "8" of "8.5".
-        verdict = None if reply.finish_reason in CUT_SHORT else read(reply.text)
-        if verdict is None:
+        points = _read_points(reply, call)
+        if points is None:
             dialogue = _ask_again(call, endpoint, reply)
-    row = _row(call, dialogue, replies, verdict)
-    if budget.price_per_1m:
-        row["usage"]["usd"] = cost
-    return row
+    return _judgment(call, dialogue, replies, points, cost if budget.price_per_1m else None)
+
+
+def _read_points(reply: Reply, call: Call) -> float | None:
+    """The verdict as points of the call's first model, or its score; None if it cannot be read."""
+    if reply.finish_reason in CUT_SHORT:  # it may end inside a number: "8" of "8.5"
+        return None
+    if call.mode == "single":
+        return read_score(reply.text)
+    winner = read_pair(reply.text)
+    if winner is None or winner == "tie":
+        return None if winner is None else 0.5
+    return 1.0 if (winner == "A") == (call.order == 1) else 0.0
 
 
 def _cost(reply: Reply, call: Call, budget: Budget) -> float:
     """What a reply cost, in US dollars; the estimate and the worst case where the server does not count tokens."""
-    prompt_tokens = call.estimated_prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-    return budget.cost(prompt_tokens, budget.max_tokens if reply.completion_tokens is None else reply.completion_tokens)
+    prompt_tokens, completion_tokens = reply.usage.prompt_tokens, reply.usage.completion_tokens
+    return budget.cost(
+        call.estimated_prompt_tokens if prompt_tokens is None else prompt_tokens,
+        budget.max_tokens if completion_tokens is None else completion_tokens,
+    )
+
+
+def _cost_of_kept(judgment: Judgment, budget: Budget) -> float:
+    """What a kept judgment cost: as recorded, or at today's price."""
+    usage = judgment.usage or Usage()
+    if usage.usd is not None:
+        return usage.usd
+    return budget.cost(usage.prompt_tokens or 0, usage.completion_tokens or 0)
 
 
 def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
@@ -219,58 +251,33 @@ def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
     return [*dialogue, Message(role="assistant", content=unread.text), Message(role="user", content=again)]
 
 
-def _row(call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], verdict: str | float | None) -> JsonObject:
-    prompt_text, judgment = dialogue[1].content, replies[-1].text
-    prompt_tokens = _total(reply.prompt_tokens for reply in replies)
-    completion_tokens = _total(reply.completion_tokens for reply in replies)
-    row: JsonObject = {
-        "key": call.key,
-        "status": "unreadable" if verdict is None else "scored",
-        "mode": call.mode,
-        "question_id": call.question.question_id,
-        "category": call.question.category,
-        "judge": [call.judge, call.prompt.name],
-        "order": call.order,
-        "repeat": call.repeat,
-        "turn": 1,
-        "prompt_hash": call.prompt.hash,
-        "question_hash": call.question_hash,
-        "answers_hash": call.answers_hash,
-        "cut_answers": [answer.model for answer in call.answers if answer.is_cut],
-        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
-        "tstamp": time.time(),
-    }
-    if len(replies) > 1:
-        row["first_reply"] = replies[0].text
-    if call.mode == "single":
-        return {**row, "model": call.models[0], "user_prompt": prompt_text, "judgment": judgment, "score": verdict}
-    game = f"g{call.order}"
-    places = {"A": "model_1", "B": "model_2"} if call.order == 1 else {"A": "model_2", "B": "model_1"}
-    return {
-        **row,
-        "model_1": call.models[0],
-        "model_2": call.models[1],
-        f"{game}_user_prompt": prompt_text,
-        f"{game}_judgment": judgment,
-        f"{game}_winner": verdict if verdict is None else places.get(str(verdict), "tie"),
-    }
-
-
-def _total(counts: Iterable[int | None]) -> int | None:
-    """The sum, or None if the server left a count out."""
-    known = list(counts)
-    return None if None in known else sum(count for count in known if count is not None)
-
-
-def _row_cost(row: JsonObject, budget: Budget) -> float:
-    """What a kept row cost: as recorded, or at today's price."""
-    usage = row["usage"]
-    if "usd" in usage:
-        return float(usage["usd"])
-    return budget.cost(usage["prompt_tokens"] or 0, usage["completion_tokens"] or 0)
-
-
-def _row_slot(row: JsonObject) -> tuple[object, ...]:
-    """The slot of a kept row, as `Call.slot` has it."""
-    models = (row["model"],) if row["mode"] == "single" else (row["model_1"], row["model_2"])
-    return (row["mode"], str(row["question_id"]), models, row["judge"][0], row["order"], row["repeat"])
+def _judgment(
+    call: Call, dialogue: Sequence[Message], replies: Sequence[Reply], points: float | None, usd: float | None
+) -> Judgment:
+    """The judgment of a call, read from the last of its replies."""
+    usage = Usage(
+        total([reply.usage.prompt_tokens for reply in replies]),
+        total([reply.usage.completion_tokens for reply in replies]),
+        usd,
+    )
+    return Judgment(
+        mode=call.mode,
+        question_id=call.question.question_id,
+        category=call.question.category,
+        models=call.models,
+        judge=call.judge,
+        order=call.order,
+        repeat=call.repeat,
+        points=points,
+        reply=replies[-1].text,
+        user_prompt=dialogue[1].content,
+        prompt_name=call.prompt.name,
+        prompt_hash=call.prompt.hash,
+        first_reply=replies[0].text if len(replies) > 1 else None,
+        key=call.key,
+        question_hash=call.question_hash,
+        answers_hash=call.answers_hash,
+        cut_answers=tuple(answer.model for answer in call.answers if answer.is_cut),
+        usage=usage,
+        timestamp=time.time(),
+    )

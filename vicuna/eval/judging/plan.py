@@ -1,8 +1,8 @@
-"""The calls of a judgment run, before one is made: who is asked what, under which key, at what price.
+"""The calls of a judgment run and its budget: question, answers, judge, prompt, order, repeat, key and price of each.
 
 After `answer`, before `judge`. A key is the hash of everything that the verdict depends on (question, reference,
-answers, judge, prompt, order, repeat), so what is already in the output need not be bought again, and what has changed
-is never taken for the same.
+answers, judge, prompt, order, repeat), so what is already in the output need not be paid again, and what has changed is
+never taken for the same.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from vicuna.conversation import Message
 from vicuna.errors import VicunaError
 from vicuna.eval.answer import Answer
 from vicuna.eval.ask.runner import OutOfBudget
+from vicuna.eval.judging.judgment import Slot
 from vicuna.eval.judging.prompts import JudgePrompt, Mode, shipped_prompt
 from vicuna.eval.questions import Question, QuestionId, content_hash
 from vicuna.io.log import info, warning
@@ -43,26 +44,30 @@ class Call:
 
     @property
     def models(self) -> tuple[str, ...]:
+        """The models whose answers are judged."""
         return tuple(answer.model for answer in self.answers)
 
     @cached_property
     def question_hash(self) -> str:
+        """A hash of the question, its category and its reference."""
         one = self.question
         return content_hash(one.question_id, one.text, one.category, one.reference)
 
     @cached_property
     def answers_hash(self) -> str:
+        """A hash of the answers and their models."""
         return content_hash([[answer.model, answer.text] for answer in self.answers])
 
     @cached_property
     def key(self) -> str:
+        """A hash of everything that the verdict depends on."""
         judge = [self.judge, self.temperature, self.prompt.hash]
         return content_hash(self.question_hash, self.answers_hash, judge, self.order, self.repeat)
 
     @property
-    def slot(self) -> tuple[object, ...]:
-        """What is judged and by whom. One slot has one judgment; two would be averaged by mistake."""
-        return (self.mode, str(self.question.question_id), self.models, self.judge, self.order, self.repeat)
+    def slot(self) -> Slot:
+        """What will be judged, and by whom."""
+        return Slot(self.mode, str(self.question.question_id), self.models, self.judge, self.order, self.repeat)
 
     def messages(self, *, structured: bool) -> list[Message]:
         """The judge's prompt."""
@@ -78,6 +83,7 @@ class Call:
 
     @cached_property
     def estimated_prompt_tokens(self) -> int:
+        """Tokens of the prompt at `BYTES_PER_TOKEN`, rather too many than too few."""
         size = sum(len(message.content.encode("utf-8", "replace")) for message in self.messages(structured=True))
         return size // BYTES_PER_TOKEN
 
@@ -119,20 +125,28 @@ def plan_calls(
 def _answered_by_all(
     questions: Sequence[Question], answers: Mapping[str, Mapping[QuestionId, Answer]]
 ) -> list[Question]:
-    for model, of_model in answers.items():
+    """The questions that every model answered, in their order.
+
+    Raises:
+        VicunaError: there is none, or an answer is to another wording of its question.
+    """
+    for model, answers_of_model in answers.items():
         for question in questions:
-            answer = of_model.get(question.question_id)
+            answer = answers_of_model.get(question.question_id)
             if answer and answer.question_hash not in (None, content_hash(question.text)):
                 raise VicunaError(
                     f"{model} answered question {question.question_id} in another wording; judge with the questions "
                     "that were asked (--questions)"
                 )
-    answered_by = {one.question_id: [m for m, of in answers.items() if one.question_id in of] for one in questions}
-    shared = [one for one in questions if len(answered_by[one.question_id]) == len(answers)]
+    num_answers = {
+        question.question_id: sum(question.question_id in of_model for of_model in answers.values())
+        for question in questions
+    }
+    shared = [question for question in questions if num_answers[question.question_id] == len(answers)]
     if not shared:
         raise VicunaError("no question was answered by every model; do --questions and --answers belong together?")
-    if partly := [one for one in questions if 0 < len(answered_by[one.question_id]) < len(answers)]:
-        warning(f"{len(partly)} questions are left out, because not every model answered them")
+    if num_partly := sum(0 < count < len(answers) for count in num_answers.values()):
+        warning(f"{num_partly} questions are left out, because not every model answered them")
     if len(shared) < len(questions):
         info(f"{len(shared)} of {len(questions)} questions are answered by every model")
     return shared

@@ -1,8 +1,8 @@
-"""What the judge is told: the prompts of `eval/judge_prompts/`, filled in with a question and its answers.
+"""The judge's prompts of `eval/judge_prompts/`, filled in with a question and its answers.
 
-Before: `plan`, which chooses a prompt for each question. After: `judge` sends it; `rule_judge` and the report take it
-apart again with `parse_sections`. Each text to be judged stands between two marks with a word that occurs in none of
-the texts, so that no answer can end its own section and speak as if it were the prompt.
+Before: `plan`, which chooses a prompt for each question. After: `judge` sends it; `rule_judge` and the report parse it
+with `parse_sections`. Each text to be judged stands between two marks with a nonce that occurs in none of the texts, so
+that no answer can end its own section and continue as if it were the prompt.
 """
 
 import re
@@ -58,7 +58,7 @@ class JudgePrompt:
 
     def messages(self, texts: Mapping[str, str], *, structured: bool) -> list[Message]:
         """The prompt with the texts (`question`, `answer` or `answer_a` and `answer_b`, `reference`) in place."""
-        fields = {**texts, "mark": _mark(texts), "verdict_form": self.verdict_form(structured=structured)}
+        fields = {**texts, "mark": _nonce(texts), "verdict_form": self.verdict_form(structured=structured)}
         # One pass over the template: braces inside the texts are never looked at.
         user = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], self.user)
         return [Message(role="system", content=self.system.strip()), Message(role="user", content=user.strip())]
@@ -78,9 +78,9 @@ def parse_sections(prompt: str) -> dict[str, str]:
     return sections
 
 
-def _mark(texts: Mapping[str, str]) -> str:
-    """A word that occurs in none of the texts: their own hash, hashed on in the unlikely case."""
-    mark = content_hash(dict(texts))[:12]
-    while any(mark in text for text in texts.values()):
-        mark = content_hash(mark)[:12]
-    return mark
+def _nonce(texts: Mapping[str, str]) -> str:
+    """A word of 12 hex digits that occurs in none of the texts: their hash, hashed again while one contains it."""
+    nonce = content_hash(dict(texts))[:12]
+    while any(nonce in text for text in texts.values()):
+        nonce = content_hash(nonce)[:12]
+    return nonce

@@ -105,17 +105,17 @@ def reply_to(prompt: str, *, structured: bool) -> str:
     verdict: dict[str, Any]
     if question is not None and "answer" in sections:
         single = grade(question, sections["answer"], reference)
-        told, verdict, marked = f"The answer: {single}.", {"score": single.score}, f"{single.score:g}"
+        summary, verdict, marked = f"The answer: {single}.", {"score": single.score}, f"{single.score:g}"
     elif question is not None and {"answer A", "answer B"} <= sections.keys():
         first, second = (grade(question, sections[f"answer {letter}"], reference) for letter in "AB")
         winner = "tie" if abs(first.score - second.score) < TIE_MARGIN else "AB"[second.score > first.score]
-        told, verdict = f"Answer A: {first}. Answer B: {second}.", {"verdict": winner}
+        summary, verdict = f"Answer A: {first}. Answer B: {second}.", {"verdict": winner}
         marked = "C" if winner == "tie" else winner
     else:
         raise ValueError("the message has no marked question with one answer or with answers A and B")
     if structured:
-        return json.dumps({"explanation": f"{DISCLAIMER} {told}", **verdict})
-    return f"{DISCLAIMER}\n\n{told}\n\n[[{marked}]]"
+        return json.dumps({"explanation": f"{DISCLAIMER} {summary}", **verdict})
+    return f"{DISCLAIMER}\n\n{summary}\n\n[[{marked}]]"
 
 
 @contextmanager

@@ -1,1 +1,7 @@
-"""Kept judgments to figures and a page."""
+"""Judgments to estimates and a page: `vicuna eval report`.
+
+- `report`: the verb: reads judgments, writes the page and the JSON file
+- `score`: judgments to points by question, estimates and differences
+- `figures`: the results as one JSON object
+- `browser`: each question with its answers and verdicts, for the page
+"""

@@ -1,15 +1,16 @@
-"""Every question of an evaluation to leaf through: its answers side by side and what the judge said of them.
+"""The question browser of the report's page: each question with its answers side by side and the judge's replies.
 
-After `score`; `report` puts it at the end of its page. The texts come from the judge's own prompts, so they are what
-was judged, and from the answer files where a judgment was kept without its prompt.
+After `score`; `report` puts it at the end of its page. The texts come from the prompts that the judge saw, and from the
+answer files where a judgment was kept without its prompt.
 """
 
 import html
 from collections.abc import Mapping, Sequence
 
 from vicuna.eval.answer import Answer
+from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.questions import QuestionId
-from vicuna.eval.reporting.score import Judgment, Results
+from vicuna.eval.reporting.score import Results
 from vicuna.eval.verdict import explanation
 
 GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:0 1.2rem"
@@ -32,9 +33,9 @@ def answer_texts(
 
 
 def question_block(question_id: QuestionId, results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> str:
-    """One question as markup: closed, its category and outcome; open, all that was said."""
+    """One question as a `<details>` element: its category and outcome, and inside all answers and verdicts."""
     judgments = [one for one in results.judgments if one.question_id == question_id]
-    shown = next((one.texts for one in judgments if one.texts), {})
+    shown = next((one.sections for one in judgments if one.sections), {})
     parts = [_text("Question", shown.get("question"), "not recorded")]
     if "reference" in shown:
         parts.append(f"<details><summary>Reference answer</summary>{_pre(shown['reference'])}</details>")

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as one JSON value, made of `score`'s results.
+"""The figures of an evaluation as one JSON object, computed from `score`'s results.
 
 Before: `score`. After: `report`, which writes them to `--json` and makes its page of them.
 """
@@ -9,8 +9,9 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.questions import QuestionId, content_hash
-from vicuna.eval.reporting.score import Judgment, Results, position_counts
+from vicuna.eval.reporting.score import Results, position_counts
 from vicuna.statistics.intervals import LEVEL, NUM_RESAMPLES, SEED, Difference, Estimate
 
 
@@ -46,14 +47,14 @@ def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> 
         "position": _position_figures(judgments) if results.mode == "pair" else None,
         "longer_answer_wins": _longer_wins(results, texts),
         "unscored": {
-            "unreadable_judgments": sum(one.points is None for one in judgments),
+            "unreadable_judgments": sum(not one.is_readable for one in judgments),
             "incomplete_questions": results.num_incomplete,
         },
         "usage": _usage(judgments),
         "hashes": {
             "prompts": sorted({one.prompt for one in judgments}),
-            "questions": _hash_of("question_hash", judgments),
-            "answers": _hash_of("answers_hash", judgments),
+            "questions": _hash_of({one.question_hash for one in judgments}),
+            "answers": _hash_of({one.answers_hash for one in judgments}),
         },
         "statistics": {"level": LEVEL, "unit": "question", "resamples": NUM_RESAMPLES, "seed": SEED},
     }
@@ -63,7 +64,7 @@ def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[Que
     points = results.values[model]
     overall = results.overall.get(model)
     words = [len(text.split()) for text in texts.get(model, {}).values()]
-    cut = {one.question_id for one in results.judgments if model in one.row.get("cut_answers", ())}
+    cut = {one.question_id for one in results.judgments if model in one.cut_answers}
     found: dict[str, Any] = {
         **(_plain(overall) if overall else {"mean": None, "low": None, "high": None, "num_questions": 0}),
         "mean_words": fmean(words) if words else None,
@@ -83,7 +84,7 @@ def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[Que
 def _findings(results: Results) -> list[str]:
     """What the evaluation shows, a sentence for each comparison; never empty."""
     if not results.overall:
-        unreadable = sum(one.points is None for one in results.judgments)
+        unreadable = sum(not one.is_readable for one in results.judgments)
         return [
             f"Nothing is scored: {unreadable} of {len(results.judgments)} verdicts cannot be read, so no question has "
             "all the verdicts that it needs."
@@ -108,7 +109,7 @@ def _over(num_questions: int) -> str:
 
 
 def _finding(pair: tuple[str, str], difference: Difference, mode: str) -> str:
-    """What a comparison shows, in a sentence; in pair mode the difference is told as the share of the points."""
+    """What a comparison shows, in a sentence; in pair mode the difference is given as the share of the points."""
     found, models = difference.estimate, pair
     if found.low is None or found.high is None:
         asked = "1 question is" if found.num_questions == 1 else f"{found.num_questions} questions are"
@@ -177,19 +178,17 @@ def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]
 
 
 def _usage(judgments: Sequence[Judgment]) -> dict[str, Any]:
-    rows = list({id(one.row): one.row for one in judgments}.values())
-    usages = [row.get("usage") or {} for row in rows]
-    costs = [usage.get("usd") for usage in usages]
+    usages = [one.usage for one in judgments if one.usage is not None]
+    costs = [usage.usd for usage in usages if usage.usd is not None]
     return {
-        "num_asked_again": sum("first_reply" in row for row in rows),
-        "prompt_tokens": sum(usage.get("prompt_tokens") or 0 for usage in usages),
-        "completion_tokens": sum(usage.get("completion_tokens") or 0 for usage in usages),
-        "num_without_usage": sum(usage.get("prompt_tokens") is None for usage in usages),
-        "usd": None if None in costs else sum(costs),
+        "num_asked_again": sum(one.first_reply is not None for one in judgments),
+        "prompt_tokens": sum(usage.prompt_tokens or 0 for usage in usages),
+        "completion_tokens": sum(usage.completion_tokens or 0 for usage in usages),
+        "num_without_usage": sum(usage.prompt_tokens is None for usage in usages),
+        "usd": sum(costs) if len(costs) == len(usages) else None,
     }
 
 
-def _hash_of(name: str, judgments: Sequence[Judgment]) -> str | None:
+def _hash_of(hashes: set[str | None]) -> str | None:
     """One hash for what all judgments saw; None if some did not record it."""
-    found = {one.row.get(name) for one in judgments}
-    return None if None in found else content_hash(sorted(map(str, found)))
+    return None if None in hashes else content_hash(sorted(map(str, hashes)))

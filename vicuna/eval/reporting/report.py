@@ -1,6 +1,6 @@
-"""`python -m vicuna.eval report`: what the judgments show, how surely, and every question to leaf through.
+"""`python -m vicuna.eval report`: estimates with intervals, the judge's biases and every question, on one HTML page.
 
-After `judge`, last of all. The page and the JSON file are made of the same `figures`, so they always say the same.
+After `judge`, last of all. The page and the JSON file are made of the same `figures`, so they cannot disagree.
 """
 
 import html

@@ -1,73 +1,31 @@
-"""From kept judgments to figures: what each model got on each question, and how sure that is.
+"""Judgments to results: the points of each model on each question, and estimates with intervals over the questions.
 
 After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
 Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
-averaged, then the two orders, then the judges. So a judge that always prefers the first place adds nothing but ties
-(both orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
+averaged, then the two orders, then the judges. So a judge that always prefers the first place makes only ties (both
+orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
 
-No question counts by halves. Where an order was asked for and cannot be read, the other would carry the bias of its
-place; without one of the judges a score would show the other's severity; without one of its opponents a model's points
-would show who is left. Such a question is left out there, and what is left out for want of a verdict is counted.
+Only complete questions count. Where one order cannot be read, the other would carry the bias of its place; without one
+of the judges a score would show the other's severity; without one of its opponents a model's points would depend on who
+is left. Such a question is left out of that mean, and `num_incomplete` counts those left out for want of a verdict.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
 
 from vicuna.errors import VicunaError
-from vicuna.eval.judging.prompts import parse_sections
+from vicuna.eval.judging.judgment import Judgment, Slot
+from vicuna.eval.judging.prompts import Mode
 from vicuna.eval.questions import QuestionId
 from vicuna.eval.verdict import MAX_SCORE, MIN_SCORE
 from vicuna.io.jsonl import read_jsonl
 from vicuna.statistics.intervals import Difference, Estimate, estimate_difference, estimate_mean
 
-POINTS = {"model_1": 1.0, "tie": 0.5, "model_2": 0.0}
 Pair = tuple[str, str]
-NONE = type(None)
-# What a judgment's fields hold, where it has them; others are of no concern here.
-KINDS: dict[tuple[type, ...], tuple[str, ...]] = {
-    (int, str): ("question_id",),
-    (str,): ("model", "model_1", "model_2", "category", "judgment", "g1_judgment", "g2_judgment"),
-    (str, NONE): ("user_prompt", "g1_user_prompt", "g2_user_prompt", "prompt_hash", "question_hash", "answers_hash"),
-    (int,): ("repeat",),
-    (list,): ("judge", "cut_answers"),
-    (dict, NONE): ("usage",),
-}
-
-
-@dataclass(frozen=True)
-class Judgment:
-    """One reply of a judge. `points` is what the first model gets (1, 1/2, 0) or, of a single answer, its score from 1
-    to 10; None if the verdict is unreadable. `order` 2 showed the second model first."""
-
-    mode: Literal["pair", "single"]
-    question_id: QuestionId
-    category: str
-    models: tuple[str, ...]
-    judge: str
-    order: int
-    repeat: int
-    points: float | None
-    reply: str
-    texts: Mapping[str, str]  # question, reference and answers by the prompt's titles, where the row has its prompt
-    prompt: str
-    row: Mapping[str, Any]
-
-    def turned(self) -> "Judgment":
-        """The same judgment of a pair with its models named in the other order."""
-        points = None if self.points is None else 1 - self.points
-        return replace(self, models=self.models[::-1], order=3 - self.order, points=points)
-
-    def answer_text(self, model: str) -> str | None:
-        """The answer that the judge saw, or None if the row does not hold it."""
-        if self.mode == "single":
-            return self.texts.get("answer")
-        is_shown_first = (model == self.models[0]) == (self.order == 1)
-        return self.texts.get("answer A" if is_shown_first else "answer B")
 
 
 @dataclass(frozen=True)
@@ -81,7 +39,7 @@ class Results:
         num_incomplete: questions of a pair or model left out because a verdict is unreadable or missing.
     """
 
-    mode: Literal["pair", "single"]
+    mode: Mode
     judgments: list[Judgment]
     models: list[str]
     categories: dict[QuestionId, str]
@@ -99,21 +57,20 @@ def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
     Raises:
         VicunaError: a missing file, a row of another shape, files of both modes, a judgment held twice.
     """
-    judgments: dict[tuple[object, ...], Judgment] = {}
+    judgments: dict[Slot, Judgment] = {}
     pairs: set[tuple[str, ...]] = set()
     for path in paths:
         for number, row in enumerate(read_jsonl(path), 1):
-            for read in _read_row(row, f"{path}: judgment {number}"):
+            for read in Judgment.from_row(row, f"{path}: judgment {number}"):
                 # One pair, in whichever order a file names it; else it would be compared twice.
-                one = read.turned() if read.mode == "pair" and read.models[::-1] in pairs else read
+                one = read.swapped() if read.mode == "pair" and read.models[::-1] in pairs else read
                 pairs.add(one.models)
-                slot = (one.question_id, one.models, one.judge, one.order, one.repeat)
-                if slot in judgments:
+                if one.slot in judgments:
                     raise VicunaError(
                         f"{path}: judgment {number} is the second by {one.judge} of question {one.question_id} for "
                         f"{' and '.join(one.models)} in the same order; give each file once"
                     )
-                judgments[slot] = one
+                judgments[one.slot] = one
     if not judgments:
         raise VicunaError(f"{', '.join(map(str, paths))}: no judgments")
     if len({one.mode for one in judgments.values()}) > 1:
@@ -222,76 +179,11 @@ def _mean_over_opponents(model: str, outcomes: Mapping[Pair, Mapping[QuestionId,
     return {question_id: fmean(of[question_id] for of in against) for question_id in shared}
 
 
-def _read_row(row: Mapping[str, Any], place: str) -> list[Judgment]:
-    """The judgments in a row: one in ours, up to two in MT-bench's."""
-    if row.get("turn", 1) != 1:
-        raise VicunaError(f"{place}: is of turn {row['turn']}; only answers of one turn can be reported")
-    _check_kinds(row, place)
-    try:
-        if "model" in row:
-            score = row["score"]
-            points = float(score) if score is not None and MIN_SCORE <= score <= MAX_SCORE else None  # MT-bench: -1
-            return [_judgment(row, "single", (row["model"],), 1, points, row["judgment"], row.get("user_prompt"))]
-        games = [order for order in (1, 2) if f"g{order}_winner" in row]
-        models = (row["model_1"], row["model_2"])
-        found = []
-        for order in games:
-            winner = row[f"g{order}_winner"]
-            if winner not in (*POINTS, "error", None):
-                raise VicunaError(f"{place}: g{order}_winner is {winner!r}; known: {', '.join(POINTS)}, error")
-            reply, prompt = row[f"g{order}_judgment"], row.get(f"g{order}_user_prompt")
-            found.append(_judgment(row, "pair", models, order, POINTS.get(winner), reply, prompt))
-        if not found:
-            raise KeyError("g1_winner")
-        return found
-    except (KeyError, TypeError, IndexError) as error:
-        raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({error} is missing or wrong)") from None
-
-
-def _check_kinds(row: Mapping[str, Any], place: str) -> None:
-    wrong = [
-        name for kinds, names in KINDS.items() for name in names if name in row and not isinstance(row[name], kinds)
-    ]
-    if not wrong and not all(isinstance(count, int | float | NONE) for count in (row.get("usage") or {}).values()):
-        wrong.append("usage")
-    if not wrong and not all(isinstance(name, str) for name in row.get("judge", ())):
-        wrong.append("judge")
-    if wrong:
-        raise VicunaError(
-            f"{place}: {wrong[0]} is {str(row[wrong[0]])[:60]!r}, which no judgment has; correct the file"
-        )
-
-
-def _judgment(
-    row: Mapping[str, Any],
-    mode: Literal["pair", "single"],
-    models: tuple[str, ...],
-    order: int,
-    points: float | None,
-    reply: str,
-    prompt: str | None,
-) -> Judgment:
-    return Judgment(
-        mode=mode,
-        question_id=row["question_id"],
-        category=row.get("category", "general"),
-        models=models,
-        judge=row["judge"][0],
-        order=order,
-        repeat=row.get("repeat", 0),
-        points=points,
-        reply=reply,
-        texts=parse_sections(prompt or ""),
-        prompt=f"{row['judge'][1]} {row.get('prompt_hash', '')}".strip(),
-        row=row,
-    )
-
-
 def _refuse_changed_answers(judgments: Iterable[Judgment]) -> None:
     """One model's two answers to a question, or a question's two wordings, would be averaged as if they were one."""
     held: dict[tuple[QuestionId, str], str] = {}
     for one in judgments:
-        found = [(model, one.answer_text(model)) for model in one.models] + [("", one.texts.get("question"))]
+        found = [(model, one.answer_text(model)) for model in one.models] + [("", one.sections.get("question"))]
         for model, text in found:
             what = f"the answer of {model} to question" if model else "the wording of question"
             if text is not None and held.setdefault((one.question_id, model), text) != text:

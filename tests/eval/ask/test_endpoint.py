@@ -10,6 +10,7 @@ from tests.eval.conftest import Answered, Stub
 from vicuna.conversation import Message
 from vicuna.errors import UsageError
 from vicuna.eval.ask.endpoint import Endpoint, EndpointError, Reply, SchemaRefused
+from vicuna.eval.ask.usage import Usage
 
 
 class Waits(list[float]):
@@ -37,7 +38,7 @@ def ask(
 
 def test_reply_and_request(stub: Stub) -> None:
     stub.reply = lambda _request, _number: "fine"
-    assert ask(stub, Waits()) == Reply("fine", "stop", 10, 5)
+    assert ask(stub, Waits()) == Reply("fine", "stop", Usage(10, 5))
     assert stub.requests[0]["messages"] == [{"role": "user", "content": "hello"}]
     assert (stub.requests[0]["max_tokens"], stub.requests[0]["temperature"]) == (9, 0.5)
 

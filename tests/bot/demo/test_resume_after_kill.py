@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from vicuna.bot.demo.chain import Chain
-from vicuna.bot.stages import Workspace
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -34,8 +33,9 @@ def test_the_demo_survives_a_kill_and_then_skips(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
     with (tmp_path / "log").open("wb") as log_file:
         first = subprocess.Popen(command, stdout=log_file, stderr=log_file, env=environment, start_new_session=True)
+        deadline = time.monotonic() + 600
         while not (folder / "train" / "train_log.jsonl").exists():
-            assert first.poll() is None, (tmp_path / "log").read_text()
+            assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.2)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
@@ -53,15 +53,4 @@ def test_the_demo_survives_a_kill_and_then_skips(tmp_path: Path) -> None:
 
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert again.returncode == 0
-    assert again.stderr.count("done before, intact") == Chain.num_steps - 1
-
-
-def test_there_are_as_many_steps_as_announced(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    chain = Chain(workspace, judge=None)
-    names = []
-    for step in chain.steps():
-        names.append(step.name)
-        figures = {"path": str(tmp_path)} if step.name == "model" else {}
-        workspace.done[step.name] = type("Made", (), {"figures": figures})()  # type: ignore[assignment]
-    assert len(names) == len(set(names)) == Chain.num_steps
+    assert again.stderr.count("done before, intact") == Chain.num_stages - 1

@@ -2,33 +2,23 @@
 
 import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.eval.builders import judge_arguments
 from tests.eval.conftest import Answered, Request, Stub
 from vicuna.eval.__main__ import main
-from vicuna.eval.ask import ledger
 from vicuna.eval.judging.prompts import parse_sections
-from vicuna.io.jsonl import read_jsonl, write_jsonl
-
-
-def arguments(stub: Stub, questions: Path, answers: Path, output: Path, *more: str, mode: str = "pair") -> list[str]:
-    files = ["--questions", str(questions), "--answers", str(answers), "--output", str(output)]
-    return ["judge", "--mode", mode, "--judge", "stub", "--base-url", stub.base_url, *files, *more]
+from vicuna.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 
 
 def test_both_orders_and_resume(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
     output = tmp_path / "judgments.jsonl"
-    assert main(arguments(stub, questions, answers, output, "--categories", "a")) == 0
+    assert main(judge_arguments(stub, questions, answers, output, "--categories", "a")) == 0
     assert len(stub.requests) == 10, "five questions in two orders"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     assert len(stub.requests) == 20 and len(set(stub.prompts())) == 20
     rows = list(read_jsonl(output))
     assert Counter(row["order"] for row in rows) == {1: 10, 2: 10}
@@ -43,9 +33,9 @@ def test_pairs_and_single_answers_are_not_kept_in_one_file(
     stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "judgments.jsonl"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     before = output.read_bytes()
-    assert main(arguments(stub, questions, answers, output, mode="single")) == 1
+    assert main(judge_arguments(stub, questions, answers, output, mode="single")) == 1
     assert "holds judgments of --mode pair; name another --output" in capsys.readouterr().err
     assert output.read_bytes() == before
 
@@ -60,9 +50,9 @@ def test_a_row_changed_by_hand_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "judgments.jsonl"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     write_jsonl(output, [{**row, **change} for row in list(read_jsonl(output))])
-    assert main(arguments(stub, questions, answers, output)) == 1
+    assert main(judge_arguments(stub, questions, answers, output)) == 1
     assert "a row was changed by hand" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -75,21 +65,21 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "judgments.jsonl"
-    append, calls = ledger.append_jsonl, []
+    calls = []
 
     def full_after_three(path: Path, row: dict[str, object]) -> None:
         calls.append(row)
         if len(calls) > 3:
             raise OSError(errno.ENOSPC, "full", str(path))
-        append(path, row)
+        append_jsonl(path, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger, "append_jsonl", full_after_three)
-        assert main(arguments(stub, questions, answers, output, "--concurrency", "2")) == 1
+        patch.setattr("vicuna.eval.ask.ledger.append_jsonl", full_after_three)
+        assert main(judge_arguments(stub, questions, answers, output, "--concurrency", "2")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: 17 of 20 judgments missing") and "no space left on its disk" in error
     assert len(calls) <= 5, "the run goes on paying"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     assert len(list(read_jsonl(output))) == 20
 
 
@@ -97,9 +87,9 @@ def test_changed_answer_is_never_mixed_in(
     stub: Stub, questions: Path, answers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "judgments.jsonl"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     answers.write_text(answers.read_text().replace("m1 says 3", "m1 says otherwise"))
-    assert main(arguments(stub, questions, answers, output)) == 1
+    assert main(judge_arguments(stub, questions, answers, output)) == 1
     assert "question 3" in capsys.readouterr().err and len(stub.requests) == 20
 
 
@@ -116,7 +106,7 @@ def test_unreadable_verdict_is_asked_for_once_more_then_set_apart(
 
     stub.reply = reply
     output = tmp_path / "judgments.jsonl"
-    assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+    assert main(judge_arguments(stub, questions, answers, output, mode="single")) == 0
     assert "2 of them unreadable" in capsys.readouterr().out
     rows = {(row["question_id"], row["model"]): row for row in read_jsonl(output)}
     assert len(stub.requests) == 20 + 4
@@ -138,7 +128,7 @@ def test_server_without_schemas(stub: Stub, questions: Path, answers: Path, tmp_
         return Answered(status=400, error=refused) if "response_format" in request else "[[B]]"
 
     stub.reply = reply
-    assert main(arguments(stub, questions, answers, tmp_path / "j.jsonl", "--concurrency", "1")) == 0
+    assert main(judge_arguments(stub, questions, answers, tmp_path / "j.jsonl", "--concurrency", "1")) == 0
     assert len(stub.requests) == 21, "refused once, then known"
     assert "[[A]]" in stub.prompts()[1] and '"verdict"' in stub.prompts()[0], "asked for in the form it can give"
 
@@ -148,10 +138,10 @@ def test_budget_stops_before_it_is_passed(
 ) -> None:
     output = tmp_path / "j.jsonl"
     price = ("--price-per-1m", "1000", "0", "--max-usd")
-    assert main(arguments(stub, questions, answers, output, *price, "0.5")) == 1
+    assert main(judge_arguments(stub, questions, answers, output, *price, "0.5")) == 1
     assert "above --max-usd 0.5" in capsys.readouterr().err
     assert not stub.requests and not output.exists()
-    assert main(arguments(stub, questions, answers, output, *price, "100")) == 0
+    assert main(judge_arguments(stub, questions, answers, output, *price, "100")) == 0
     assert sum(row["usage"]["usd"] for row in read_jsonl(output)) == pytest.approx(20 * 10 * 1000 / 1e6)
 
 
@@ -160,7 +150,9 @@ def test_money_promised_to_calls_in_flight_is_waited_for(
 ) -> None:
     price = ("--price-per-1m", "0", "1000", "--max-tokens", "100")  # at worst 0.20 dollars a call, in truth 0.005
     output = tmp_path / "j.jsonl"
-    assert main(arguments(stub, questions, answers, output, *price, "--max-usd", "2.1", "--concurrency", "20")) == 0
+    assert (
+        main(judge_arguments(stub, questions, answers, output, *price, "--max-usd", "2.1", "--concurrency", "20")) == 0
+    )
     assert len(stub.requests) == 20
 
 
@@ -173,9 +165,9 @@ def test_what_a_server_without_usage_costs_is_kept(
     stub.reply = lambda _request, _number: Answered(raw=json.dumps(body).encode())
     output = tmp_path / "j.jsonl"
     price = ("--price-per-1m", "0", "1000", "--max-tokens", "100", "--max-usd", "1.9")
-    assert main(arguments(stub, questions, answers, output, "--categories", "a", *price)) == 0
+    assert main(judge_arguments(stub, questions, answers, output, "--categories", "a", *price)) == 0
     assert sum(row["usage"]["usd"] for row in read_jsonl(output)) == pytest.approx(10 * 100 * 1000 / 1e6)
-    assert main(arguments(stub, questions, answers, output, *price)) == 1, "1.00 is spent, 1.00 more is expected"
+    assert main(judge_arguments(stub, questions, answers, output, *price)) == 1, "1.00 is spent, 1.00 more is expected"
     assert "above --max-usd 1.9" in capsys.readouterr().err and len(stub.requests) == 10
 
 
@@ -183,9 +175,9 @@ def test_order_of_the_answer_files_makes_no_new_calls(
     stub: Stub, questions: Path, answers: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "j.jsonl"
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     answers.write_text("".join(reversed(answers.read_text().splitlines(keepends=True))))
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     assert len(stub.requests) == 20
 
 
@@ -200,7 +192,7 @@ def test_first_reply_is_kept_where_the_second_question_is_too_long(
     stub.reply = reply
     output = tmp_path / "j.jsonl"
     for _ in range(2):
-        assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+        assert main(judge_arguments(stub, questions, answers, output, mode="single")) == 0
         assert len(stub.requests) == 20 + 2, "paid once"
     unread = [row for row in read_jsonl(output) if row["status"] == "unreadable"]
     assert [row["judgment"] for row in unread] == ["I cannot decide."] * 2
@@ -209,60 +201,13 @@ def test_first_reply_is_kept_where_the_second_question_is_too_long(
 def test_reply_cut_by_a_filter_is_no_verdict(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
     stub.reply = lambda _request, _number: Answered("Score: 8", finish_reason="content_filter")
     output = tmp_path / "j.jsonl"
-    assert main(arguments(stub, questions, answers, output, mode="single")) == 0
+    assert main(judge_arguments(stub, questions, answers, output, mode="single")) == 0
     assert {row["status"] for row in read_jsonl(output)} == {"unreadable"}
 
 
 def test_row_that_lacks_only_its_line_end_is_kept(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
     output = tmp_path / "j.jsonl"
-    assert main(arguments(stub, questions, answers, output, "--categories", "a")) == 0
+    assert main(judge_arguments(stub, questions, answers, output, "--categories", "a")) == 0
     output.write_bytes(output.read_bytes()[:-1])
-    assert main(arguments(stub, questions, answers, output)) == 0
+    assert main(judge_arguments(stub, questions, answers, output)) == 0
     assert len(stub.requests) == 20 == len(list(read_jsonl(output)))
-
-
-def test_after_kill_9_nothing_kept_is_paid_again(stub: Stub, questions: Path, answers: Path, tmp_path: Path) -> None:
-    concurrency, output = 4, tmp_path / "judgments.jsonl"
-
-    def reply(_: Request, __: int) -> str:
-        time.sleep(0.05)
-        return "[[B]]"
-
-    stub.reply = reply
-    command = [sys.executable, "-m", "vicuna.eval", *arguments(stub, questions, answers, output)]
-    command += ["--concurrency", str(concurrency)]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while len(stub.requests) < 10:
-        assert time.monotonic() < deadline and run.poll() is None
-        time.sleep(0.005)
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    kept = output.read_text().count("\n")
-    with output.open("a") as file:
-        file.write('{"key": "torn')  # what a kill in the middle of a write leaves
-    time.sleep(0.2)
-    assert 0 < kept < 20
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    asked = Counter(stub.prompts())
-    assert len(asked) == 20 and max(asked.values()) <= 2
-    assert sum(asked.values()) - 20 <= concurrency, "only the calls in flight are paid again"
-    rows = list(read_jsonl(output))
-    assert len(rows) == 20 == len({row["key"] for row in rows})
-
-
-def test_answers_are_kept_and_asked_for_once(stub: Stub, tmp_path: Path) -> None:
-    output = tmp_path / "answers.jsonl"
-    stub.reply = lambda request, _: Answered(f"as {request['model']}", finish_reason="length")
-    call = ["answer", "--base-url", stub.base_url, "--output", str(output), "--max-tokens", "20", "--temperature", "0"]
-    assert main([*call, "--model", "m1", "--num-questions", "8"]) == 0
-    assert main([*call, "--model", "m1", "--num-questions", "16"]) == 0
-    assert main([*call, "--model", "m2", "--num-questions", "16"]) == 0
-    assert len(stub.requests) == 32
-    rows = list(read_jsonl(output))
-    assert Counter(row["model_id"] for row in rows) == {"m1": 16, "m2": 16}
-    assert {row["question_id"] for row in rows if row["model_id"] == "m1"} == {
-        row["question_id"] for row in rows if row["model_id"] == "m2"
-    }
-    assert main([*call[:-1], "0.5", "--model", "m1", "--num-questions", "8"]) == 1, "other settings, same name"

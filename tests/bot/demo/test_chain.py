@@ -1,21 +1,24 @@
-"""Signals while a command of the chain runs, and folders that are no demo's."""
+"""The chain: its stages, and signals while one of its commands runs."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from vicuna.bot.demo.__main__ import claim
-from vicuna.errors import VicunaError
+from vicuna.bot.demo.chain import Chain
+from vicuna.bot.stages import Workspace
 
 # A command that, told to end, has something to save first, as training does.
 CHILD = (
     "import signal, sys, time; from pathlib import Path\n"
-    "def save(number, _): time.sleep(0.6); Path(sys.argv[1], 'saved').write_text(str(number)); sys.exit(128 + number)\n"
+    "def save(number, _):\n"
+    "    Path(sys.argv[1], 'saving').touch(); time.sleep(0.6)\n"
+    "    Path(sys.argv[1], 'saved').write_text(str(number)); sys.exit(128 + number)\n"
     "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, save)\n"
     "Path(sys.argv[1], 'pid').write_text(str(__import__('os').getpid())); time.sleep(60)"
 )
@@ -32,10 +35,15 @@ def started(folder: Path) -> tuple["subprocess.Popen[str]", int]:
     """The demo's part in its own process group, and the command under it."""
     command = [sys.executable, "-c", PARENT, CHILD, str(folder)]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 30
-    while not ((folder / "pid").exists() and (folder / "pid").read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text() != "")
     return parent, int((folder / "pid").read_text())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -51,19 +59,20 @@ def test_the_command_may_save_before_the_demo_ends(tmp_path: Path, number: signa
 @pytest.mark.parametrize("numbers", [(signal.SIGKILL,), (signal.SIGINT, signal.SIGINT)])
 def test_no_command_outlives_the_demo(tmp_path: Path, numbers: tuple[signal.Signals, ...]) -> None:
     parent, child = started(tmp_path)
-    for number in numbers:
+    os.killpg(parent.pid, numbers[0])
+    for number in numbers[1:]:  # while the command saves
+        wait_until((tmp_path / "saving").exists)
         os.killpg(parent.pid, number)
-        time.sleep(0.2)
     parent.communicate(timeout=30)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not Path(f"/proc/{child}").exists()
+    wait_until(lambda: not Path(f"/proc/{child}").exists())
 
 
-@pytest.mark.parametrize("note", ["", "[]", "{}", '{"peak_bytes": "many"}'])
-def test_a_note_that_no_demo_wrote(tmp_path: Path, note: str) -> None:
-    (tmp_path / "vicuna_demo.json").write_text(note)
-    with pytest.raises(VicunaError, match=r"vicuna_demo\.json"):
-        claim(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["vicuna_demo.json"]
+def test_there_are_as_many_stages_as_announced(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    chain = Chain(workspace, judge=None)
+    names = []
+    for stage in chain.stages():
+        names.append(stage.name)
+        figures = {"path": str(tmp_path)} if stage.name == "model" else {}
+        workspace.done[stage.name] = type("Made", (), {"figures": figures})()
+    assert len(names) == len(set(names)) == Chain.num_stages

@@ -1,6 +1,6 @@
-"""The demo's conversations: who are you, and a reply that outlives its worker.
+"""Checks of the served models: the tuned one says its new name, and a reply survives the death of its worker.
 
-Through the real API with the `openai` client, as any user's program would.
+Through the real API with the `openai` client, as any user's program would use it.
 """
 
 import time
@@ -30,7 +30,7 @@ def client(base_url: str) -> Any:
 
 
 def ask(server: Server, model: str, question: str) -> dict[str, Any]:
-    """One short reply, greedily."""
+    """One short reply with greedy sampling."""
     started = time.monotonic()
     reply = client(server.base_url).chat.completions.create(
         model=model, messages=[{"role": "user", "content": question}], max_tokens=60, temperature=0
@@ -45,10 +45,10 @@ def ask(server: Server, model: str, question: str) -> dict[str, Any]:
 
 
 def stream(server: Server, model: str, *, kill: bool) -> dict[str, Any]:
-    """A long streamed reply; with `kill`, its worker is ended after some tokens, and the stream is read on.
+    """A long streamed reply; with `kill`, its worker is killed after some tokens, and the stream is read to its end.
 
     Raises:
-        VicunaError: the reply ended without an end and without an error, which is the one thing that must not be.
+        VicunaError: the stream ended with neither a finish_reason nor an error, or before the worker could be killed.
     """
     text, num_chunks, killed_pid, killed_after, longest_gap = "", 0, None, 0, 0.0
     finish_reason, error, last = None, None, time.monotonic()
@@ -94,8 +94,33 @@ def stream(server: Server, model: str, *, kill: bool) -> dict[str, Any]:
     }
 
 
-def hold(server: Server, base: str, tuned: str) -> dict[str, Any]:
-    """All of the demo's conversations.
+def check_identity_and_failover(server: Server, base: str, tuned: str) -> dict[str, Any]:
+    """Both checks; their replies and process ids as plain JSON values.
+
+    Raises:
+        VicunaError: as `check_identity` and `stream`.
+    """
+    answers = check_identity(server, base, tuned)
+    with Progress(2, description="streaming, then killing the worker of the stream", unit="replies") as progress:
+        whole = stream(server, tuned, kill=False)
+        progress.update()
+        cut = stream(server, tuned, kill=True)
+        progress.update()
+    assert cut["killed_pid"] is not None
+    replacement = server.wait_for_replacement(tuned, cut["killed_pid"])
+    after = ask(server, tuned, QUESTIONS[0])
+    return {
+        "answers": answers,
+        "whole": whole,
+        "cut": cut,
+        "replacement_pid": replacement,
+        "is_identical": cut["answer"] == whole["answer"],
+        "answer_after": after,
+    }
+
+
+def check_identity(server: Server, base: str, tuned: str) -> list[dict[str, Any]]:
+    """The answers of both models to `QUESTIONS`.
 
     Raises:
         VicunaError: the tuned model does not know its new name, or the base model already does.
@@ -113,19 +138,4 @@ def hold(server: Server, base: str, tuned: str) -> dict[str, Any]:
     if not all(names[tuned]) or any(names[base]):
         said = " / ".join(f"{answer['model']}: {answer['answer']}" for answer in answers[:4])
         raise VicunaError(f"asked for its name, only the tuned model should say Vicuna; they said {said}")
-    with Progress(2, description="streaming, then killing the worker of the stream", unit="replies") as progress:
-        whole = stream(server, tuned, kill=False)
-        progress.update()
-        cut = stream(server, tuned, kill=True)
-        progress.update()
-    assert cut["killed_pid"] is not None
-    replacement = server.wait_for_replacement(tuned, cut["killed_pid"])
-    after = ask(server, tuned, QUESTIONS[0])
-    return {
-        "answers": answers,
-        "whole": whole,
-        "cut": cut,
-        "replacement_pid": replacement,
-        "is_identical": cut["answer"] == whole["answer"],
-        "answer_after": after,
-    }
+    return answers
