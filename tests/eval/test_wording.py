@@ -55,7 +55,13 @@ def test_what_introduces_a_json_verdict(text: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(
     ("after", "expected"),
-    [("", False), ("It is exact and short.", False), ("Wait, B is right.", True), ("is the weaker one.", True)],
+    [
+        ("", False),
+        ("It is exact and short.", False),
+        ("Wait, B is right.", True),
+        ("is the weaker one.", True),
+        ("of the two.", True),
+    ],
 )
 def test_what_may_retract(after: str, expected: bool) -> None:
     assert may_retract(after) is expected
