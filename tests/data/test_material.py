@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vicuna.data.__main__ import main
-from vicuna.data.steps.filters import CODE
+from vicuna.data.steps.answers import CODE
 from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.material import material
 

@@ -21,12 +21,15 @@ from vicuna.data.privacy.step import privacy_step
 from vicuna.data.read.record import Malformed
 from vicuna.data.step_kinds import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
 from vicuna.data.steps import dedup
+from vicuna.data.steps.answers import EMPTY_STEP, blocked_step, errors_step, refusals_step
 from vicuna.data.steps.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.steps.dedup import Keys
-from vicuna.data.steps.filters import EMPTY, HTML, ROLES, blocked_step, errors_step, noise_step, refusals_step
 from vicuna.data.steps.language import language_step
+from vicuna.data.steps.noise import noise_step
+from vicuna.data.steps.page_turns import HTML_STEP
 from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_phrases
 from vicuna.data.steps.quality import quality_step
+from vicuna.data.steps.roles import ROLES_STEP
 from vicuna.data.steps.split import count_rounds, splitting
 from vicuna.errors import UsageError, nearest
 
@@ -98,7 +101,7 @@ class Trace:
 
 def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step] | None]:
     """Every step that these options have, in order; `dedup` has no function of its own."""
-    table: dict[str, Callable[[], Step] | None] = {"html": lambda: HTML}
+    table: dict[str, Callable[[], Step] | None] = {"html": lambda: HTML_STEP}
     if (mode := options.pii) != "keep":
         table["privacy"] = functools.partial(privacy_step, mode)
 
@@ -106,8 +109,8 @@ def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step]
         return chosen_phrases(name, options)
 
     table["noise"] = lambda: noise_step(phrases("leftovers"))
-    table["roles"] = lambda: ROLES
-    table["empty"] = lambda: EMPTY
+    table["roles"] = lambda: ROLES_STEP
+    table["empty"] = lambda: EMPTY_STEP
     table["errors"] = lambda: errors_step(phrases("error_messages"), options.max_error_characters)
     table["refusals"] = lambda: refusals_step(
         phrases("refusals"), phrases("refusal_turns"), options.max_refusal_characters

@@ -4,10 +4,10 @@ A list is UTF-8 text with a phrase on each line. Empty lines are skipped, and a 
 space before it makes the # part of a phrase). In every list letter case, runs of spaces and the shape of apostrophes do
 not count; how the phrases are looked for is said at the top of each shipped list.
 
-`options` names the lists, `filters` makes steps of their phrases, `lists` prints the shipped ones.
+`options` names the lists; `noise` and `answers` make steps of their phrases.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vicuna.data.options import LISTS, NONE, SHIPPED, DataOptions
@@ -24,6 +24,16 @@ STEPS = {  # each list, which is an option too, and the step that it is for
 }
 LONGEST = {"refusals": "max_refusal_characters", "error_messages": "max_error_characters"}
 MARKS = "*_. "  # of which no phrase may be made alone: it would match nothing, or everything
+
+
+def fold(text: str) -> str:
+    """A text as phrases are compared: case, runs of space and the shape of apostrophes aside."""
+    return " ".join(text.replace("’", "'").casefold().split())
+
+
+def fold_all(phrases: Iterable[str]) -> tuple[str, ...]:
+    """Phrases as they are compared, each once, in order."""
+    return tuple(dict.fromkeys(map(fold, phrases)))
 
 
 def shipped_list(name: str) -> Path:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vicuna.data.options import REPEATED_PART
 from vicuna.data.step_kinds import Finding, Record, Step, excerpt
-from vicuna.data.steps.filters import cut_rounds
+from vicuna.data.steps.rounds import cut_rounds
 from vicuna.data.steps.shingles import Hashes, hashes_of, phrase_hashes, word_hashes
 
 PHRASE_WORDS = 5
