@@ -14,7 +14,7 @@ from vicuna.data.__main__ import main
 from vicuna.data.options import DataOptions
 from vicuna.data.pipeline import make_plan
 from vicuna.data.run import batches, engines
-from vicuna.data.run.batches import clean_shard
+from vicuna.data.run.batches import clean_batch
 from vicuna.data.run.work import run_key, work_path
 from vicuna.data.step_kinds import Drop, Keep, Outcome
 from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_list, shipped_phrases
@@ -282,12 +282,12 @@ def test_a_list_edited_between_two_runs_of_one_process_is_read_again(tmp_path: P
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "SHARD_BYTES", 2000)
-    monkeypatch.setattr(program, "SHARD_BYTES", 2000)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH_BYTES", 2000)
+    monkeypatch.setattr(program, "BATCH_BYTES", 2000)
 
 
-@pytest.mark.usefixtures("small_shards")
+@pytest.mark.usefixtures("small_batches")
 def test_workers_read_the_same_lists(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     source = sources(tmp_path, times=60)
@@ -301,17 +301,17 @@ class Stop(Exception):
     """A kill, as far as a test can have one in its own process."""
 
 
-@pytest.mark.usefixtures("small_shards")
+@pytest.mark.usefixtures("small_batches")
 def test_parts_made_by_another_list_are_not_used(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned: list[int] = []
 
-    def count(one: batches.Shard, options: DataOptions) -> batches.Part:
+    def count(one: batches.Batch, options: DataOptions) -> batches.Part:
         if cleaned.count(-1) == 0 and len(cleaned) == 3:
             raise Stop
         cleaned.append(one.index)
-        return clean_shard(one, options)
+        return clean_batch(one, options)
 
-    monkeypatch.setattr(engines, "clean_shard", count)
+    monkeypatch.setattr(engines, "clean_batch", count)
     source, out = sources(tmp_path, times=60), tmp_path / "out"
     for edit in (False, True):
         cleaned[:] = []
@@ -325,16 +325,16 @@ def test_parts_made_by_another_list_are_not_used(tmp_path: Path, own: str, monke
         assert len(found) == 60 and all(name.startswith("good-" if edit else "own-") for name in found)
 
 
-@pytest.mark.usefixtures("small_shards")
+@pytest.mark.usefixtures("small_batches")
 def test_a_list_changed_during_a_run_is_told(
     tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def change(one: batches.Shard, options: DataOptions) -> batches.Part:
-        part = clean_shard(one, options)
+    def change(one: batches.Batch, options: DataOptions) -> batches.Part:
+        part = clean_batch(one, options)
         write(Path(own), "Here you are")
         return part
 
-    monkeypatch.setattr(engines, "clean_shard", change)
+    monkeypatch.setattr(engines, "clean_batch", change)
     out = tmp_path / "out"
     assert main([str(sources(tmp_path)), "--output-dir", str(out), "--refusals", own, "--workers", "1"]) == 1
     assert "a word list was changed while records were cleaned by it; run again" in capsys.readouterr().err

@@ -24,14 +24,14 @@ from vicuna.data.__main__ import SET_ASIDE, main
 from vicuna.data.options import DataOptions
 from vicuna.data.read.sources import find_sources
 from vicuna.data.run import batches, engines
-from vicuna.data.run.batches import clean_shard, shards
+from vicuna.data.run.batches import clean_batch, cut_batches
 from vicuna.data.run.work import Work, work_path
 from vicuna.data.step_kinds import Keep, Outcome, Record, Step
 from vicuna.errors import VicunaError
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import read_json, read_jsonl
 
-SMALL = 6000  # bytes in a shard, so that little input has many
+SMALL = 6000  # bytes in a batch, so that little input has many
 
 
 def conversation(number: int) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def write_inputs(folder: Path, total: int = 240) -> list[Path]:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr(batches, "SHARD_BYTES", SMALL)
-    monkeypatch.setattr(program, "SHARD_BYTES", SMALL)
+    monkeypatch.setattr(batches, "BATCH_BYTES", SMALL)
+    monkeypatch.setattr(program, "BATCH_BYTES", SMALL)
     return write_inputs(tmp_path / "in")
 
 
@@ -120,9 +120,9 @@ class Engine:
     """Stands in for an engine that finishes in an order of its own, the last first as far as it may."""
 
     def __call__(self, given: Any, options: DataOptions) -> engines.Finished:
-        for batch in iter(lambda: list(itertools.islice(given, 4)), []):
-            for one in reversed(batch):
-                yield batches.Shard(one.index, (), one.size_bytes), clean_shard(one, options)
+        for group in iter(lambda: list(itertools.islice(given, 4)), []):
+            for one in reversed(group):
+                yield batches.Batch(one.index, (), one.size_bytes), clean_batch(one, options)
 
 
 def test_the_order_of_finishing_does_not_matter(
@@ -147,13 +147,13 @@ def test_what_is_finished_is_not_done_again(
 ) -> None:
     cleaned: list[int] = []
 
-    def clean(one: batches.Shard, options: DataOptions) -> batches.Part:
+    def clean(one: batches.Batch, options: DataOptions) -> batches.Part:
         if len(cleaned) == 3:
             raise Stop
         cleaned.append(one.index)
-        return clean_shard(one, options)
+        return clean_batch(one, options)
 
-    monkeypatch.setattr(engines, "clean_shard", clean)
+    monkeypatch.setattr(engines, "clean_batch", clean)
     arguments = [*inputs, "--output-dir", tmp_path / "out", "--workers", 1]
     with pytest.raises(Stop):
         run(*arguments)
@@ -165,7 +165,7 @@ def test_what_is_finished_is_not_done_again(
     (work_path(tmp_path / "out") / "000001.part").write_bytes(b"damaged")
     first, cleaned[:] = list(cleaned), []
     monkeypatch.setattr(
-        engines, "clean_shard", lambda one, options: cleaned.append(one.index) or clean_shard(one, options)
+        engines, "clean_batch", lambda one, options: cleaned.append(one.index) or clean_batch(one, options)
     )
     assert run(*arguments) == SET_ASIDE
     assert first == [0, 1, 2] and cleaned[:2] == [1, 3] and 0 not in cleaned and 2 not in cleaned
@@ -182,7 +182,7 @@ def test_other_options_or_other_files_use_nothing_of_it(
     assert parts > 2
     cleaned: list[int] = []
     monkeypatch.setattr(
-        engines, "clean_shard", lambda one, options: cleaned.append(one.index) or clean_shard(one, options)
+        engines, "clean_batch", lambda one, options: cleaned.append(one.index) or clean_batch(one, options)
     )
     assert run(*inputs, "--output-dir", out, "--workers", 1, "--skip", "noise") == SET_ASIDE
     assert cleaned[0] == 0
@@ -233,13 +233,14 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path, inputs: list[Path]
 
 SLOW = """
 import sys, time
-from vicuna.data import __main__ as program, engines, shard
-program.SHARD_BYTES = shard.SHARD_BYTES = {size}
-clean = shard.clean_shard
+from vicuna.data import __main__ as program
+from vicuna.data.run import batches, engines
+program.BATCH_BYTES = batches.BATCH_BYTES = {size}
+clean = batches.clean_batch
 def slow(one, options):
     time.sleep(0.05)
     return clean(one, options)
-shard.clean_shard = engines.clean_shard = slow
+batches.clean_batch = engines.clean_batch = slow
 if __name__ == "__main__":
     sys.exit(program.main(sys.argv[1:]))
 """
@@ -305,7 +306,7 @@ def state(pid: int) -> str:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path, inputs: list[Path]) -> None:
     sources = find_sources(tuple(inputs))
-    running = engines.local(2)(shards(sources), DataOptions(tuple(inputs), tmp_path / "out"))
+    running = engines.local(2)(cut_batches(sources), DataOptions(tuple(inputs), tmp_path / "out"))
     next(running)
     for child in children_of(os.getpid()):
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():

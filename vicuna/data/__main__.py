@@ -1,6 +1,7 @@
 """`python -m vicuna.data`: shared conversations in, training records out.
 
-find the files (`sources`) -> cut them into shards, clean each (`shard`, in an engine) -> one result of all (`reduce`)
+find the files (`sources`) -> cut them into batches, clean each (`batches`, in one of `engines`) -> combine the parts
+(`reduce`) -> write the folder (`output`)
 """
 
 import os
@@ -17,7 +18,7 @@ from vicuna.data.options import WHERE_ONLY, DataOptions
 from vicuna.data.pipeline import Plan, make_plan
 from vicuna.data.read.sources import Source, find_sources
 from vicuna.data.run import engines
-from vicuna.data.run.batches import SHARD_BYTES, Shard, forget_plan, shards
+from vicuna.data.run.batches import BATCH_BYTES, Batch, cut_batches, forget_plan
 from vicuna.data.run.output import (
     FILES,
     MANIFEST,
@@ -100,7 +101,7 @@ def clean(options: DataOptions) -> JsonObject:
     check_folder(options.output_dir, options.inputs)
     sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
     with work_folder(options, sources) as work:
-        num_parts = _clean_shards(options, sources, work)
+        num_parts = _clean_batches(options, sources, work)
         if describe_lists(options) != word_lists:
             raise VicunaError("a word list was changed while records were cleaned by it; run again")
         return _write_result(
@@ -108,34 +109,34 @@ def clean(options: DataOptions) -> JsonObject:
         )
 
 
-def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
+def _clean_batches(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
     """Make the parts that `work` does not have yet, and return how many there are."""
     total = sum(source.size_bytes for source in sources)
     progress = log.Progress(total, description="cleaning", unit="B")
-    problems: dict[int, str] = {}  # what was set aside first in a shard
+    problems: dict[int, str] = {}  # what was set aside first in a batch
     num_parts = num_records = num_readable = 0
 
-    def account(shard: Shard, head: JsonObject) -> None:
+    def account(batch: Batch, head: JsonObject) -> None:
         nonlocal num_parts, num_records, num_readable
-        num_parts = max(num_parts, shard.index + 1)
+        num_parts = max(num_parts, batch.index + 1)
         num_records += head["num_records"]
         num_readable += head["num_readable"]
         if head["problem"] is not None:
-            problems[shard.index] = head["problem"]
-        progress.update(shard.size_bytes, records=f"{num_records:,}")
+            problems[batch.index] = head["problem"]
+        progress.update(batch.size_bytes, records=f"{num_records:,}")
 
-    def unfinished() -> Iterator[Shard]:
-        for shard in shards(sources):
+    def unfinished() -> Iterator[Batch]:
+        for batch in cut_batches(sources):
             if options.strict and problems:
                 return
-            if (head := work.head(shard.index)) is not None:
-                account(shard, head)
+            if (head := work.head(batch.index)) is not None:
+                account(batch, head)
             else:
-                yield shard
+                yield batch
 
     with progress:
-        for shard, part in _engine(options, total)(unfinished(), options):
-            account(shard, work.write(shard.index, part))
+        for batch, part in _engine(options, total)(unfinished(), options):
+            account(batch, work.write(batch.index, part))
     _check_unchanged(sources)
     first = problems[min(problems)] if problems else "there are none"
     if options.strict and problems:
@@ -150,7 +151,7 @@ def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
     workers = options.workers or len(os.sched_getaffinity(0))
     if options.engine == "ray":
         return engines.ray(workers)
-    workers = max(1, min(workers, -(-total_bytes // SHARD_BYTES)))
+    workers = max(1, min(workers, -(-total_bytes // BATCH_BYTES)))
     return engines.local(workers) if workers > 1 or _would_load_torch(options) else engines.here
 
 

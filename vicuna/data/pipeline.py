@@ -3,8 +3,8 @@
     read -> html -> privacy -> noise -> roles -> empty -> errors -> refusals -> blocked -> quality -> language
          -> decontaminate -> dedup -> split -> held out or not
 
-All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
-takes the keys of each; `reduce` decides, and counts.
+Every step but `dedup` looks at one record alone, so any process may run it (`batches`). `dedup` compares all records:
+here only the keys of each record are made; `reduce` compares them.
 """
 
 import contextlib

@@ -3,7 +3,7 @@
 Files, folders and patterns become one list in a canonical order, so that nobody's shell decides on the result. Then
 each file is cut into its records: a JSON array at the commas between its values, JSON lines at their ends, parquet row
 by row; .gz and .zst on the way. What cannot be cut is a raw record with a problem instead of data. `record` parses
-them, `shard` batches them.
+them, `batches` batches them.
 """
 
 import codecs

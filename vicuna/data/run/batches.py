@@ -1,12 +1,12 @@
-"""A batch of raw records through all steps: the one function that every worker runs, wherever it is.
+"""Batches of raw records, and the function that takes one through all steps.
 
-`shards` cuts the sources into batches that depend on nothing but their bytes. `clean_shard` is pure: the same batch and
-the same options give the same part, byte for byte, in any process on any machine. `engines` brings the two together,
-`work` keeps the parts, `reduce` makes the result of them.
+`cut_batches` cuts the sources into batches that depend on nothing but their bytes. `clean_batch` is pure: the same
+batch and options give the same part, byte for byte, in any process on any machine. `engines` runs it, `work` stores
+the parts, `reduce` combines them.
 
-A part holds, one after the other:
-- the keys: for each record that could be read, lengths, its id and its `Keys`, in bytes;
-- the rows: for each record a line of JSON that tells its story, then its pieces as they will be written, a line each.
+A part consists of
+- the keys: for each record that could be read, two lengths, its id and its `Keys`, in bytes;
+- the rows: for each record its `RecordSummary` as a line of JSON, then each of its pieces as it will be written.
 """
 
 import functools
@@ -26,13 +26,13 @@ from vicuna.data.step_kinds import Finding
 from vicuna.data.steps.dedup import Keys
 from vicuna.io.jsonl import format_line
 
-SHARD_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
-SHARD_RECORDS = 4096
+BATCH_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
+BATCH_RECORDS = 4096
 FACTS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
 
 
 @dataclass(frozen=True)
-class Shard:
+class Batch:
     """Consecutive raw records. `size_bytes`: what their reading took off the files, packed as they are."""
 
     index: int
@@ -42,7 +42,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Part:
-    """What became of a shard. `problem`: the first record that was set aside for a failure, for `--strict`."""
+    """What became of a batch. `problem`: the first record that was set aside for a failure, for `--strict`."""
 
     num_records: int
     num_readable: int
@@ -73,8 +73,8 @@ class Story:
     rounds: tuple[int, int, int]
 
 
-def shards(sources: Sequence[Source]) -> Iterator[Shard]:
-    """All records of the sources in order, in batches of about `SHARD_BYTES`; small files share one."""
+def cut_batches(sources: Sequence[Source]) -> Iterator[Batch]:
+    """All records of the sources in order, in batches of about `BATCH_BYTES`; small files share one."""
     index = 0
     raws: list[Raw] = []
     size = done = taken = 0
@@ -88,13 +88,13 @@ def shards(sources: Sequence[Source]) -> Iterator[Shard]:
         for raw in raw_records(source.path, progress):
             raws.append(raw)
             size += len(raw.data)
-            if size >= SHARD_BYTES or len(raws) >= SHARD_RECORDS:
-                yield Shard(index, tuple(raws), position - taken)
+            if size >= BATCH_BYTES or len(raws) >= BATCH_RECORDS:
+                yield Batch(index, tuple(raws), position - taken)
                 index, raws, size, taken = index + 1, [], 0, position
         done += source.size_bytes
         position = done
     if raws or not index:
-        yield Shard(index, tuple(raws), done - taken)
+        yield Batch(index, tuple(raws), done - taken)
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,15 +103,15 @@ def _plan(options: DataOptions) -> Plan:
 
 
 def forget_plan() -> None:
-    """Let the next shard make its plan anew: the files that the options name may have been edited since."""
+    """Let the next batch make its plan anew: the files that the options name may have been edited since."""
     _plan.cache_clear()
 
 
-def clean_shard(shard: Shard, options: DataOptions) -> Part:
-    """Every record of the shard through every step."""
+def clean_batch(batch: Batch, options: DataOptions) -> Part:
+    """Every record of the batch through every step."""
     plan = _plan(options)
     with _no_collection():
-        return _part(shard, plan)
+        return _part(batch, plan)
 
 
 @contextmanager
@@ -126,11 +126,11 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _part(shard: Shard, plan: Plan) -> Part:
+def _part(batch: Batch, plan: Plan) -> Part:
     keys, rows = bytearray(), bytearray()
     problem: str | None = None
     num_readable = 0
-    for trace in clean_records([(read_record(raw), raw.place) for raw in shard.raws], plan):
+    for trace in clean_records([(read_record(raw), raw.place) for raw in batch.raws], plan):
         for end in (trace.end, trace.end_after):
             if problem is None and end is not None and end[1].rule in ASIDE:
                 problem = f"{trace.source}: {end[1].rule} ({end[0]}): {end[1].evidence}"
@@ -140,7 +140,7 @@ def _part(shard: Shard, plan: Plan) -> Part:
         rows += _story_line(trace, plan)
         for piece in trace.pieces:
             rows += format_line(piece.to_row()).encode("utf-8")
-    return Part(len(shard.raws), num_readable, problem, bytes(keys), bytes(rows))
+    return Part(len(batch.raws), num_readable, problem, bytes(keys), bytes(rows))
 
 
 def _key_entry(trace: Trace) -> bytes:

@@ -1,6 +1,6 @@
-"""Where the shards are cleaned: in this process, in a pool on this machine, or on Ray. The function is the same.
+"""Where the batches are cleaned: in this process, in a pool on this machine, or on Ray. The function is the same.
 
-Each engine takes shards and gives parts, in any order, and holds no more than a few of either. `shard` has the
+Each engine takes batches and gives parts, in any order, and holds no more than a few of either. `batches` has the
 function, `__main__` chooses the engine.
 """
 
@@ -17,33 +17,33 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from vicuna.data.options import DataOptions
-from vicuna.data.run.batches import Part, Shard, clean_shard
+from vicuna.data.run.batches import Batch, Part, clean_batch
 from vicuna.errors import VicunaError, require
 
-Finished = Iterator[tuple[Shard, Part]]  # the shard without its records
-Engine = Callable[[Iterable[Shard], DataOptions], Finished]
+Finished = Iterator[tuple[Batch, Part]]  # the batch without its records
+Engine = Callable[[Iterable[Batch], DataOptions], Finished]
 
 
-def here(shards: Iterable[Shard], options: DataOptions) -> Finished:
+def here(batches: Iterable[Batch], options: DataOptions) -> Finished:
     """One after the other, in this process."""
-    for shard in shards:
-        yield _emptied(shard), clean_shard(shard, options)
+    for batch in batches:
+        yield _without_records(batch), clean_batch(batch, options)
 
 
 def local(num_workers: int) -> Engine:
     """In processes of their own, which end when this one does, however it ends.
 
     The engine raises:
-        VicunaError: a process died; or what `clean_shard` raises.
+        VicunaError: a process died; or what `clean_batch` raises.
     """
 
-    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> Finished:
         pool = _Pool(options)
         try:
-            for shard in shards:
+            for batch in batches:
                 if len(pool.busy) == num_workers:
                     yield pool.receive()
-                pool.send(shard)
+                pool.send(batch)
             while pool.busy:
                 yield pool.receive()
         finally:
@@ -56,22 +56,22 @@ class _Pool:
     """Workers, each behind a pipe of its own: when one end closes, the other one knows."""
 
     def __init__(self, options: DataOptions) -> None:
-        self.busy: dict[Connection, Shard] = {}
+        self.busy: dict[Connection, Batch] = {}
         self._idle: list[Connection] = []
         self._processes: dict[Connection, SpawnProcess] = {}
         self._options = options
         self._context = multiprocessing.get_context("spawn")
 
-    def send(self, shard: Shard) -> None:
-        """Give a shard to an idle worker, or to a new one."""
+    def send(self, batch: Batch) -> None:
+        """Give a batch to an idle worker, or to a new one."""
         connection = self._idle.pop() if self._idle else self._start()
-        self.busy[connection] = _emptied(shard)
+        self.busy[connection] = _without_records(batch)
         try:
-            connection.send(shard)
+            connection.send(batch)
         except OSError:
             raise self._dead(connection) from None
 
-    def receive(self) -> tuple[Shard, Part]:
+    def receive(self) -> tuple[Batch, Part]:
         """Wait for a worker to finish."""
         connection = next(ready for ready in wait(list(self.busy)) if isinstance(ready, Connection))
         try:
@@ -104,30 +104,30 @@ class _Pool:
         return mine
 
     def _dead(self, connection: Connection) -> VicunaError:
-        shard, process = self.busy[connection], self._processes[connection]
+        batch, process = self.busy[connection], self._processes[connection]
         process.join()
         code = process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VicunaError(
-            f"a worker ended ({how}) in batch {shard.index + 1}; if memory is short, give fewer --workers "
+            f"a worker ended ({how}) in batch {batch.index + 1}; if memory is short, give fewer --workers "
             "(what is finished is kept: the same command goes on from there)"
         )
 
 
 def _work(connection: Connection, options: DataOptions) -> None:
-    """A worker's life: shards in, parts out, until there is nobody at the other end."""
+    """A worker's life: batches in, parts out, until there is nobody at the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # transformers loads torch with the first tokenizer if it can, for nothing: 270 MB and two seconds.
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it says what it does not find
     sys.modules["torch"] = None  # type: ignore[assignment]
     while True:
         try:
-            shard = connection.recv()
+            batch = connection.recv()
         except (EOFError, OSError):
             return
         answer: object
         try:
-            answer = clean_shard(shard, options)
+            answer = clean_batch(batch, options)
         except (VicunaError, OSError) as error:
             answer = error
         except Exception:
@@ -157,21 +157,21 @@ def ray(num_workers: int) -> Engine:
     """As tasks of Ray: a small one made here, or the cluster that RAY_ADDRESS names. Its machines need this package.
 
     Raises:
-        VicunaError: Ray is not installed. The engine raises what `clean_shard` raises.
+        VicunaError: Ray is not installed. The engine raises what `clean_batch` raises.
     """
     library: Any = require("ray", "ray")
 
-    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> Finished:
         address = os.environ.get("RAY_ADDRESS")
         own: dict[str, Any] = {} if address else {"num_cpus": num_workers, "include_dashboard": False}
         library.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         try:
-            task = library.remote(clean_shard)
-            running: dict[Any, Shard] = {}
-            for shard in shards:
+            task = library.remote(clean_batch)
+            running: dict[Any, Batch] = {}
+            for batch in batches:
                 if len(running) == num_workers:
                     yield _first(library, running)
-                running[task.remote(shard, options)] = _emptied(shard)
+                running[task.remote(batch, options)] = _without_records(batch)
             while running:
                 yield _first(library, running)
         finally:
@@ -180,7 +180,7 @@ def ray(num_workers: int) -> Engine:
     return run
 
 
-def _first(library: Any, running: dict[Any, Shard]) -> tuple[Shard, Part]:
+def _first(library: Any, running: dict[Any, Batch]) -> tuple[Batch, Part]:
     (done, *_), _ = library.wait(list(running), num_returns=1)
     try:
         part: Part = library.get(done)
@@ -191,5 +191,5 @@ def _first(library: Any, running: dict[Any, Shard]) -> tuple[Shard, Part]:
     return running.pop(done), part
 
 
-def _emptied(shard: Shard) -> Shard:
-    return Shard(shard.index, (), shard.size_bytes)
+def _without_records(batch: Batch) -> Batch:
+    return Batch(batch.index, (), batch.size_bytes)

@@ -20,7 +20,7 @@ from typing import IO, Any
 import vicuna
 from vicuna.data.options import WHERE_ONLY, DataOptions
 from vicuna.data.read.sources import Source
-from vicuna.data.run.batches import SHARD_BYTES, SHARD_RECORDS, Part, read_keys
+from vicuna.data.run.batches import BATCH_BYTES, BATCH_RECORDS, Part, read_keys
 from vicuna.data.steps.decontaminate import shipped_questions
 from vicuna.data.steps.phrases import describe_lists
 from vicuna.errors import VicunaError
@@ -42,7 +42,7 @@ class Work:
         self.folder = folder
 
     def path(self, index: int) -> Path:
-        """Where a shard's part is."""
+        """Where a batch's part is."""
         return self.folder / f"{index:06d}.part"
 
     def clear(self) -> None:
@@ -86,7 +86,7 @@ class Work:
         return head if digest.hexdigest() == head.get("sha256") else None
 
     def keys(self, index: int) -> Iterator[Any]:
-        """The keys of a part, as `shard.read_keys` gives them."""
+        """The keys of a part, as `batches.read_keys` gives them."""
         with self.path(index).open("rb") as file:
             left = json.loads(file.readline())["keys"]
 
@@ -172,7 +172,7 @@ def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
     facts = {
         "options": shaping,
         "inputs": [[os.fsencode(source.name).hex(), source.size_bytes, source.sha256] for source in sources],
-        "shards": [SHARD_BYTES, SHARD_RECORDS],
+        "batches": [BATCH_BYTES, BATCH_RECORDS],
         "tokenizer": _hashes(options.tokenizer) if options.tokenizer is not None else {},
         "questions": [sha256_file(path) for path in (shipped_questions(), *options.decontaminate)],
         "lists": describe_lists(options),

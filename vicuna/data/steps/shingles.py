@@ -17,7 +17,7 @@ from vicuna.data.step_kinds import Record
 Hashes = npt.NDArray[np.uint64]
 
 CHUNK_CHARACTERS = 1 << 18  # bounds the arrays' memory for a text of any length; a word across a border becomes two
-KEPT_CHARACTERS = 1 << 21  # a shard has fewer
+KEPT_CHARACTERS = 1 << 21  # a batch has fewer
 MULTIPLIER = (
     0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64: the golden ratio, as in Fibonacci hashing
 )
@@ -39,7 +39,7 @@ def word_hashes(text: str) -> Hashes:
 class _Kept:
     """What was asked last, for as many records as `KEPT_CHARACTERS` are.
 
-    `quality`, `decontaminate` and `dedup` ask about the same records, one of them about a whole shard before the next.
+    `quality`, `decontaminate` and `dedup` ask about the same records, one of them about a whole batch before the next.
     """
 
     def __init__(self) -> None:
