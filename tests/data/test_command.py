@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vicuna.data.__main__ import SET_ASIDE, main
+from vicuna.data.__main__ import EXIT_SET_ASIDE, main
 from vicuna.data.pipeline import is_held_out
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import read_json, read_jsonl
@@ -50,7 +50,7 @@ def run(*arguments: object) -> int:
 
 def test_counts_add_up_and_hashes_are_true(tmp_path: Path, collection: Path, counting: list[str]) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, *counting, "--held-out-ratio", 0.2) == SET_ASIDE
+    assert run(collection, "--output-dir", out, *counting, "--held-out-ratio", 0.2) == EXIT_SET_ASIDE
     manifest = read_json(out / "manifest.json")
     counts = manifest["counts"]
     records, held_out = list(read_jsonl(out / "records.jsonl")), list(read_jsonl(out / "held_out.jsonl"))
@@ -72,7 +72,7 @@ def test_counts_add_up_and_hashes_are_true(tmp_path: Path, collection: Path, cou
 
 
 def test_the_record_is_the_shape_the_trainer_reads(tmp_path: Path, collection: Path) -> None:
-    assert run(collection, "--output-dir", tmp_path / "out") == SET_ASIDE
+    assert run(collection, "--output-dir", tmp_path / "out") == EXIT_SET_ASIDE
     assert next(read_jsonl(tmp_path / "out" / "records.jsonl")) == {
         "id": "good-0",
         "messages": [
@@ -89,7 +89,7 @@ def test_the_record_is_the_shape_the_trainer_reads(tmp_path: Path, collection: P
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path, collection: Path, counting: list[str]) -> None:
     for name in ("one", "two"):
-        assert run(collection, "--output-dir", tmp_path / name, *counting, "--held-out-ratio", 0.2) == SET_ASIDE
+        assert run(collection, "--output-dir", tmp_path / name, *counting, "--held-out-ratio", 0.2) == EXIT_SET_ASIDE
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert names == sorted(path.name for path in (tmp_path / "two").iterdir())
     for name in names:
@@ -144,7 +144,7 @@ def test_plain_records_pass_untouched(tmp_path: Path) -> None:
 
 def test_why_tells_the_story(tmp_path: Path, collection: Path, counting: list[str], capsys: Any) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, *counting) == SET_ASIDE
+    assert run(collection, "--output-dir", out, *counting) == EXIT_SET_ASIDE
     capsys.readouterr()
     for identifier, words in {
         "again": "merged into another by dedup, duplicate: good-0",
@@ -170,8 +170,8 @@ def test_the_report_names_every_rule_and_escapes_what_it_shows(tmp_path: Path) -
 
 def test_an_earlier_result_is_replaced_whole(tmp_path: Path, collection: Path) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out, "--held-out-ratio", 0.2) == SET_ASIDE
-    assert run(collection, "--output-dir", out) == SET_ASIDE
+    assert run(collection, "--output-dir", out, "--held-out-ratio", 0.2) == EXIT_SET_ASIDE
+    assert run(collection, "--output-dir", out) == EXIT_SET_ASIDE
     assert not (out / "held_out.jsonl").exists()
     assert len(list(read_jsonl(out / "records.jsonl"))) == read_json(out / "manifest.json")["counts"]["kept"]
 
@@ -191,7 +191,7 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, collection:
     refuses(capsys, "notes.txt, which no cleaning wrote", 1, collection, "--output-dir", out)
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     (out / "notes.txt").unlink()
-    assert run(collection, "--output-dir", out) == SET_ASIDE
+    assert run(collection, "--output-dir", out) == EXIT_SET_ASIDE
     (out / "notes.txt").write_text("mine", "utf-8")
     refuses(capsys, "notes.txt, which no cleaning wrote", 1, collection, "--output-dir", out)
     (out / "notes.txt").unlink()
@@ -219,13 +219,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Pa
     refuses(capsys, "unknown conversation template", 1, collection, "--output-dir", out, *both, "nope")
     refuses(capsys, "has no tokenizer", 1, collection, "--output-dir", out, *both, "chatml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json", "out.work"]
-    assert run(collection, "--output-dir", out) == SET_ASIDE
+    assert run(collection, "--output-dir", out) == EXIT_SET_ASIDE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "in.json", "out"]
 
 
 def test_a_result_that_somebody_changed_is_named(tmp_path: Path, collection: Path, capsys: Any) -> None:
     out = tmp_path / "out"
-    assert run(collection, "--output-dir", out) == SET_ASIDE
+    assert run(collection, "--output-dir", out) == EXIT_SET_ASIDE
     (out / "dropped.jsonl").write_text('{"other": 1}\n')
     assert run("why", "good-1", "--in", out) == 1
     assert f"{out / 'dropped.jsonl'} was changed after its cleaning" in capsys.readouterr().err

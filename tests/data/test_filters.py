@@ -6,12 +6,12 @@ import pytest
 
 from tests.data.builders import record, turns
 from vicuna.data.options import DataOptions
-from vicuna.data.pipeline import make_plan
-from vicuna.data.step_kinds import Drop, Keep, Merge, Outcome, Record
+from vicuna.data.pipeline import make_pipeline
+from vicuna.data.step_kinds import Drop, Keep, Outcome, Record
 from vicuna.data.steps.phrases import shipped_phrases
 
 NAMES = ("html", "noise", "roles", "empty", "errors", "refusals", "blocked")
-STEPS = {step.name: step for step in make_plan(DataOptions((), Path("out"), only=NAMES)).before}
+STEPS = {step.name: step for step in make_pipeline(DataOptions((), Path("out"), only=NAMES)).before}
 
 
 def kept(outcome: Outcome) -> list[str]:
@@ -20,7 +20,6 @@ def kept(outcome: Outcome) -> list[str]:
 
 
 def rules(outcome: Outcome) -> list[tuple[str, int | None]]:
-    assert not isinstance(outcome, Merge)
     findings = [*outcome.repairs, *([outcome.finding] if isinstance(outcome, Drop) else [])]
     return [(finding.rule, finding.turn) for finding in findings]
 

@@ -12,7 +12,7 @@ from tests.data.builders import record, turns
 from vicuna.data import __main__ as program
 from vicuna.data.__main__ import main
 from vicuna.data.options import DataOptions
-from vicuna.data.pipeline import make_plan
+from vicuna.data.pipeline import make_pipeline
 from vicuna.data.run import batches, engines
 from vicuna.data.run.batches import clean_batch
 from vicuna.data.run.work import run_key, work_path
@@ -31,7 +31,7 @@ def options(**given: Any) -> DataOptions:
 
 def clean(step: str, answer: str, **given: Any) -> Outcome:
     """What a step made from the options does with a conversation's second answer."""
-    (made,) = make_plan(options(only=(step,), **given)).before
+    (made,) = make_pipeline(options(only=(step,), **given)).before
     return made.run(record("u: q", "a: fine", "u: and?", f"a: {answer}"))
 
 
@@ -361,7 +361,7 @@ def test_limits_can_be_moved() -> None:
     assert rules(clean("errors", error, max_error_characters=1000)) == ["error_message"]
     doubtful = record("u: q", "a: I like pizza and gelato molto bene")  # Italian, at 61%
     for given, expected in (({}, "it"), ({"min_language_confidence": 0.7}, "und")):
-        (step,) = make_plan(options(only=("language",), **given)).before
+        (step,) = make_pipeline(options(only=("language",), **given)).before
         outcome = step.run(doubtful)
         assert isinstance(outcome, Keep) and outcome.record.extra["language"] == expected
 
@@ -375,5 +375,5 @@ def test_fewer_repeated_phrases_are_a_loop_if_asked_for() -> None:
 
 
 def test_a_bad_first_answer_still_drops_the_record(own: str) -> None:
-    (step,) = make_plan(options(only=("refusals",), refusals=(own,))).before
+    (step,) = make_pipeline(options(only=("refusals",), refusals=(own,))).before
     assert isinstance(step.run(record("u: q", f"a: {OWN_REFUSAL}")), Drop)

@@ -20,11 +20,11 @@ import zstandard
 from vicuna.conversation import get_template, load_token_counter
 from vicuna.data import __main__ as program
 from vicuna.data import pipeline
-from vicuna.data.__main__ import SET_ASIDE, main
+from vicuna.data.__main__ import EXIT_SET_ASIDE, main
 from vicuna.data.options import DataOptions
 from vicuna.data.read.sources import find_sources
 from vicuna.data.run import batches, engines
-from vicuna.data.run.batches import clean_batch, cut_batches
+from vicuna.data.run.batches import clean_batch, cut_batches, forget_pipeline
 from vicuna.data.run.work import Work, work_path
 from vicuna.data.step_kinds import Keep, Outcome, Record, Step
 from vicuna.errors import VicunaError
@@ -82,7 +82,7 @@ def digest(folder: Path) -> dict[str, str]:
 def expected(tmp_path: Path, inputs: list[Path], bpe_tokenizer_directory: Path) -> dict[str, str]:
     """What one process makes of the inputs in their order."""
     out = tmp_path / "expected"
-    assert run(*inputs, "--output-dir", out, "--workers", 1, *options(bpe_tokenizer_directory)) == SET_ASIDE
+    assert run(*inputs, "--output-dir", out, "--workers", 1, *options(bpe_tokenizer_directory)) == EXIT_SET_ASIDE
     counts = read_json(out / "manifest.json")["counts"]
     assert counts["records_in"] == 262 and counts["set_aside"] == 3
     assert counts["merged"] > 50 and counts["split"] > 10 and counts["held_out"] > 10 and counts["repaired"]
@@ -102,7 +102,7 @@ def test_any_number_of_workers_and_any_order_of_files(
     shuffled = random.Random(workers).sample(inputs, len(inputs))
     out = tmp_path / "out"
     arguments = ["--output-dir", out, "--workers", workers, *options(bpe_tokenizer_directory)]
-    assert run(*shuffled, *arguments) == SET_ASIDE
+    assert run(*shuffled, *arguments) == EXIT_SET_ASIDE
     assert digest(out) == expected
     assert not work_path(out).exists()
 
@@ -111,7 +111,7 @@ def test_a_folder_and_a_pattern_are_its_files(tmp_path: Path, inputs: list[Path]
     given = {"files": inputs, "folder": [tmp_path / "in"], "pattern": [f"{tmp_path / 'in'}/*"]}
     results = []
     for name, arguments in given.items():
-        assert run(*arguments, "--output-dir", tmp_path / name, "--workers", 1) == SET_ASIDE
+        assert run(*arguments, "--output-dir", tmp_path / name, "--workers", 1) == EXIT_SET_ASIDE
         results.append(digest(tmp_path / name))
     assert results[0] == results[1] == results[2]
 
@@ -119,7 +119,7 @@ def test_a_folder_and_a_pattern_are_its_files(tmp_path: Path, inputs: list[Path]
 class Engine:
     """Stands in for an engine that finishes in an order of its own, the last first as far as it may."""
 
-    def __call__(self, given: Any, options: DataOptions) -> engines.Finished:
+    def __call__(self, given: Any, options: DataOptions) -> engines.CleanedBatches:
         for group in iter(lambda: list(itertools.islice(given, 4)), []):
             for one in reversed(group):
                 yield batches.Batch(one.index, (), one.size_bytes), clean_batch(one, options)
@@ -132,9 +132,9 @@ def test_the_order_of_finishing_does_not_matter(
     bpe_tokenizer_directory: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "here", Engine())
+    monkeypatch.setattr(engines, "in_process", Engine())
     out = tmp_path / "out"
-    assert run(*inputs, "--output-dir", out, "--workers", 1, *options(bpe_tokenizer_directory)) == SET_ASIDE
+    assert run(*inputs, "--output-dir", out, "--workers", 1, *options(bpe_tokenizer_directory)) == EXIT_SET_ASIDE
     assert digest(out) == expected
 
 
@@ -167,9 +167,9 @@ def test_what_is_finished_is_not_done_again(
     monkeypatch.setattr(
         engines, "clean_batch", lambda one, options: cleaned.append(one.index) or clean_batch(one, options)
     )
-    assert run(*arguments) == SET_ASIDE
+    assert run(*arguments) == EXIT_SET_ASIDE
     assert first == [0, 1, 2] and cleaned[:2] == [1, 3] and 0 not in cleaned and 2 not in cleaned
-    assert run(*inputs, "--output-dir", tmp_path / "fresh", "--workers", 1) == SET_ASIDE
+    assert run(*inputs, "--output-dir", tmp_path / "fresh", "--workers", 1) == EXIT_SET_ASIDE
     assert digest(tmp_path / "out") == digest(tmp_path / "fresh")
 
 
@@ -184,12 +184,12 @@ def test_other_options_or_other_files_use_nothing_of_it(
     monkeypatch.setattr(
         engines, "clean_batch", lambda one, options: cleaned.append(one.index) or clean_batch(one, options)
     )
-    assert run(*inputs, "--output-dir", out, "--workers", 1, "--skip", "noise") == SET_ASIDE
+    assert run(*inputs, "--output-dir", out, "--workers", 1, "--skip", "noise") == EXIT_SET_ASIDE
     assert cleaned[0] == 0
     assert run(*inputs, "--output-dir", out, "--strict", "--workers", 1) == 1
     inputs[0].write_bytes(inputs[0].read_bytes() + b"\n")
     cleaned.clear()
-    assert run(*inputs, "--output-dir", out, "--workers", 1) == SET_ASIDE
+    assert run(*inputs, "--output-dir", out, "--workers", 1) == EXIT_SET_ASIDE
     assert cleaned[0] == 0
 
 
@@ -217,7 +217,7 @@ def test_a_kill_between_any_two_files_of_the_work_is_no_obstacle(tmp_path: Path,
         work.mkdir()
         for name in names:
             (work / name).write_text("")
-        assert run(*inputs, "--output-dir", tmp_path / "out", "--workers", 1) == SET_ASIDE
+        assert run(*inputs, "--output-dir", tmp_path / "out", "--workers", 1) == EXIT_SET_ASIDE
         assert not work.exists()
 
 
@@ -227,7 +227,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path: Path, inputs: list[Path]
     for folder, name in ((left, "records.jsonl"), (left, ".manifest.json.x.tmp"), (other, "novel.txt")):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text("half")
-    assert run(*inputs, "--output-dir", tmp_path / "out", "--workers", 1) == SET_ASIDE
+    assert run(*inputs, "--output-dir", tmp_path / "out", "--workers", 1) == EXIT_SET_ASIDE
     assert not left.exists() and other.exists()
 
 
@@ -252,7 +252,7 @@ def test_kill_9_at_a_random_moment_and_go_on(tmp_path: Path, inputs: list[Path],
     script.write_text(SLOW.format(size=SMALL))
     out = tmp_path / "out"
     command = [sys.executable, str(script), *map(str, inputs), "--output-dir", str(out), "--workers", str(workers)]
-    assert run(*inputs, "--output-dir", tmp_path / "fresh", "--workers", 1) == SET_ASIDE
+    assert run(*inputs, "--output-dir", tmp_path / "fresh", "--workers", 1) == EXIT_SET_ASIDE
     expected = digest(tmp_path / "fresh")
     kills = 0
     for attempt in range(3):
@@ -268,7 +268,7 @@ def test_kill_9_at_a_random_moment_and_go_on(tmp_path: Path, inputs: list[Path],
         if out.exists():  # the kill came behind the last rename, so the result is whole
             assert digest(out) == expected
             shutil.rmtree(out)
-    assert kills and run_again(command) == SET_ASIDE
+    assert kills and run_again(command) == EXIT_SET_ASIDE
     assert digest(out) == expected
     assert not work_path(out).exists()
 
@@ -306,7 +306,7 @@ def state(pid: int) -> str:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path, inputs: list[Path]) -> None:
     sources = find_sources(tuple(inputs))
-    running = engines.local(2)(cut_batches(sources), DataOptions(tuple(inputs), tmp_path / "out"))
+    running = engines.process_pool(2)(cut_batches(sources), DataOptions(tuple(inputs), tmp_path / "out"))
     next(running)
     for child in children_of(os.getpid()):
         if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
@@ -344,14 +344,14 @@ def test_a_record_that_a_step_fails_on_is_set_aside(
     tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any, error: Exception
 ) -> None:
     monkeypatch.setattr(pipeline, "noise_step", lambda _: broken_step(error))
-    batches._plan.cache_clear()
+    forget_pipeline()
     out = tmp_path / "out"
     try:
         assert run(inputs[0], "--output-dir", out, "--strict", "--workers", 1) == 1
         assert "a.json:8: crashed (noise): byte " in capsys.readouterr().err
-        assert run(inputs[0], "--output-dir", out, "--workers", 1) == SET_ASIDE
+        assert run(inputs[0], "--output-dir", out, "--workers", 1) == EXIT_SET_ASIDE
     finally:
-        batches._plan.cache_clear()
+        forget_pipeline()
     (row,) = (row for row in read_jsonl(out / "dropped.jsonl") if row["rule"] == "crashed")
     assert (row["id"], row["step"], row["source"]) == ("c7", "noise", "a.json:8")
     assert type(error).__name__ in row["evidence"] and row["evidence"].startswith("byte ")
@@ -405,7 +405,7 @@ def test_a_message_of_50_mb_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "in.json"
     big = {"id": "big", "conversations": [{"from": "human", "value": "x " * (25 << 20)}]}
     path.write_text(json.dumps([conversation(1), big, conversation(2)]))
-    assert run(path, "--output-dir", tmp_path / "out", "--workers", 1) == SET_ASIDE
+    assert run(path, "--output-dir", tmp_path / "out", "--workers", 1) == EXIT_SET_ASIDE
     (row,) = read_jsonl(tmp_path / "out" / "dropped.jsonl")
     assert row["source"] == "in.json:2" and "larger than 8 MiB" in row["evidence"]
 
@@ -417,7 +417,7 @@ def test_ray_gives_the_same(
     pytest.importorskip("ray")
     out = tmp_path / "out"
     arguments = ["--output-dir", out, "--workers", 2, "--engine", "ray", *options(bpe_tokenizer_directory)]
-    assert run(*inputs, *arguments) == SET_ASIDE
+    assert run(*inputs, *arguments) == EXIT_SET_ASIDE
     assert digest(out) == expected
 
 
@@ -435,8 +435,8 @@ def test_one_worker_gets_a_process_only_where_transformers_would_load_torch(
     plain = DataOptions((tmp_path,), tmp_path / "out", workers=1)
     counting = replace(plain, tokenizer=bpe_tokenizer_directory, template="chatml")
     monkeypatch.delitem(sys.modules, "torch", raising=False)  # nothing is loaded from here on
-    assert program._engine(plain, 10) is engines.here
-    assert program._engine(counting, 10) is engines.here
-    assert program._engine(replace(counting, template="hf"), 10) is not engines.here
+    assert program._engine(plain, 10) is engines.in_process
+    assert program._engine(counting, 10) is engines.in_process
+    assert program._engine(replace(counting, template="hf"), 10) is not engines.in_process
     monkeypatch.setenv("VICUNA_HOME", str(tmp_path / "new"))
-    assert program._engine(counting, 10) is not engines.here
+    assert program._engine(counting, 10) is not engines.in_process

@@ -13,7 +13,7 @@ from tests.data.builders import record, turns
 from vicuna.conversation import Message, TokenCounter, encode, get_template
 from vicuna.data.options import OverLong
 from vicuna.data.step_kinds import Drop, Keep, Outcome, Record, Split
-from vicuna.data.steps.split import Round, count_rounds, splitting, take_apart
+from vicuna.data.steps.split import Round, count_rounds, split_step, take_apart
 
 
 def count_words(messages: Sequence[Message]) -> int:
@@ -34,14 +34,14 @@ def rules(outcome: Outcome) -> list[tuple[str, int | None, str]]:
 
 
 def test_a_short_record_is_only_counted() -> None:
-    outcome = splitting(count_words, 10).run(record("u: a b", "a: c"))
+    outcome = split_step(count_words, 10).run(record("u: a b", "a: c"))
     assert isinstance(outcome, Keep)
     assert (outcome.record.id, outcome.record.extra) == ("one", {"num_tokens": 3})
 
 
 def test_pieces_are_filled_from_the_front_and_carry_the_system_text() -> None:
     given_record = record("s: be kind", "u: a", "a: b", "u: c", "a: d", "u: e", "a: f")
-    outcome = splitting(count_words, 6).run(given_record)
+    outcome = split_step(count_words, 6).run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [
         ["s: be kind", "u: a", "a: b", "u: c", "a: d"],
         ["s: be kind", "u: e", "a: f"],
@@ -53,20 +53,20 @@ def test_pieces_are_filled_from_the_front_and_carry_the_system_text() -> None:
 
 def test_a_round_too_long_is_named_and_not_bridged() -> None:
     given_record = record("u: a", "a: b", "u: long", "a: " + "word " * 9, "u: c", "a: d")
-    outcome = splitting(count_words, 4).run(given_record)
+    outcome = split_step(count_words, 4).run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [["u: a", "a: b"], ["u: c", "a: d"]]
     assert rules(outcome) == [("round_too_long", 2, "10 tokens")]
 
 
 def test_a_record_of_long_rounds_only_is_dropped() -> None:
-    outcome = splitting(count_words, 2).run(record("u: a b", "a: c"))
+    outcome = split_step(count_words, 2).run(record("u: a b", "a: c"))
     assert isinstance(outcome, Drop)
     assert outcome.finding.rule == "too_long"
 
 
 def test_a_round_too_long_may_be_kept_and_is_marked() -> None:
     given_record = record("s: be kind", "u: a", "a: b", "u: long", "a: " + "word " * 9, "u: c", "a: d")
-    outcome = splitting(count_words, 6, "keep", 1).run(given_record)
+    outcome = split_step(count_words, 6, "keep", 1).run(given_record)
     found = pieces(outcome)
     assert [piece.extra for piece in found] == [
         {"num_tokens": 4},
@@ -80,7 +80,7 @@ def test_a_round_too_long_may_be_kept_and_is_marked() -> None:
 def test_the_answer_of_a_round_too_long_may_be_cut() -> None:
     answer = "One two.\n\n- three\n- four five\n\n```\nsix\n\nseven\n```\n\nEight"
     given_record = record("s: be kind", "u: a", f"a: {answer}", "u: c", "a: d")
-    outcome = splitting(count_words, 10, "cut").run(given_record)
+    outcome = split_step(count_words, 10, "cut").run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [
         ["s: be kind", "u: a", "a: One two.\n\n- three\n- four five"],
         ["s: be kind", "u: c", "a: d"],
@@ -91,7 +91,7 @@ def test_the_answer_of_a_round_too_long_may_be_cut() -> None:
 
 def test_a_cut_keeps_whole_answers_before_the_one_that_is_too_long() -> None:
     given_record = record("u: a", "a: b", "t: c", "a: " + "word " * 9)
-    [piece] = pieces(splitting(count_words, 5, "cut").run(given_record))
+    [piece] = pieces(split_step(count_words, 5, "cut").run(given_record))
     assert turns(piece) == ["u: a", "a: b"]
     assert piece.turns == (0, 1)
 
@@ -99,7 +99,7 @@ def test_a_cut_keeps_whole_answers_before_the_one_that_is_too_long() -> None:
 @pytest.mark.parametrize("lines", [["u: " + "word " * 9, "a: b"], ["u: a", "a: " + "word " * 9]])
 def test_a_round_that_cannot_be_cut_is_left_out(lines: list[str]) -> None:
     given_record = record(*lines, "u: c", "a: d")
-    outcome = splitting(count_words, 5, "cut").run(given_record)
+    outcome = split_step(count_words, 5, "cut").run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [["u: c", "a: d"]]
     assert rules(outcome) == [("round_too_long", 0, "10 tokens")]
     assert count_rounds(given_record, outcome) == (2, 1, 1)
@@ -107,7 +107,7 @@ def test_a_round_that_cannot_be_cut_is_left_out(lines: list[str]) -> None:
 
 def test_later_pieces_carry_the_rounds_before_them_as_context() -> None:
     given_record = record("s: x", *(line for number in range(4) for line in (f"u: q{number} w w", f"a: r{number} w w")))
-    outcome = splitting(count_words, 19, carry_over=1).run(given_record)
+    outcome = split_step(count_words, 19, carry_over=1).run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [
         ["s: x", "u: q0 w w", "a: r0 w w", "u: q1 w w", "a: r1 w w", "u: q2 w w", "a: r2 w w"],
         ["s: x", "u: q2 w w", "a: r2 w w", "u: q3 w w", "a: r3 w w"],
@@ -119,9 +119,9 @@ def test_later_pieces_carry_the_rounds_before_them_as_context() -> None:
 def test_context_of_an_earlier_cleaning_stays_context() -> None:
     lines = ["u: q0", "a: r0", "u: q1", "a: r1", "u: q2", "a: r2"]
     given_record = replace(record(*lines), extra={"context_messages": 2})
-    [whole] = pieces(splitting(count_words, 6).run(given_record))
+    [whole] = pieces(split_step(count_words, 6).run(given_record))
     assert whole.extra == {"context_messages": 2, "num_tokens": 6}
-    outcome = splitting(count_words, 4).run(given_record)
+    outcome = split_step(count_words, 4).run(given_record)
     assert [turns(piece) for piece in pieces(outcome)] == [lines[:4], lines[4:]]
     assert [piece.extra.get("context_messages") for piece in pieces(outcome)] == [2, None]
     assert count_rounds(given_record, outcome) == (2, 2, 0)
@@ -129,13 +129,13 @@ def test_context_of_an_earlier_cleaning_stays_context() -> None:
 
 def test_context_is_counted_anew_after_steps_that_took_messages_out() -> None:
     given_record = replace(record("s: x", "u: q0", "a: r0", "u: q1", "a: r1"), extra={"context_messages": 2})
-    [whole] = pieces(splitting(count_words, 9).run(given_record.select([0, 3, 4])))
+    [whole] = pieces(split_step(count_words, 9).run(given_record.select([0, 3, 4])))
     assert "context_messages" not in whole.extra
 
 
 @pytest.mark.parametrize("value", ["2", -1, True, None, 2.0, 2, 9])
 def test_context_that_makes_no_sense_is_named(value: object) -> None:
-    outcome = splitting(count_words, 9).run(replace(record("u: a", "a: b"), extra={"context_messages": value}))
+    outcome = split_step(count_words, 9).run(replace(record("u: a", "a: b"), extra={"context_messages": value}))
     assert isinstance(outcome, Drop)
     assert outcome.finding.rule == "bad_context"
 
@@ -164,7 +164,7 @@ def test_every_round_comes_out_once_or_is_named(
     for number, (size, answer) in enumerate(sizes):
         lines += ["u: " + f"q{number} " * size, f"a: {answer}"]
     given_record = replace(record(*lines), extra={"context_messages": 2 * min(num_context, len(sizes) - 1)})
-    outcome = splitting(count_words, budget, over_long, carry_over).run(given_record)
+    outcome = split_step(count_words, budget, over_long, carry_over).run(given_record)
     found = pieces(outcome)
     num_in, num_out, num_dropped = count_rounds(given_record, outcome)
     assert num_in == num_out + num_dropped
@@ -196,12 +196,12 @@ def test_every_round_comes_out_once_or_is_named(
 
 def test_messages_before_the_first_question_are_not_lost() -> None:
     given_record = record("a: a b", "u: c", "u: d", "a: e", "s: f", "u: g", "a: h")
-    outcome = splitting(count_words, 4).run(given_record)
+    outcome = split_step(count_words, 4).run(given_record)
     assert [line for piece in pieces(outcome) for line in turns(piece)] == turns(given_record)
 
 
 def test_a_record_without_a_round_is_named() -> None:
-    outcome = splitting(count_words, 2).run(record("s: a b c"))
+    outcome = split_step(count_words, 2).run(record("s: a b c"))
     assert isinstance(outcome, Drop)
     assert (outcome.finding.rule, outcome.finding.evidence) == ("too_long", "3 tokens")
 
@@ -209,7 +209,7 @@ def test_a_record_without_a_round_is_named() -> None:
 def test_tokens_are_those_of_the_training_template(bpe_tokenizer: Any) -> None:
     template = get_template("chatml")
     given_record = record(*(line for number in range(12) for line in (f"u: question {number}", "a: " + "answer " * 20)))
-    outcome = splitting(TokenCounter(template, bpe_tokenizer), 150).run(given_record)
+    outcome = split_step(TokenCounter(template, bpe_tokenizer), 150).run(given_record)
     found = pieces(outcome)
     assert len(found) > 2
     for piece in found:

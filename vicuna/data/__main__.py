@@ -14,16 +14,16 @@ from vicuna.conversation import get_template, needs_transformers
 from vicuna.data.look import lists, merge, sample, show, stats, why
 from vicuna.data.look.figures import Figures
 from vicuna.data.look.report import report_page
-from vicuna.data.options import WHERE_ONLY, DataOptions
-from vicuna.data.pipeline import Plan, make_plan
+from vicuna.data.options import EXECUTION_OPTIONS, DataOptions
+from vicuna.data.pipeline import Pipeline, make_pipeline
 from vicuna.data.read.sources import Source, find_sources
 from vicuna.data.run import engines
-from vicuna.data.run.batches import BATCH_BYTES, Batch, cut_batches, forget_plan
+from vicuna.data.run.batches import BATCH_BYTES, Batch, cut_batches, forget_pipeline
 from vicuna.data.run.output import (
-    FILES,
     MANIFEST,
     REPORT,
     REPORT_DATA,
+    ROW_FILES,
     check_folder,
     describe_file,
     manifest_of,
@@ -46,7 +46,7 @@ VERBS = {
     "sample": sample.main,
     "merge": merge.main,
 }
-SET_ASIDE = 4  # exit code: the result is whole, but for records that could not be used
+EXIT_SET_ASIDE = 4  # exit code: the result is there, but some records could not be used
 DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
 )
@@ -85,18 +85,18 @@ def main(argv: list[str] | None = None) -> int:
             f"records set aside: {counts['set_aside']:,} (unreadable, or a step failed on them); "
             f"{options.output_dir / 'dropped.jsonl'} has the place and reason of each (--strict stops at the first)"
         )
-        return SET_ASIDE
+        return EXIT_SET_ASIDE
     return 0
 
 
 def clean(options: DataOptions) -> JsonObject:
-    """Do the work and return the manifest.
+    """Clean, write the result and return its manifest.
 
     Raises:
         VicunaError: nothing could be read; with `strict`, a record was set aside.
     """
-    forget_plan()
-    plan = make_plan(options, is_ready=False)
+    forget_pipeline()
+    pipeline = make_pipeline(options, is_runnable=False)
     word_lists = describe_lists(options)
     check_folder(options.output_dir, options.inputs)
     sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
@@ -105,18 +105,18 @@ def clean(options: DataOptions) -> JsonObject:
         if describe_lists(options) != word_lists:
             raise VicunaError("a word list was changed while records were cleaned by it; run again")
         return _write_result(
-            options, plan, sources, word_lists, Reducer(work, num_parts, plan, options.near_duplicates)
+            options, pipeline, sources, word_lists, Reducer(work, num_parts, pipeline, options.near_duplicates)
         )
 
 
 def _clean_batches(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
-    """Make the parts that `work` does not have yet, and return how many there are."""
+    """Clean the batches whose parts `work` does not have yet, and return the number of all parts."""
     total = sum(source.size_bytes for source in sources)
     progress = log.Progress(total, description="cleaning", unit="B")
-    problems: dict[int, str] = {}  # what was set aside first in a batch
+    problems: dict[int, str] = {}  # by batch, its first record that was set aside
     num_parts = num_records = num_readable = 0
 
-    def account(batch: Batch, head: JsonObject) -> None:
+    def count(batch: Batch, head: JsonObject) -> None:
         nonlocal num_parts, num_records, num_readable
         num_parts = max(num_parts, batch.index + 1)
         num_records += head["num_records"]
@@ -130,13 +130,13 @@ def _clean_batches(options: DataOptions, sources: Sequence[Source], work: Work) 
             if options.strict and problems:
                 return
             if (head := work.head(batch.index)) is not None:
-                account(batch, head)
+                count(batch, head)
             else:
                 yield batch
 
     with progress:
         for batch, part in _engine(options, total)(unfinished(), options):
-            account(batch, work.write(batch.index, part))
+            count(batch, work.write(batch.index, part))
     _check_unchanged(sources)
     first = problems[min(problems)] if problems else "there are none"
     if options.strict and problems:
@@ -150,24 +150,24 @@ def _clean_batches(options: DataOptions, sources: Sequence[Source], work: Work) 
 def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
     workers = options.workers or len(os.sched_getaffinity(0))
     if options.engine == "ray":
-        return engines.ray(workers)
+        return engines.ray_tasks(workers)
     workers = max(1, min(workers, -(-total_bytes // BATCH_BYTES)))
-    return engines.local(workers) if workers > 1 or _would_load_torch(options) else engines.here
+    return engines.process_pool(workers) if workers > 1 or _would_load_torch(options) else engines.in_process
 
 
 def _would_load_torch(options: DataOptions) -> bool:
-    """Whether cleaning in this process would load torch for nothing; a worker of the pool does without."""
+    """Whether cleaning in this process would import torch without need; a worker of the pool never does."""
     if options.tokenizer is None or options.template is None or "torch" in sys.modules:
         return False
     return needs_transformers(get_template(options.template), options.tokenizer)
 
 
 def _write_result(
-    options: DataOptions, plan: Plan, sources: Sequence[Source], word_lists: JsonObject, reducer: Reducer
+    options: DataOptions, pipeline: Pipeline, sources: Sequence[Source], word_lists: JsonObject, reducer: Reducer
 ) -> JsonObject:
     figures = Figures()
-    names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
-    recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
+    names = [name for name in ROW_FILES if name != "held_out" or options.held_out_ratio]
+    recorded = {name: value for name, value in to_dict(options).items() if name not in EXECUTION_OPTIONS}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
     recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in STEPS}
     if options.tokenizer is not None:
@@ -177,16 +177,16 @@ def _write_result(
             for _ in reducer.write(files, figures):
                 progress.update(kept=reducer.counts.kept)
         manifest = manifest_of(folder, reducer, sources, recorded) | {"lists": word_lists}
-        write_json(folder / REPORT_DATA, figures.to_dict(manifest, plan.rules()))
+        write_json(folder / REPORT_DATA, figures.to_dict(manifest, pipeline.rules()))
         manifest["outputs"][REPORT_DATA] = describe_file(folder / REPORT_DATA)
-        report_page(manifest, figures, plan.rules()).write(folder / REPORT)
+        report_page(manifest, figures, pipeline.rules()).write(folder / REPORT)
         manifest["outputs"][REPORT] = describe_file(folder / REPORT)
         write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def _check_unchanged(sources: Sequence[Source]) -> None:
-    """(A file that grows while it is read would give a result that belongs to neither state of it.)"""
+    """Raise VicunaError if a file was changed while it was read: the result would belong to neither state of it."""
     for source in sources:
         status = source.path.stat()
         if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.changed_ns):
@@ -194,7 +194,7 @@ def _check_unchanged(sources: Sequence[Source]) -> None:
 
 
 def summary(counts: dict[str, Any], output_dir: Path) -> str:
-    """The result in a few lines."""
+    """The counts and the result's folder, in a few lines for people."""
     lines = [
         f"records in: {counts['records_in']:,}   kept: {counts['kept']:,}   dropped: {counts['dropped']:,}   "
         f"merged: {counts['merged']:,}",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicuna.data.run.output import FILES, read_manifest
+from vicuna.data.run.output import ROW_FILES, read_manifest
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, read_jsonl
 from vicuna.options import option, parse
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
             raise VicunaError(f"{path} was changed after its cleaning; clean again to learn more") from None
     if not lines:
         raise VicunaError(
-            f"no record '{options.id}' in {options.result}; ids stand in {FILES[0]}.jsonl and dropped.jsonl"
+            f"no record '{options.id}' in {options.result}; ids stand in {ROW_FILES[0]}.jsonl and dropped.jsonl"
         )
     print("\n".join(lines))
     return 0

@@ -1,7 +1,6 @@
-"""Where the batches are cleaned: in this process, in a pool on this machine, or on Ray. The function is the same.
+"""Where batches are cleaned: in this process, in a pool of processes, or on Ray. Each runs `batches.clean_batch`.
 
-Each engine takes batches and gives parts, in any order, and holds no more than a few of either. `batches` has the
-function, `__main__` chooses the engine.
+An engine takes batches and yields parts, in any order, and holds no more than a few of either in memory.
 """
 
 import logging
@@ -20,24 +19,24 @@ from vicuna.data.options import DataOptions
 from vicuna.data.run.batches import Batch, Part, clean_batch
 from vicuna.errors import VicunaError, require
 
-Finished = Iterator[tuple[Batch, Part]]  # the batch without its records
-Engine = Callable[[Iterable[Batch], DataOptions], Finished]
+CleanedBatches = Iterator[tuple[Batch, Part]]  # the batches without their records
+Engine = Callable[[Iterable[Batch], DataOptions], CleanedBatches]
 
 
-def here(batches: Iterable[Batch], options: DataOptions) -> Finished:
+def in_process(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
     """One after the other, in this process."""
     for batch in batches:
         yield _without_records(batch), clean_batch(batch, options)
 
 
-def local(num_workers: int) -> Engine:
-    """In processes of their own, which end when this one does, however it ends.
+def process_pool(num_workers: int) -> Engine:
+    """An engine that cleans in worker processes, which end when this process does, however it ends.
 
     The engine raises:
         VicunaError: a process died; or what `clean_batch` raises.
     """
 
-    def run(batches: Iterable[Batch], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
         pool = _Pool(options)
         try:
             for batch in batches:
@@ -53,7 +52,7 @@ def local(num_workers: int) -> Engine:
 
 
 class _Pool:
-    """Workers, each behind a pipe of its own: when one end closes, the other one knows."""
+    """Worker processes, each with a pipe of its own: the end of one process closes the pipe for the other."""
 
     def __init__(self, options: DataOptions) -> None:
         self.busy: dict[Connection, Batch] = {}
@@ -86,7 +85,7 @@ class _Pool:
         return self.busy.pop(connection), answer
 
     def close(self) -> None:
-        """End all workers, in the middle of their work if they have any."""
+        """End all workers, also those in the middle of a batch."""
         for connection, process in self._processes.items():
             connection.close()
             if connection in self.busy:
@@ -96,7 +95,7 @@ class _Pool:
 
     def _start(self) -> Connection:
         mine, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._options), daemon=True)
+        process = self._context.Process(target=_worker_main, args=(theirs, self._options), daemon=True)
         with _without_interrupts():
             process.start()
         theirs.close()
@@ -114,11 +113,11 @@ class _Pool:
         )
 
 
-def _work(connection: Connection, options: DataOptions) -> None:
-    """A worker's life: batches in, parts out, until there is nobody at the other end."""
+def _worker_main(connection: Connection, options: DataOptions) -> None:
+    """Receive batches and send parts until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # transformers loads torch with the first tokenizer if it can, for nothing: 270 MB and two seconds.
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it says what it does not find
+    # With the first tokenizer transformers imports torch if it can: 270 MB and two seconds, and it is not used.
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns that it finds no torch
     sys.modules["torch"] = None  # type: ignore[assignment]
     while True:
         try:
@@ -140,11 +139,11 @@ def _work(connection: Connection, options: DataOptions) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A Ctrl-C is for the program, which then ends its workers; a process started here never hears of it."""
+    """Start processes that ignore Ctrl-C, which reaches them too; the main process ends them."""
     earlier = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread: no signal arrives here anyway
+    except ValueError:  # outside of the main thread signals cannot be set, and none arrive
         yield
         return
     try:
@@ -153,15 +152,17 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, earlier)
 
 
-def ray(num_workers: int) -> Engine:
-    """As tasks of Ray: a small one made here, or the cluster that RAY_ADDRESS names. Its machines need this package.
+def ray_tasks(num_workers: int) -> Engine:
+    """An engine that cleans in Ray tasks: on this machine, or on the cluster that RAY_ADDRESS names.
+
+    The machines of a cluster need this package installed.
 
     Raises:
         VicunaError: Ray is not installed. The engine raises what `clean_batch` raises.
     """
     library: Any = require("ray", "ray")
 
-    def run(batches: Iterable[Batch], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
         address = os.environ.get("RAY_ADDRESS")
         own: dict[str, Any] = {} if address else {"num_cpus": num_workers, "include_dashboard": False}
         library.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -170,17 +171,17 @@ def ray(num_workers: int) -> Engine:
             running: dict[Any, Batch] = {}
             for batch in batches:
                 if len(running) == num_workers:
-                    yield _first(library, running)
+                    yield _first_finished(library, running)
                 running[task.remote(batch, options)] = _without_records(batch)
             while running:
-                yield _first(library, running)
+                yield _first_finished(library, running)
         finally:
             library.shutdown()
 
     return run
 
 
-def _first(library: Any, running: dict[Any, Batch]) -> tuple[Batch, Part]:
+def _first_finished(library: Any, running: dict[Any, Batch]) -> tuple[Batch, Part]:
     (done, *_), _ = library.wait(list(running), num_returns=1)
     try:
         part: Part = library.get(done)

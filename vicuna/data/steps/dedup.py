@@ -69,13 +69,13 @@ class Keys:
         return cls(data[8:middle].decode("utf-8", "surrogatepass"), data[middle:end], data[end:])
 
 
-def keys(record: Record, *, is_near_wanted: bool = True) -> Keys:
+def keys(record: Record, *, needs_signature: bool = True) -> Keys:
     """What `decide` needs to know of a record.
 
     Args:
-        is_near_wanted: whether near duplicates will be looked for; the signature takes most of the time.
+        needs_signature: whether near duplicates will be looked for; the signature takes most of the time.
     """
-    if not is_near_wanted:
+    if not needs_signature:
         return Keys(record.id, _prefixes(record), b"")
     spoken = [
         words

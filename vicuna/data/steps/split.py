@@ -59,7 +59,7 @@ class _Piece:
     is_over_long: bool = False
 
 
-def splitting(
+def split_step(
     count_tokens: CountTokens, max_tokens: int | None, over_long: OverLong = "drop", carry_over: int = 0
 ) -> Step:
     """The step. Without `max_tokens` it only counts.
