@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vicuna.data.read import arrays, sources
-from vicuna.data.read.arrays import Break, Window
+from vicuna.data.read.arrays import ArrayReader, BrokenArrayError
 from vicuna.data.read.record import Malformed, read_record
-from vicuna.data.read.sources import Raw, find_sources, raw_records
+from vicuna.data.read.sources import RawRecord, find_sources, raw_records
 from vicuna.errors import VicunaError
 
 ROWS = [{"id": str(n), "text": f'a "quoted" \\ [{{ {n} é'} for n in range(5)]
 
 
-def read(path: Path) -> list[Raw]:
+def read(path: Path) -> list[RawRecord]:
     return list(raw_records(path))
 
 
@@ -37,7 +37,7 @@ def lines(rows: list[Any]) -> bytes:
 def cut(text: bytes, size: int) -> list[Any]:
     """The values of an array, read in chunks of a size."""
     chunks = iter([text[at : at + size] for at in range(0, len(text), size)])
-    window = Window(next(chunks), lambda: next(chunks, b""))
+    window = ArrayReader(next(chunks), lambda: next(chunks, b""))
     found = []
     while (place := window.next_value()) is not None:
         data = window.value()
@@ -190,7 +190,7 @@ def test_a_file_that_holds_no_records_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "novel.txt"
     path.write_bytes(b"It was a dark and stormy night.\n" * 100_000)
     found = read(path)
-    assert len(found) == sources.HOPELESS_LINES + 1
+    assert len(found) == sources.MAX_LINES_WITHOUT_RECORD + 1
     assert found[-1].problem is not None and "the rest of the file was not read" in found[-1].problem
 
 
@@ -247,7 +247,7 @@ def test_a_device_is_no_input() -> None:
 
 
 def test_a_break_names_its_byte() -> None:
-    with pytest.raises(Break) as raised:
+    with pytest.raises(BrokenArrayError) as raised:
         cut(b'[1, "a" 2]', 3)
     assert raised.value.place == 8
 

@@ -21,7 +21,7 @@ from typing import Any
 from vicuna.data.options import DataOptions
 from vicuna.data.pipeline import SET_ASIDE_RULES, Pipeline, Trace, clean_records, is_held_out, make_pipeline
 from vicuna.data.read.record import read_record
-from vicuna.data.read.sources import Raw, Source, raw_records
+from vicuna.data.read.sources import RawRecord, Source, raw_records
 from vicuna.data.step_kinds import Finding
 from vicuna.data.steps.dedup import Keys
 from vicuna.io.jsonl import JsonObject, format_line
@@ -36,7 +36,7 @@ class Batch:
     """Consecutive raw records. `size_bytes`: how much of the files, as they lie on the disk, they take."""
 
     index: int
-    raws: tuple[Raw, ...]
+    raws: tuple[RawRecord, ...]
     size_bytes: int
 
 
@@ -86,7 +86,7 @@ class RecordSummary:
 def cut_batches(sources: Sequence[Source]) -> Iterator[Batch]:
     """All records of the sources in order, in batches of about `BATCH_BYTES`; small files share one."""
     index = 0
-    raws: list[Raw] = []
+    raws: list[RawRecord] = []
     size = done = taken = 0
     for source in sources:
         position = 0
