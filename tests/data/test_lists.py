@@ -17,7 +17,7 @@ from vicuna.data.run import batches, engines
 from vicuna.data.run.batches import clean_batch
 from vicuna.data.run.work import run_key, work_path
 from vicuna.data.step_kinds import Drop, Keep, Outcome
-from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_list, shipped_phrases
+from vicuna.data.steps.phrases import LIST_STEPS, chosen_phrases, shipped_list, shipped_phrases
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import read_json, read_jsonl, write_jsonl
 
@@ -118,14 +118,14 @@ def test_leftovers(tmp_path: Path) -> None:
 
 
 def test_a_copy_of_a_shipped_list_is_that_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in STEPS:
+    for name in LIST_STEPS:
         assert main(["lists", name.replace("_", "-")]) == 0
         copy = tmp_path / f"{name}.txt"
         copy.write_bytes(b"\xef\xbb\xbf" + capsys.readouterr().out.replace("\n", "\r\n").encode())
         assert chosen_phrases(name, options(**{name: (str(copy),)})) == shipped_phrases(name) != ()
     assert main(["lists"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"--{name.replace('_', '-')}\n" in shown for name in STEPS)
+    assert all(f"--{name.replace('_', '-')}\n" in shown for name in LIST_STEPS)
     assert str(shipped_list("refusals").parent) in shown
     assert main(["lists", "refusal"]) == 2
     assert "did you mean 'refusals'?" in capsys.readouterr().err
@@ -247,7 +247,7 @@ def test_a_run_by_flags_or_config_is_recorded_whole_and_without_folders(tmp_path
     run(source, tmp_path / "config", "--config", config)
     assert digest(tmp_path / "config") == digest(tmp_path / "flags")
     manifest = read_json(tmp_path / "flags" / "manifest.json")
-    recorded = {name: manifest["options"][name] for name in STEPS}
+    recorded = {name: manifest["options"][name] for name in LIST_STEPS}
     assert recorded == {
         "refusals": ["shipped", "own.txt"],
         "refusal_turns": ["shipped"],
@@ -343,7 +343,7 @@ def test_a_list_changed_during_a_run_is_told(
 
 def test_every_list_is_in_the_key_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "own.txt"
-    for name in STEPS:
+    for name in LIST_STEPS:
         keys = set()
         for content in ("one", "two"):
             write(path, content)

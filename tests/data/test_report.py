@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vicuna.data.__main__ import main
-from vicuna.data.look.figures import Figures, without_tail
+from vicuna.data.look.figures import Figures, clip_at_p99
 from vicuna.io.jsonl import read_json, read_jsonl, write_jsonl
 
 LONG = "Ein Satz, der zeigt, dass diese Antwort auf Deutsch geschrieben ist und einen Sinn hat."
@@ -112,7 +112,7 @@ def test_a_budget_that_is_passed_is_told() -> None:
 
 
 def test_giants_do_not_squeeze_a_histogram() -> None:
-    values, last = without_tail([*range(1000), 10**9])
+    values, last = clip_at_p99([*range(1000), 10**9])
     assert max(values) == last == 990
     assert len(values) == 1001
-    assert without_tail([]) == ([], 0)
+    assert clip_at_p99([]) == ([], 0)

@@ -31,7 +31,7 @@ from vicuna.data.run.output import (
 )
 from vicuna.data.run.reduce import Reducer
 from vicuna.data.run.work import Work, work_folder, work_path
-from vicuna.data.steps.phrases import STEPS, describe_lists, recorded_name
+from vicuna.data.steps.phrases import LIST_STEPS, describe_lists, recorded_name
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.files import atomic_directory
@@ -169,7 +169,7 @@ def _write_result(
     names = [name for name in ROW_FILES if name != "held_out" or options.held_out_ratio]
     recorded = {name: value for name, value in to_dict(options).items() if name not in EXECUTION_OPTIONS}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
-    recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in STEPS}
+    recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in LIST_STEPS}
     if options.tokenizer is not None:
         recorded["tokenizer"] = options.tokenizer.resolve().name
     with atomic_directory(options.output_dir, overwrite=True) as folder:

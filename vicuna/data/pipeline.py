@@ -26,7 +26,7 @@ from vicuna.data.steps.dedup import Keys
 from vicuna.data.steps.language import language_step
 from vicuna.data.steps.noise import noise_step
 from vicuna.data.steps.page_turns import HTML_STEP
-from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_phrases
+from vicuna.data.steps.phrases import LIST_STEPS, chosen_phrases, shipped_phrases
 from vicuna.data.steps.quality import quality_step
 from vicuna.data.steps.roles import ROLES_STEP
 from vicuna.data.steps.split import count_rounds, split_step
@@ -149,7 +149,7 @@ def make_pipeline(options: DataOptions, *, is_runnable: bool = True) -> Pipeline
     if not chosen:
         raise UsageError("--only and --skip leave no step to run; drop one of them")
     names = list(makers)
-    for name, step in STEPS.items():
+    for name, step in LIST_STEPS.items():
         if step not in chosen and getattr(options, name) != (SHIPPED,):
             raise UsageError(f"--{name.replace('_', '-')} needs the step {step}; do not leave it out")
     made = {name: make() for name in chosen if (make := makers[name])}
@@ -255,7 +255,7 @@ def _take_keys(trace: Trace, place: str, needs_signature: bool) -> bool:
     """Make the keys for `dedup`; whether the record remains."""
     (record,) = trace.pieces
     try:
-        trace.keys = dedup.keys(record, needs_signature=needs_signature)
+        trace.keys = dedup.make_keys(record, needs_signature=needs_signature)
     except Exception as error:
         trace.end, trace.pieces = (DEDUP, _crash(error, place)), ()
     return trace.end is None

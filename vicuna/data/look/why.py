@@ -1,4 +1,4 @@
-"""`vicuna data why ID --in DIR`: what became of one record of a cleaning, told from the files in its folder."""
+"""`vicuna data why ID --in DIR`: what became of one record of a cleaning, from the files in its folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class WhyOptions:
 
 
 def main(argv: list[str]) -> int:
-    """Print the record's story on stdout."""
+    """Print each finding about the record, and where it was written, on stdout."""
     options = parse(WhyOptions, argv, prog="python -m vicuna.data why", description="Tell what became of one record.")
     if not options.result.is_dir():
         raise VicunaError(f"--in {options.result}: no such folder; name the --output-dir of a cleaning")
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         path = options.result / f"{name}.jsonl"
         try:
             for row in read_jsonl(path) if path.name in names else ():
-                lines += _told(name, row, options.id)
+                lines += _lines(name, row, options.id)
         except (KeyError, TypeError):
             raise VicunaError(f"{path} was changed after its cleaning; clean again to learn more") from None
     if not lines:
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _told(name: str, row: JsonObject, identifier: str) -> Iterator[str]:
+def _lines(name: str, row: JsonObject, identifier: str) -> Iterator[str]:
     if identifier not in (row["id"], row.get("original_id")):
         return
     if name in ("repairs", "dropped"):
