@@ -10,8 +10,15 @@ import pytest
 
 from tests.data.builders import record
 from vicuna.data.step_kinds import Finding
-from vicuna.data.steps.dedup import NUM_PERMUTATIONS, Keys, band_rows, decide, keys, signature
-from vicuna.data.steps.shingles import CHUNK_CHARACTERS, KEPT_CHARACTERS, _Kept, hashes_of, phrase_hashes, word_hashes
+from vicuna.data.steps.dedup import NUM_PERMUTATIONS, Keys, band_rows, find_duplicates, make_keys, signature
+from vicuna.data.steps.shingles import (
+    CACHED_CHARACTERS,
+    CHUNK_CHARACTERS,
+    _HashCache,
+    hashes_of,
+    phrase_hashes,
+    word_hashes,
+)
 
 WORDS = [f"word{number}" for number in range(5000)]
 
@@ -29,8 +36,8 @@ def changed(words: str, num_changes: int) -> str:
 
 
 def decided(*conversations: tuple[str, ...], threshold: float = 0.8) -> dict[int, tuple[str, str]]:
-    made = [keys(record(*lines, id=str(number))) for number, lines in enumerate(conversations)]
-    return {number: (finding.rule, finding.evidence) for number, finding in decide(made, threshold).items()}
+    made = [make_keys(record(*lines, id=str(number))) for number, lines in enumerate(conversations)]
+    return {number: (finding.rule, finding.evidence) for number, finding in find_duplicates(made, threshold).items()}
 
 
 def test_equal_conversations_leave_the_earliest() -> None:
@@ -129,16 +136,16 @@ def test_bands_find_nine_of_ten_pairs_at_the_threshold(threshold: float) -> None
 
 def test_keys_survive_the_way_through_a_file() -> None:
     for given in (record("u: q", "a: " + text(1), id="ü\ud800"), record("u: q", "a: r", id="")):
-        made = keys(given)
+        made = make_keys(given)
         assert Keys.from_bytes(made.to_bytes()) == made
-    assert decide([]) == {}
-    assert decide([made, made]) == {1: Finding("duplicate", "")}
+    assert find_duplicates([]) == {}
+    assert find_duplicates([made, made]) == {1: Finding("duplicate", "")}
 
 
 def test_keys_are_the_same_in_every_process() -> None:
     code = (
-        "from tests.data.builders import record; from vicuna.data.steps.dedup import keys;"
-        "print(keys(record('u: Wie geht es dir, Straße?', 'a: 我喜欢猫 and dogs, so it goes')).to_bytes().hex())"
+        "from tests.data.builders import record; from vicuna.data.steps.dedup import make_keys;"
+        "print(make_keys(record('u: Wie geht es dir, Straße?', 'a: 我喜欢猫 and dogs, so it goes')).to_bytes().hex())"
     )
     seen = {
         subprocess.run(
@@ -192,10 +199,10 @@ def test_all_texts_of_a_record_at_once_have_the_words_of_each(length: int) -> No
 
 
 def test_what_is_kept_of_words_is_bounded_and_no_mistake() -> None:
-    kept = _Kept()
+    kept = _HashCache()
     texts = [(f"question {number}", "word " * 20_000) for number in range(40)]
     for given in (*texts, *reversed(texts), *texts):
         assert [words.tolist() for words in kept.hashes(given)] == [word_hashes(text).tolist() for text in given]
-        assert kept._characters == sum(len(text) for key in kept._found for text in key)
-        assert kept._characters <= KEPT_CHARACTERS + 100_020 * 2
-    assert 15 < len(kept._found) < 25
+        assert kept._characters == sum(len(text) for key in kept._hashes for text in key)
+        assert kept._characters <= CACHED_CHARACTERS + 100_020 * 2
+    assert 15 < len(kept._hashes) < 25

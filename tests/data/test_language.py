@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.data.builders import record
 from vicuna.data.step_kinds import Drop, Keep
-from vicuna.data.steps.language import NO_PROSE, PROSE, language_of, language_step, prose
+from vicuna.data.steps.language import NOT_PROSE, PROSE, language_of, language_step, prose
 from vicuna.errors import UsageError
 
 CODE = "```python\nfor index in range(10):\n    print(index, names[index])\n```"
@@ -102,4 +102,4 @@ def test_every_turn_has_a_part_in_the_sample() -> None:
 )
 def test_prose_is_what_removing_the_rest_leaves(pieces: list[str]) -> None:
     text = "".join(pieces)
-    assert " ".join(PROSE.findall(text)).rstrip(" ") == re.sub(NO_PROSE, " ", text).rstrip(" ")
+    assert " ".join(PROSE.findall(text)).rstrip(" ") == re.sub(NOT_PROSE, " ", text).rstrip(" ")

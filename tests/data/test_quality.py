@@ -5,7 +5,7 @@ import pytest
 from tests.data.builders import record, turns
 from tests.data.test_dedup import text
 from vicuna.data.step_kinds import Drop, Keep
-from vicuna.data.steps.quality import LOOP_WORDS, judge, prose, quality_step
+from vicuna.data.steps.quality import LOOP_WORDS, find_repetition, prose, quality_step
 
 LINE = "I am sorry, but I have to say that again."
 PARAGRAPH = text(1, 60)
@@ -90,8 +90,8 @@ def test_answers_may_repeat_each_other_and_questions_themselves() -> None:
 
 
 def test_a_loop_counts_from_a_hundred_words_behind_the_first_round() -> None:
-    assert judge("one two three four " * (LOOP_WORDS // 4)) is None
-    found = judge("one two three four " * (LOOP_WORDS // 4 + 1))
+    assert find_repetition("one two three four " * (LOOP_WORDS // 4)) is None
+    found = find_repetition("one two three four " * (LOOP_WORDS // 4 + 1))
     assert found is not None
     assert found.evidence == "26 times in a row: one two three four"
 

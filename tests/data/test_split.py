@@ -13,7 +13,7 @@ from tests.data.builders import record, turns
 from vicuna.conversation import Message, TokenCounter, encode, get_template
 from vicuna.data.options import OverLong
 from vicuna.data.step_kinds import Drop, Keep, Outcome, Record, Split
-from vicuna.data.steps.split import Round, count_rounds, split_step, take_apart
+from vicuna.data.steps.split import Round, count_rounds, sections_of, split_step
 
 
 def count_words(messages: Sequence[Message]) -> int:
@@ -173,7 +173,7 @@ def test_every_round_comes_out_once_or_is_named(
     for piece in found:
         assert piece.extra["num_tokens"] == count_words(piece.messages)
         assert (count_words(piece.messages) > budget) == ("over_long" in piece.extra)
-        parts = take_apart(piece)
+        parts = sections_of(piece)
         assert [message.content for message in parts.system.messages] == ["x"] * has_system
         assert len(parts.context) <= max(carry_over, num_context)
         together = [*parts.context, *parts.rounds]
@@ -181,7 +181,7 @@ def test_every_round_comes_out_once_or_is_named(
             assert before.turns[-1] + 1 == after.turns[0]
         learned += parts.rounds
 
-    rounds = take_apart(given_record).rounds
+    rounds = sections_of(given_record).rounds
     assert [part.turns[0] for part in learned] == sorted({part.turns[0] for part in learned})  # each once, in order
     assert len(learned) == num_out
     for part in learned:

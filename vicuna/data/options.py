@@ -22,6 +22,12 @@ MIN_CONFIDENCE = 0.5  # more than all other languages together
 REPEATED_PART = 0.8
 
 
+def shipped_words(name: str) -> frozenset[str]:
+    """The words of a file in `LISTS`: any number on a line; lines that begin with # are comments."""
+    lines = (LISTS / name).read_text("utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """`vicuna data` options."""

@@ -145,7 +145,7 @@ class Reducer:
     def __init__(self, work: Work, num_parts: int, pipeline: Pipeline, threshold: float = 0.0) -> None:
         self._work, self._parts, self._pipeline = work, range(num_parts), pipeline
         self._unique_ids = UniqueIds(identifier for part in self._parts for identifier, _ in work.keys(part))
-        self._merged = dedup.decide(self._all_keys(), threshold) if pipeline.has_dedup else {}
+        self._merged = dedup.find_duplicates(self._all_keys(), threshold) if pipeline.has_dedup else {}
         self.counts = Counts()
         self._step_counts = {name: StepCount(name, version) for name, version in pipeline.versions()}
 

@@ -25,10 +25,11 @@ def _empty_messages(record: Record) -> Iterator[tuple[int, Finding]]:
 
 
 def errors_step(messages: Iterable[str], max_characters: int = ERROR_CHARACTERS) -> Step:
-    """The step that knows these error messages, whole or, where a * ends them, by their beginning.
+    """The step `errors`: an answer's first or last paragraph is an error message of the page.
 
     Args:
-        max_characters: a longer paragraph is none.
+        messages: compared with a whole paragraph, or, where a * ends them, with its beginning.
+        max_characters: a longer paragraph is not an error message.
     """
     wholes, beginnings = set(), []
     for message in messages:
@@ -46,7 +47,7 @@ def _error_messages(
     wholes: frozenset[str], beginnings: tuple[str, ...], max_characters: int, record: Record
 ) -> Iterator[tuple[int, Finding]]:
     def is_error(paragraph: str, *, may_be_short: bool) -> bool:
-        """Whether a paragraph is an error message; the short ones, which begin good answers too, only where allowed."""
+        """Whether a paragraph is an error message; one of the whole messages only where `may_be_short`."""
         if len(paragraph) > max_characters:
             return False
         folded = fold(paragraph.strip(ERROR_EDGES))
@@ -66,10 +67,12 @@ def _error_messages(
 def refusals_step(
     beginnings: Iterable[str], continuations: Iterable[str], max_characters: int = REFUSAL_CHARACTERS
 ) -> Step:
-    """The step that knows a refusal by its beginning, unless one of `continuations` in it shows that help follows.
+    """The step `refusals`: an answer only refuses.
 
     Args:
-        max_characters: a longer answer is none.
+        beginnings: how refusals begin.
+        continuations: phrases after which help follows; an answer with one of them stays.
+        max_characters: a longer answer is not a refusal.
     """
     find = functools.partial(_refusals, fold_all(beginnings), fold_all(continuations), max_characters)
     rules = {"refusal": "a bare refusal; the conversation ends before its round"}
@@ -88,7 +91,11 @@ def _refusals(
 
 
 def blocked_step(phrases: Iterable[str], identities: Iterable[str]) -> Step:
-    """The step that finds these phrases. Those that are `identities` too have a rule of their own."""
+    """The step `blocked`: an answer contains one of these phrases outside of code.
+
+    Args:
+        identities: those of the phrases with which another assistant says who it is; they have their own rule.
+    """
     folded = fold_all(phrases)
     find = functools.partial(_blocked, folded, _blocked_hints(folded), frozenset(fold_all(identities)))
     rules = {
@@ -107,14 +114,14 @@ def _blocked(
             continue
         text = fold(CODE.sub(" ", content))
         for phrase in phrases:
-            # The search for a whole word is slow, so it is left to the few texts that hold the letters.
+            # The search for a whole word is slow, so it is done only in the few texts that contain the letters.
             if phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}", text):
                 rule = "other_identity" if phrase in identities else "blocked_phrase"
                 yield index, Finding(rule, phrase, turn)
 
 
 def _blocked_hints(phrases: Sequence[str]) -> tuple[str, ...]:
-    """Words of which every blocked phrase holds one: an answer without them is not looked at (0.03 CPU-s, not 0.35)."""
+    """Words of which every phrase contains one; an answer without any is not searched (0.03 CPU-s, not 0.35)."""
     hints = list(ASSISTANT_NAMES)
     for phrase in phrases:
         if not any(name in phrase for name in hints):

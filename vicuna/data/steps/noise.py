@@ -14,7 +14,11 @@ EMPTY_LINES = re.compile(r"\A(?:[^\S\n]*\n)+")
 
 
 def noise_step(leftovers: Iterable[str]) -> Step:
-    """The step that takes `leftovers`, the words of the page's buttons, off the ends of answers."""
+    """The step.
+
+    Args:
+        leftovers: words of the page's buttons; a line of nothing else is removed at the ends of an answer.
+    """
     rules = {
         "control_characters": "an answer held control characters or foreign line ends",
         "page_words": "an answer began or ended with the words of the page's buttons",
@@ -23,7 +27,6 @@ def noise_step(leftovers: Iterable[str]) -> Step:
 
 
 def _noise(words: frozenset[str], record: Record) -> Outcome:
-    """Answers lose control characters, the page's button words at their ends, and the space around them."""
     messages, repairs = [], []
     for message, turn in zip(record.messages, record.turns, strict=True):
         content = message.content
@@ -38,7 +41,7 @@ def _noise(words: frozenset[str], record: Record) -> Outcome:
 
 
 def _has_controls(text: str) -> bool:
-    """Whether `CONTROL` or a carriage return is in a text. (Bytes are looked up ten times as fast as a class is.)"""
+    """Whether `CONTROL` or a carriage return is in a text. (Ten times as fast as the pattern.)"""
     data = text.encode("utf-8", "surrogatepass")
     return len(data.translate(None, CONTROL_BYTES)) < len(data) or "\ufeff" in text
 

@@ -10,7 +10,6 @@ from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Step, e
 
 
 def _convert(record: Record) -> Outcome:
-    """Answers that are a page's HTML become Markdown; human turns stay, unless they are a page's element too."""
     messages, repairs = [], []
     for message, turn in zip(record.messages, record.turns, strict=True):
         content = message.content

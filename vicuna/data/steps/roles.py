@@ -9,7 +9,6 @@ from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Step, e
 
 
 def _repair(record: Record) -> Outcome:
-    """System text first, then a human turn, then answers and questions in turn, and an answer at the end."""
     if not record.messages:
         return Drop(Finding("no_turns", "the list of turns is empty"))
     roles = [message.role for message in record.messages]
@@ -46,7 +45,7 @@ def _in_order(record: Record, repairs: list[Finding]) -> Record:
 
 
 def _merged(record: Record, repairs: list[Finding]) -> Record:
-    """Neighbours of one role as one message: the same text once, other texts with an empty line between them."""
+    """Neighbours of one role as one message: equal texts once, others with an empty line between them."""
     messages: list[Message] = []
     turns: list[int] = []
     for message, turn in zip(record.messages, record.turns, strict=True):
