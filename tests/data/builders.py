@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vicuna.conversation import Message, Role
 from vicuna.data.__main__ import main
 from vicuna.data.options import DataOptions
@@ -103,7 +105,7 @@ def run_command(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def refuses(capsys: Any, words: str, code: int, *arguments: object) -> None:
+def refuses(capsys: pytest.CaptureFixture[str], words: str, code: int, *arguments: object) -> None:
     """Assert that the command ends with `code` and one line that holds `words`."""
     capsys.readouterr()
     assert run_command(*arguments) == code

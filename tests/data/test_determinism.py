@@ -2,8 +2,8 @@
 
 import itertools
 import random
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,8 +11,8 @@ from tests.data.builders import digest, run_command
 from tests.data.inputs import split_flags
 from vicuna.data.__main__ import EXIT_SET_ASIDE
 from vicuna.data.options import DataOptions
-from vicuna.data.run import batches, engines
-from vicuna.data.run.batches import clean_batch
+from vicuna.data.run import engines
+from vicuna.data.run.batches import Batch, clean_batch
 from vicuna.data.run.work import work_path
 
 
@@ -53,13 +53,12 @@ def test_a_folder_and_a_pattern_are_its_files(tmp_path: Path, inputs: list[Path]
     assert results[0] == results[1] == results[2]
 
 
-class Engine:
-    """Stands in for an engine that finishes in an order of its own, the last first as far as it may."""
-
-    def __call__(self, given: Any, options: DataOptions) -> engines.CleanedBatches:
-        for group in iter(lambda: list(itertools.islice(given, 4)), []):
-            for one in reversed(group):
-                yield batches.Batch(one.index, (), one.size_bytes), clean_batch(one, options)
+def in_reverse(given: Iterable[Batch], options: DataOptions) -> engines.CleanedBatches:
+    """An engine that finishes four batches at a time, the last of them first."""
+    rest = iter(given)
+    for group in iter(lambda: list(itertools.islice(rest, 4)), []):
+        for batch in reversed(group):
+            yield Batch(batch.index, (), batch.size_bytes), clean_batch(batch, options)
 
 
 def test_the_order_of_finishing_does_not_matter(
@@ -69,7 +68,7 @@ def test_the_order_of_finishing_does_not_matter(
     bpe_tokenizer_directory: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "in_process", Engine())
+    monkeypatch.setattr(engines, "in_process", in_reverse)
     out = tmp_path / "out"
     assert (
         run_command(*inputs, "--output-dir", out, "--workers", 1, *split_flags(bpe_tokenizer_directory))

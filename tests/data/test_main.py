@@ -85,7 +85,9 @@ def test_an_earlier_result_is_replaced_whole(tmp_path: Path, collection: Path) -
     assert len(list(read_jsonl(out / "records.jsonl"))) == read_json(out / "manifest.json")["counts"]["kept"]
 
 
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, collection: Path, capsys: Any) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, bad = tmp_path / "out", tmp_path / "bad.json"
     bad.write_text("hello", "utf-8")
     refuses(capsys, "no record can be read; the first: bad.json:1: malformed", 1, bad, "--output-dir", out)
@@ -114,7 +116,7 @@ def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 def test_a_file_that_grows_meanwhile_is_refused(
-    tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def write(work: Work, index: int, part: batches.Part) -> dict[str, Any]:
         inputs[1].write_bytes(inputs[1].read_bytes() + b"\n")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,11 @@ def broken_step(rule: Exception) -> Step:
     "error", [KeyError("x"), RecursionError(), MemoryError(), AssertionError("odd"), VicunaError("no")]
 )
 def test_a_record_that_a_step_fails_on_is_set_aside(
-    tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any, error: Exception
+    tmp_path: Path,
+    inputs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
     monkeypatch.setattr(pipeline, "noise_step", lambda _: broken_step(error))
     forget_pipeline()

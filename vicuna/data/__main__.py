@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from vicuna.conversation import get_template, needs_transformers
 from vicuna.data.look import lists, merge, sample, show, stats, why
@@ -189,11 +188,11 @@ def _check_unchanged(sources: Sequence[Source]) -> None:
     """Raise VicunaError if a file was changed while it was read: the result would belong to neither state of it."""
     for source in sources:
         status = source.path.stat()
-        if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.changed_ns):
+        if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.modified_ns):
             raise VicunaError(f"{source.path} was changed while it was read; run again when it is finished")
 
 
-def summary(counts: dict[str, Any], output_dir: Path) -> str:
+def summary(counts: JsonObject, output_dir: Path) -> str:
     """The counts and the result's folder, in a few lines for people."""
     lines = [
         f"records in: {counts['records_in']:,}   kept: {counts['kept']:,}   dropped: {counts['dropped']:,}   "

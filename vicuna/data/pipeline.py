@@ -222,15 +222,23 @@ def clean_records(items: Sequence[tuple[Record | Malformed, str]], pipeline: Pip
             remaining.append((trace, place))
     for step in pipeline.before:
         _prepare(step, remaining)
-        remaining = [(trace, place) for trace, place in remaining if _step_before(trace, step, place)]
+        for trace, place in remaining:
+            _run_before_dedup(step, trace, place)
+        remaining = _without_dropped(remaining)
     if pipeline.has_dedup:
-        remaining = [
-            (trace, place) for trace, place in remaining if _take_keys(trace, place, pipeline.finds_near_duplicates)
-        ]
+        for trace, place in remaining:
+            _make_keys(trace, place, pipeline.finds_near_duplicates)
+        remaining = _without_dropped(remaining)
     for step in pipeline.after:
         _prepare(step, remaining)
-        remaining = [(trace, place) for trace, place in remaining if _step_after(trace, step, place)]
+        for trace, place in remaining:
+            _run_after_dedup(step, trace, place)
+        remaining = _without_dropped(remaining)
     return traces
+
+
+def _without_dropped(traces: Sequence[tuple[Trace, str]]) -> list[tuple[Trace, str]]:
+    return [(trace, place) for trace, place in traces if trace.pieces]
 
 
 def _prepare(step: Step, remaining: Sequence[tuple[Trace, str]]) -> None:
@@ -238,31 +246,26 @@ def _prepare(step: Step, remaining: Sequence[tuple[Trace, str]]) -> None:
         step.prepare([record for trace, _ in remaining for record in trace.pieces])
 
 
-def _step_before(trace: Trace, step: Step, place: str) -> bool:
-    """Run a step before `dedup`; whether the record remains."""
+def _run_before_dedup(step: Step, trace: Trace, place: str) -> None:
     (record,) = trace.pieces
     outcome = _run(step, record, place)
     trace.repairs += _repairs(step, outcome)
     if isinstance(outcome, Drop):
         trace.end, trace.pieces = (step.name, outcome.finding), ()
-        return False
+        return
     assert isinstance(outcome, Keep), f"{step.name} gave {type(outcome).__name__}"
     trace.pieces = (outcome.record,)
-    return True
 
 
-def _take_keys(trace: Trace, place: str, needs_signature: bool) -> bool:
-    """Make the keys for `dedup`; whether the record remains."""
+def _make_keys(trace: Trace, place: str, needs_signature: bool) -> None:
     (record,) = trace.pieces
     try:
         trace.keys = dedup.make_keys(record, needs_signature=needs_signature)
     except Exception as error:
         trace.end, trace.pieces = (DEDUP, _crash(error, place)), ()
-    return trace.end is None
 
 
-def _step_after(trace: Trace, step: Step, place: str) -> bool:
-    """Run a step after `dedup`; whether the record remains."""
+def _run_after_dedup(step: Step, trace: Trace, place: str) -> None:
     (record,) = trace.pieces  # only the last step splits
     outcome = _run(step, record, place)
     trace.repairs_after += _repairs(step, outcome)
@@ -270,10 +273,9 @@ def _step_after(trace: Trace, step: Step, place: str) -> bool:
         trace.rounds = count_rounds(record, outcome)
     if isinstance(outcome, Drop):
         trace.end_after, trace.pieces = (step.name, outcome.finding), ()
-        return False
+        return
     assert isinstance(outcome, Keep | Split), f"{step.name} gave {type(outcome).__name__}"
     trace.pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
-    return True
 
 
 def _run(step: Step, record: Record, place: str) -> Outcome:

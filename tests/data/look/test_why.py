@@ -1,13 +1,16 @@
 """`vicuna data why`: what became of one record."""
 
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 from tests.data.builders import run_command
 from vicuna.data.__main__ import EXIT_SET_ASIDE
 
 
-def test_why_tells_the_story(tmp_path: Path, collection: Path, counting: list[str], capsys: Any) -> None:
+def test_why_tells_the_story(
+    tmp_path: Path, collection: Path, counting: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert run_command(collection, "--output-dir", out, *counting) == EXIT_SET_ASIDE
     capsys.readouterr()

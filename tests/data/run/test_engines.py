@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,7 +30,7 @@ def test_a_worker_that_dies_is_told(tmp_path: Path, inputs: list[Path]) -> None:
 
 
 def test_what_a_worker_cannot_do_is_one_line(
-    tmp_path: Path, inputs: list[Path], bpe_tokenizer_directory: Path, capsys: Any
+    tmp_path: Path, inputs: list[Path], bpe_tokenizer_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "tokenizer"
     shutil.copytree(bpe_tokenizer_directory, broken)
@@ -43,7 +42,9 @@ def test_what_a_worker_cannot_do_is_one_line(
     assert not work_path(tmp_path / "out").exists()
 
 
-def test_ray_is_asked_for_by_name(tmp_path: Path, inputs: list[Path], monkeypatch: Any, capsys: Any) -> None:
+def test_ray_is_asked_for_by_name(
+    tmp_path: Path, inputs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run_command(*inputs, "--output-dir", tmp_path / "out", "--engine", "ray") == 1
     assert "ray is not installed: pip install 'vicuna[ray]'" in capsys.readouterr().err

@@ -1,13 +1,16 @@
 """The folder of a result: what is refused, and what was changed in it."""
 
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 from tests.data.builders import refuses, run_command
 from vicuna.data.__main__ import EXIT_SET_ASIDE
 
 
-def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, collection: Path, capsys: Any) -> None:
+def test_a_folder_with_other_things_in_it_is_refused(
+    tmp_path: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine", "utf-8")
@@ -25,7 +28,9 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path, collection:
     refuses(capsys, "holds the input in.json", 1, collection, "--output-dir", tmp_path)
 
 
-def test_a_result_that_somebody_changed_is_named(tmp_path: Path, collection: Path, capsys: Any) -> None:
+def test_a_result_that_somebody_changed_is_named(
+    tmp_path: Path, collection: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert run_command(collection, "--output-dir", out) == EXIT_SET_ASIDE
     (out / "dropped.jsonl").write_text('{"other": 1}\n')

@@ -1,7 +1,6 @@
 """The folder of unfinished work: whose it is, when it is cleared, and which parts are used."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from vicuna.data.run.work import run_key, work_folder, work_path
 from vicuna.data.steps.phrases import LIST_STEPS
 
 
-def test_only_one_run_at_a_time(tmp_path: Path, inputs: list[Path], capsys: Any) -> None:
+def test_only_one_run_at_a_time(tmp_path: Path, inputs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     sources = find_sources(tuple(inputs))
     with work_folder(DataOptions(tuple(inputs), out), sources):
@@ -24,7 +23,9 @@ def test_only_one_run_at_a_time(tmp_path: Path, inputs: list[Path], capsys: Any)
         assert "another run writes it just now" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, inputs: list[Path], capsys: Any) -> None:
+def test_a_folder_that_is_not_ours_is_refused(
+    tmp_path: Path, inputs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = work_path(tmp_path / "out")
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")

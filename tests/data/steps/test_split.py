@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.data.builders import record, turns
 from vicuna.conversation import Message, TokenCounter, encode, get_template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.data.options import OverLong
 from vicuna.data.step_kinds import Drop, Keep, Outcome, Record, Split
 from vicuna.data.steps.split import Round, count_rounds, sections_of, split_step
@@ -206,7 +206,7 @@ def test_a_record_without_a_round_is_named() -> None:
     assert (outcome.finding.rule, outcome.finding.evidence) == ("too_long", "3 tokens")
 
 
-def test_tokens_are_those_of_the_training_template(bpe_tokenizer: Any) -> None:
+def test_tokens_are_those_of_the_training_template(bpe_tokenizer: Tokenizer) -> None:
     template = get_template("chatml")
     given_record = record(*(line for number in range(12) for line in (f"u: question {number}", "a: " + "answer " * 20)))
     outcome = split_step(TokenCounter(template, bpe_tokenizer), 150).run(given_record)

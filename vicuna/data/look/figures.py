@@ -21,7 +21,7 @@ TIMES = re.compile(r"\d+")
 
 
 class Figures:
-    """Figures of the rows added so far. It keeps two numbers of each record, and the ids of the duplicates that stay."""
+    """Figures of the rows added so far. Kept are two numbers of each record, and the ids of duplicates that stay."""
 
     def __init__(self) -> None:
         self.num_messages, self.num_tokens = array("q"), array("q")

@@ -78,14 +78,14 @@ def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[str]:
         if row["file"] == "repairs":
             repairs.setdefault(row["id"], []).append(row)
         elif not is_by_text and (row["id"] in options.id if options.id else options.rule is not None):
-            yield _finding(row)
+            yield _format_finding(row)
     names = ("records", "held_out") if (options.given / MANIFEST).is_file() else ("records",)
     for name in names:
         for item in read_all(files_of((options.given,), name=name)):
             if isinstance(item, StoredRecord) and _is_chosen(item, options):
                 own = repairs.get(item.conversation.id) or repairs.get(item.original_id, [])
                 if own or options.rule is None:
-                    yield _record(item, own, name)
+                    yield _format_record(item, own, name)
 
 
 def _is_chosen(item: StoredRecord, options: ShowOptions) -> bool:
@@ -98,20 +98,20 @@ def _is_chosen(item: StoredRecord, options: ShowOptions) -> bool:
     )
 
 
-def _record(item: StoredRecord, repairs: list[JsonObject], name: str) -> str:
+def _format_record(item: StoredRecord, repairs: list[JsonObject], name: str) -> str:
     row, messages = item.row, item.conversation.messages
     facts = [str(row[key]) for key in ("source", "language") if row.get(key)] + [f"{len(messages)} messages"]
     facts += [f"{row['num_tokens']} tokens"] if row.get("num_tokens") else []
     facts += [f"{row['context_messages']} of context"] if row.get("context_messages") else []
     facts += ["held out"] if name == "held_out" else []
     lines = [log.style(_printable(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
-    lines += [_finding(repair) for repair in repairs]
+    lines += [_format_finding(repair) for repair in repairs]
     for message in messages:
         lines += [log.style(message.role.upper(), ROLE_COLORS[message.role], "bold"), _printable(message.content)]
     return "\n".join(lines)
 
 
-def _finding(row: JsonObject) -> str:
+def _format_finding(row: JsonObject) -> str:
     turn = "" if row["turn"] is None else f", turn {row['turn']}"
     verb = "repaired" if row["file"] == "repairs" else "merged" if row["step"] == "dedup" else "dropped"
     text = f"--- {row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"

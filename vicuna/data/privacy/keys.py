@@ -90,11 +90,11 @@ def find_keys(text: str) -> Iterator[Span]:
                 start, end = match.span(1) if match.re.groups else match.span()
                 key = text[start:end]
                 is_inside = start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_-")
-                if not is_inside and _looks_random(key.removeprefix(shape.prefix)):
+                if not is_inside and _is_random(key.removeprefix(shape.prefix)):
                     yield start, end
 
 
-def _looks_random(key: str) -> bool:
+def _is_random(key: str) -> bool:
     lowered = key.lower()
     return len(set(lowered)) >= MIN_DIFFERENT and not any(
         word in lowered for word in ("example", "your", "xxxx", "abcdef", "123456", "replace", "secret", "....")
@@ -111,7 +111,7 @@ def find_private_keys(text: str) -> Iterator[Span]:
     """PEM and PGP blocks with a body as long as a real one's; also blocks that are cut short."""
     for match in PRIVATE_KEY.finditer(text):
         body = re.sub(r"\\n|\s", "", match[2])
-        if len(body) >= 60 and "..." not in body and _looks_random(body[:400]):
+        if len(body) >= 60 and "..." not in body and _is_random(body[:400]):
             yield match.span()
 
 

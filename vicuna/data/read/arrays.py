@@ -130,7 +130,7 @@ class ArrayReader:
             text += found[0]
             self._position = found.end()
             if self._position < len(self._raw) or not self._fill():
-                return text[:200]  # a number or a word is no record; its beginning says so
+                return text[:200]  # a number or a word is no record; the evidence needs only its beginning
             text = text[:200]
 
     def _skip_space(self) -> bytes:
@@ -145,6 +145,7 @@ class ArrayReader:
                 return b""
 
     def _fill(self) -> bool:
+        """Replace the bytes in memory by those that follow; False at the end of the file."""
         self._offset += len(self._raw)
         while chunk := self._read():
             self._take(chunk)

@@ -30,11 +30,11 @@ PARQUET_BATCH_ROWS = 64
 
 @dataclass(frozen=True)
 class Source:
-    """An input file. `changed_ns`: its modification time, in nanoseconds."""
+    """An input file. `modified_ns`: its modification time, in nanoseconds."""
 
     path: Path
     size_bytes: int
-    changed_ns: int
+    modified_ns: int
     sha256: str
 
     @property

@@ -169,7 +169,7 @@ class Reducer:
                     pieces = [next(rows) for _ in summary.pieces]
                     merged = self._merged.get(number) if summary.is_compared else None
                     number += summary.is_compared
-                    self._record(summary, pieces, merged, files, observer)
+                    self._write_record(summary, pieces, merged, files, observer)
                     yield
 
     def _all_keys(self) -> Iterator[Keys]:
@@ -179,7 +179,7 @@ class Reducer:
                 if keys is not None:
                     yield replace(keys, id=name)
 
-    def _record(
+    def _write_record(
         self,
         summary: RecordSummary,
         pieces: list[bytes],

@@ -1,4 +1,4 @@
-"""The steps `empty`, `errors`, `refusals` and `blocked`: each finds answers that nobody should learn.
+"""The steps `empty`, `errors`, `refusals` and `blocked`: each finds bad answers.
 
 The conversation is cut before the round of the first one (`rounds`). The word lists are read by `phrases`.
 """

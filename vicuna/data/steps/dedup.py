@@ -1,4 +1,4 @@
-"""The step `dedup`: of records that say the same one stays, and the others are merged into it.
+"""The step `dedup`: of records that are duplicates one stays, and the others are merged into it.
 
 Three kinds of duplicates, found in this order:
 

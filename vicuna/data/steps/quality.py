@@ -139,7 +139,7 @@ def _longest_loop(distances: npt.NDArray[np.int64]) -> tuple[int, int, int] | No
     starts = np.concatenate(([0], edges))
     lengths = np.diff(np.concatenate((starts, [len(distances)])))
     periods = distances[starts]
-    repeated = lengths + PHRASE_WORDS - 1  # words behind the first round
+    repeated = lengths + PHRASE_WORDS - 1  # words after the first round
     is_loop = (periods > 0) & (repeated >= LOOP_WORDS) & (repeated >= (LOOP_ROUNDS - 1) * periods)
     if not is_loop.any():
         return None

@@ -25,7 +25,7 @@ MULTIPLIER = (
 )
 # Kana, CJK ideographs with their extensions: one character, one word. Hangul writes spaces.
 IDEOGRAPHS = ((0x3041, 0x3100), (0x31F0, 0x3200), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00))
-CODE_POINTS = 0x10000  # what lies beyond is no letter, or one that is a word by itself
+CODE_POINTS = 0x10000  # everything beyond counts as an ideograph
 
 SEPARATOR, LETTER, IDEOGRAPH = 0, 1, 2
 
@@ -71,7 +71,7 @@ def hashes_of(record: Record) -> tuple[Hashes, ...]:
 def _hashes_of_each(texts: tuple[str, ...]) -> tuple[Hashes, ...]:
     """`word_hashes` of each text, computed on all texts joined: most turns are short, and numpy's calls cost."""
     folded = [text.casefold() for text in texts]
-    ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break behind it
+    ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break after it
     if not ends or ends[-1] > CHUNK_CHARACTERS:
         return tuple(word_hashes(text) for text in texts)
     hashes, starts = _chunk_hashes("\n".join(folded))
