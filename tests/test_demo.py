@@ -6,4 +6,4 @@ import sys
 
 def test_help() -> None:
     done = subprocess.run([sys.executable, "-m", "vicuna.demo", "--help"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("usage: vicuna demo")
+    assert done.stdout.startswith("usage: python -m vicuna.demo")

@@ -2,7 +2,7 @@
 
 Sentences and functions are those of the Python standard library of the interpreter that runs this, so words have the
 frequencies of real text (token caches and shingles work as they do on real data) and nothing has to be shipped. The
-answers' Markdown is drawn as chat pages of three years draw it (`tests/data/chat_page.py`), with and without line
+answers' Markdown is drawn as chat pages of three years draw it (`tests/data/html/chat_page.py`), with and without line
 breaks between blocks.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from tests.data.chat_page import Page, Year  # noqa: E402
+from tests.data.html.chat_page import Page, Year  # noqa: E402
 
 YEARS: tuple[Year, ...] = (2023, 2024, 2025)
 PAGES = tuple(Page(year, line_breaks) for year in YEARS for line_breaks in (False, True))

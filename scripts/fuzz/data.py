@@ -1,8 +1,8 @@
 """Fuzzes what strangers' files reach first: the walker over a page's HTML, and the reader of input files.
 
-`tests/data/test_round_trip.py` and `test_sources.py` hold the properties for every run; this hunts for longer,
-guided by coverage. It needs atheris (`pip install atheris`; Linux and macOS), and stops at the first finding with the
-input that shows it:
+`tests/data/html/test_round_trip.py` and `tests/data/read/test_sources.py` hold the properties for every run; this hunts
+for longer, guided by coverage. It needs atheris (`pip install atheris`; Linux and macOS), and stops at the first
+finding with the input that shows it:
 
     .venv/bin/python scripts/fuzz/data.py walker -max_total_time=600
     .venv/bin/python scripts/fuzz/data.py reader -max_total_time=600 CORPUS_FOLDER

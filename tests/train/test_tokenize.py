@@ -13,7 +13,7 @@ from tests.train.conftest import write_records
 from vicuna.conversation import TokenCounter, get_template
 from vicuna.data.read.record import read_records
 from vicuna.data.step_kinds import Record, Split
-from vicuna.data.steps.split import splitting
+from vicuna.data.steps.split import split_step
 from vicuna.errors import VicunaError
 from vicuna.train.batches import encode
 from vicuna.train.batches.token_cache import TokenizedConversations
@@ -73,7 +73,7 @@ def test_pieces_of_a_conversation_teach_each_reply_once(tmp_path: Path, tiny_mod
     source = write_records(tmp_path / "whole.jsonl", [whole])
     [item] = read_records(source)
     assert isinstance(item, Record)
-    outcome = splitting(TokenCounter(template, tokenizer), 190, carry_over=carry_over).run(item)
+    outcome = split_step(TokenCounter(template, tokenizer), 190, carry_over=carry_over).run(item)
     assert isinstance(outcome, Split)
     assert any("context_messages" in piece.extra for piece in outcome.records) == bool(carry_over)
     pieces = write_records(tmp_path / "pieces.jsonl", [piece.to_row() for piece in outcome.records])

@@ -1,17 +1,12 @@
 """Shared conversations in, training records out.
 
-The way of a record, in the order of the modules: `sources` finds the files and cuts them into raw records (`arrays`
-cuts a JSON array); `shard` batches those, and `engines` runs the batches here, in a pool or on Ray. In a batch,
-`record` reads a record of any known shape; `step` says what a step is and what it may answer; `html` turns a page's
-answer into Markdown (`dom` holds its tree, `inline`, `code_box` and `formulas` read it, `markdown` and `escape` write);
-`filters` repairs the order of roles and leaves out what is no answer (`phrases` reads its word lists);
-`privacy` takes out what is private (`private_keys`, `private_addresses` and `private_numbers` know it);
-`quality` looks for answers caught in a loop; `language` names the language; `decontaminate` keeps evaluation questions
-out; `dedup` compares with what was there before (`words` makes the numbers that three of them compare); `split` cuts
-what is too long between rounds (`cut` finds where an answer may end); `pipeline` takes each record through the steps.
-`work` keeps what is finished, so that a killed run goes on. `reduce` decides what is merged, counts, and writes in
-order; `output` names the files; `figures` gathers what `report` draws. `options` holds the flags.
-
-Beside cleaning: `lists` prints the word lists, `why` tells what became of one record, `show` prints records, `stats`
-describes them in figures, `sample` and `merge` make one file of many (`collection` reads them).
+- `options`: the flags of a cleaning, their defaults and their help
+- `step_kinds`: what a record is, and what a step may do with it: keep, drop or split it
+- `read`: input files to records
+- `html`: a chat page's HTML to Markdown
+- `privacy`: private data out of all turns
+- `steps`: the other cleaning steps
+- `pipeline`: the steps in their order, and records taken through them
+- `run`: batches of records cleaned in processes or on Ray, and combined to one result
+- `look`: the report of a result, and the commands that show, describe, sample, merge and explain records
 """

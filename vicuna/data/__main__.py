@@ -1,28 +1,28 @@
 """`python -m vicuna.data`: shared conversations in, training records out.
 
-find the files (`sources`) -> cut them into shards, clean each (`shard`, in an engine) -> one result of all (`reduce`)
+find the files (`sources`) -> cut them into batches, clean each (`batches`, in one of `engines`) -> combine the parts
+(`reduce`) -> write the folder (`output`)
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vicuna.conversation import get_template, needs_transformers
 from vicuna.data.look import lists, merge, sample, show, stats, why
 from vicuna.data.look.figures import Figures
 from vicuna.data.look.report import report_page
-from vicuna.data.options import WHERE_ONLY, DataOptions
-from vicuna.data.pipeline import Plan, make_plan
+from vicuna.data.options import EXECUTION_OPTIONS, DataOptions
+from vicuna.data.pipeline import Pipeline, make_pipeline
 from vicuna.data.read.sources import Source, find_sources
 from vicuna.data.run import engines
-from vicuna.data.run.batches import SHARD_BYTES, Shard, forget_plan, shards
+from vicuna.data.run.batches import BATCH_BYTES, Batch, cut_batches, forget_pipeline
 from vicuna.data.run.output import (
-    FILES,
     MANIFEST,
     REPORT,
     REPORT_DATA,
+    ROW_FILES,
     check_folder,
     describe_file,
     manifest_of,
@@ -30,7 +30,7 @@ from vicuna.data.run.output import (
 )
 from vicuna.data.run.reduce import Reducer
 from vicuna.data.run.work import Work, work_folder, work_path
-from vicuna.data.steps.phrases import STEPS, describe_lists, recorded_name
+from vicuna.data.steps.phrases import LIST_STEPS, describe_lists, recorded_name
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.files import atomic_directory
@@ -47,7 +47,7 @@ VERBS = {
     "sample": sample.main,
     "merge": merge.main,
 }
-SET_ASIDE = 4  # exit code: the result is whole, but for records that could not be used
+EXIT_SET_ASIDE = 4  # exit code: the result is there, but some records could not be used
 DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
 )
@@ -86,29 +86,29 @@ def main(argv: list[str] | None = None) -> int:
             f"records set aside: {counts['set_aside']:,} (unreadable, or a step failed on them); "
             f"{options.output_dir / 'dropped.jsonl'} has the place and reason of each (--strict stops at the first)"
         )
-        return SET_ASIDE
+        return EXIT_SET_ASIDE
     return 0
 
 
 def clean(options: DataOptions) -> JsonObject:
-    """Do the work and return the manifest.
+    """Clean, write the result and return its manifest.
 
     Raises:
         VicunaError: nothing could be read; with `strict`, a record was set aside.
     """
-    forget_plan()
+    forget_pipeline()
     options, tokenizer_name = _with_tokenizer_folder(options)
-    plan = make_plan(options, is_ready=False)
+    pipeline = make_pipeline(options, is_runnable=False)
     word_lists = describe_lists(options)
     check_folder(options.output_dir, options.inputs)
     sources = find_sources(options.inputs, avoid=(options.output_dir, work_path(options.output_dir)))
     with work_folder(options, sources) as work:
-        num_parts = _clean_shards(options, sources, work)
+        num_parts = _clean_batches(options, sources, work)
         if describe_lists(options) != word_lists:
             raise VicunaError("a word list was changed while records were cleaned by it; run again")
         recorded = _recorded(options, tokenizer_name)
-        reducer = Reducer(work, num_parts, plan, options.near_duplicates)
-        return _write_result(options, recorded, plan, sources, word_lists, reducer)
+        reducer = Reducer(work, num_parts, pipeline, options.near_duplicates)
+        return _write_result(options, recorded, pipeline, sources, word_lists, reducer)
 
 
 def _with_tokenizer_folder(options: DataOptions) -> tuple[DataOptions, str | None]:
@@ -120,34 +120,34 @@ def _with_tokenizer_folder(options: DataOptions) -> tuple[DataOptions, str | Non
     return replace(options, tokenizer=source.folder), name
 
 
-def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
-    """Make the parts that `work` does not have yet, and return how many there are."""
+def _clean_batches(options: DataOptions, sources: Sequence[Source], work: Work) -> int:
+    """Clean the batches whose parts `work` does not have yet, and return the number of all parts."""
     total = sum(source.size_bytes for source in sources)
     progress = log.Progress(total, description="cleaning", unit="B")
-    problems: dict[int, str] = {}  # what was set aside first in a shard
+    problems: dict[int, str] = {}  # by batch, its first record that was set aside
     num_parts = num_records = num_readable = 0
 
-    def account(shard: Shard, head: JsonObject) -> None:
+    def count(batch: Batch, head: JsonObject) -> None:
         nonlocal num_parts, num_records, num_readable
-        num_parts = max(num_parts, shard.index + 1)
+        num_parts = max(num_parts, batch.index + 1)
         num_records += head["num_records"]
         num_readable += head["num_readable"]
         if head["problem"] is not None:
-            problems[shard.index] = head["problem"]
-        progress.update(shard.size_bytes, records=f"{num_records:,}")
+            problems[batch.index] = head["problem"]
+        progress.update(batch.size_bytes, records=f"{num_records:,}")
 
-    def unfinished() -> Iterator[Shard]:
-        for shard in shards(sources):
+    def unfinished() -> Iterator[Batch]:
+        for batch in cut_batches(sources):
             if options.strict and problems:
                 return
-            if (head := work.head(shard.index)) is not None:
-                account(shard, head)
+            if (head := work.head(batch.index)) is not None:
+                count(batch, head)
             else:
-                yield shard
+                yield batch
 
     with progress:
-        for shard, part in _engine(options, total)(unfinished(), options):
-            account(shard, work.write(shard.index, part))
+        for batch, part in _engine(options, total)(unfinished(), options):
+            count(batch, work.write(batch.index, part))
     _check_unchanged(sources)
     first = problems[min(problems)] if problems else "there are none"
     if options.strict and problems:
@@ -161,13 +161,13 @@ def _clean_shards(options: DataOptions, sources: Sequence[Source], work: Work) -
 def _engine(options: DataOptions, total_bytes: int) -> engines.Engine:
     workers = options.workers or usable_cores()
     if options.engine == "ray":
-        return engines.ray(workers)
-    workers = max(1, min(workers, -(-total_bytes // SHARD_BYTES)))
-    return engines.local(workers) if workers > 1 or _would_load_torch(options) else engines.here
+        return engines.ray_tasks(workers)
+    workers = max(1, min(workers, -(-total_bytes // BATCH_BYTES)))
+    return engines.process_pool(workers) if workers > 1 or _would_load_torch(options) else engines.in_process
 
 
 def _would_load_torch(options: DataOptions) -> bool:
-    """Whether cleaning in this process would load torch for nothing; a worker of the pool does without."""
+    """Whether cleaning in this process would import torch without need; a worker of the pool never does."""
     if options.tokenizer is None or options.template is None or "torch" in sys.modules:
         return False
     return needs_transformers(get_template(options.template), options.tokenizer)
@@ -175,45 +175,45 @@ def _would_load_torch(options: DataOptions) -> bool:
 
 def _recorded(options: DataOptions, tokenizer_name: str | None) -> JsonObject:
     """The options that shape the result, for the manifest: names of files without their folders."""
-    recorded = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
+    recorded = {name: value for name, value in to_dict(options).items() if name not in EXECUTION_OPTIONS}
     recorded["decontaminate"] = [path.name for path in options.decontaminate]
-    recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in STEPS}
+    recorded |= {name: [recorded_name(given) for given in getattr(options, name)] for name in LIST_STEPS}
     return recorded | {"tokenizer": tokenizer_name}
 
 
 def _write_result(
     options: DataOptions,
     recorded: JsonObject,
-    plan: Plan,
+    pipeline: Pipeline,
     sources: Sequence[Source],
     word_lists: JsonObject,
     reducer: Reducer,
 ) -> JsonObject:
     figures = Figures()
-    names = [name for name in FILES if name != "held_out" or options.held_out_ratio]
+    names = [name for name in ROW_FILES if name != "held_out" or options.held_out_ratio]
     with atomic_directory(options.output_dir, overwrite=True) as folder:
         with row_files(folder, names) as files, log.Progress(None, description="writing", unit="records") as progress:
             for _ in reducer.write(files, figures):
                 progress.update(kept=reducer.counts.kept)
         manifest = manifest_of(folder, reducer, sources, recorded) | {"lists": word_lists}
-        write_json(folder / REPORT_DATA, figures.to_dict(manifest, plan.rules()))
+        write_json(folder / REPORT_DATA, figures.to_dict(manifest, pipeline.rules()))
         manifest["outputs"][REPORT_DATA] = describe_file(folder / REPORT_DATA)
-        report_page(manifest, figures, plan.rules()).write(folder / REPORT)
+        report_page(manifest, figures, pipeline.rules()).write(folder / REPORT)
         manifest["outputs"][REPORT] = describe_file(folder / REPORT)
         write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def _check_unchanged(sources: Sequence[Source]) -> None:
-    """(A file that grows while it is read would give a result that belongs to neither state of it.)"""
+    """Raise VicunaError if a file was changed while it was read: the result would belong to neither state of it."""
     for source in sources:
         status = source.path.stat()
-        if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.changed_ns):
+        if (status.st_size, status.st_mtime_ns) != (source.size_bytes, source.modified_ns):
             raise VicunaError(f"{source.path} was changed while it was read; run again when it is finished")
 
 
-def summary(counts: dict[str, Any], output_dir: Path) -> str:
-    """The result in a few lines."""
+def summary(counts: JsonObject, output_dir: Path) -> str:
+    """The counts and the result's folder, in a few lines for people."""
     lines = [
         f"records in: {counts['records_in']:,}   kept: {counts['kept']:,}   dropped: {counts['dropped']:,}   "
         f"merged: {counts['merged']:,}",

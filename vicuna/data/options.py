@@ -1,6 +1,6 @@
-"""What a cleaning can be told: the one home of its flags, their defaults and their help.
+"""The options of a cleaning: the one home of its flags, their defaults and their help.
 
-`__main__` reads them, `pipeline` makes the steps of them, and the ones that shape the result stand in its manifest.
+`__main__` parses them, `pipeline` makes the steps from them; those that shape the result are written in its manifest.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,23 @@ from typing import Literal
 from vicuna.options import option
 from vicuna.weights.resolve import NAMES
 
-LISTS = Path(__file__).parent / "lists"  # the word lists that come along
-SHIPPED, NONE = "shipped", "none"  # words for a list: the one that comes along, and an empty one
+LISTS = Path(__file__).parent / "lists"  # the shipped word lists
+SHIPPED, NONE = "shipped", "none"  # words in place of a file: the shipped list, and an empty one
 OverLong = Literal["drop", "cut", "keep"]
 
-# Defaults that the steps have too.
+# Defaults that the steps' own functions have too.
 ERROR_CHARACTERS = 300  # the longest known error message has 180
 REFUSAL_CHARACTERS = 400  # longer answers explain or offer something
 MIN_CONFIDENCE = 0.5  # more than all other languages together
 # The part of a text's word 5-grams that came before in it. Among 609 answers of ShareGPT with 150 words or more the
 # highest is 0.39; a song that takes all verses up again ("The Twelve Days of Christmas") comes near 0.7.
 REPEATED_PART = 0.8
+
+
+def shipped_words(name: str) -> frozenset[str]:
+    """The words of a file in `LISTS`: any number on a line; lines that begin with # are comments."""
+    lines = (LISTS / name).read_text("utf-8").splitlines()
+    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 
 @dataclass(frozen=True)
@@ -95,4 +101,4 @@ class DataOptions:
     )
 
 
-WHERE_ONLY = frozenset({"inputs", "output_dir", "strict", "workers", "engine"})  # these do not shape the result
+EXECUTION_OPTIONS = frozenset({"inputs", "output_dir", "strict", "workers", "engine"})  # these do not change the result

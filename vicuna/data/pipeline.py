@@ -1,10 +1,10 @@
-"""The steps in their order, and what they make of one record.
+"""The cleaning steps in their order, and the function that takes records through them.
 
     read -> html -> privacy -> noise -> roles -> empty -> errors -> refusals -> blocked -> quality -> language
          -> decontaminate -> dedup -> split -> held out or not
 
-All but one look at one record alone, so any process may run them (`shard`). `dedup` compares all records: here it only
-takes the keys of each; `reduce` decides, and counts.
+Every step but `dedup` looks at one record alone, so any process may run it (`batches`). `dedup` compares all records:
+here only the keys of each record are made; `reduce` compares them.
 """
 
 import contextlib
@@ -13,59 +13,61 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from vicuna.conversation import Message, check_tokenizer, get_template, load_token_counter
 from vicuna.data.options import SHIPPED, DataOptions
 from vicuna.data.privacy.step import privacy_step
 from vicuna.data.read.record import Malformed
-from vicuna.data.step_kinds import Drop, Finding, Keep, Merge, Outcome, Record, Split, Step
+from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Split, Step
 from vicuna.data.steps import dedup
+from vicuna.data.steps.answers import EMPTY_STEP, blocked_step, errors_step, refusals_step
 from vicuna.data.steps.decontaminate import decontamination_step, shipped_questions
 from vicuna.data.steps.dedup import Keys
-from vicuna.data.steps.filters import EMPTY, HTML, ROLES, blocked_step, errors_step, noise_step, refusals_step
 from vicuna.data.steps.language import language_step
-from vicuna.data.steps.phrases import STEPS, chosen_phrases, shipped_phrases
+from vicuna.data.steps.noise import noise_step
+from vicuna.data.steps.page_turns import HTML_STEP
+from vicuna.data.steps.phrases import LIST_STEPS, chosen_phrases, shipped_phrases
 from vicuna.data.steps.quality import quality_step
-from vicuna.data.steps.split import count_rounds, splitting
+from vicuna.data.steps.roles import ROLES_STEP
+from vicuna.data.steps.split import count_rounds, split_step
 from vicuna.errors import UsageError, nearest
 
 READ_RULES = {"malformed": "the record could not be read; the evidence says where and why"}
 CRASHED = "crashed"
 CRASHED_RULE = {CRASHED: "a step failed on the record; the evidence has its error, and where the record stands"}
-ASIDE = (*READ_RULES, CRASHED)  # dropped by a failure, not by a decision
+SET_ASIDE_RULES = (*READ_RULES, CRASHED)  # dropped by a failure, not by a decision
 DEDUP, SPLIT = "dedup", "split"
 DEDUP_VERSION = 2
 # Published ShareGPT collections are cut already: `QWJhYvA_0` and `QWJhYvA_17` are pieces of one conversation.
 SHAREGPT_PIECE = re.compile(r"([A-Za-z0-9]{7})_\d+")
-File = Literal["records", "held_out", "dropped", "repairs"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Pipeline:
     """The steps of one cleaning.
 
     Attributes:
         before, after: the steps on both sides of `dedup`.
-        merges: whether `dedup` is one of them.
-        merges_near: whether it looks for near duplicates too.
+        has_dedup: whether `dedup` is one of the steps.
+        finds_near_duplicates: whether `dedup` compares words too, and not only whole texts.
+        held_out_ratio: the part of the conversations that goes into held_out.jsonl.
     """
 
     before: tuple[Step, ...]
-    merges: bool
-    merges_near: bool
+    has_dedup: bool
+    finds_near_duplicates: bool
     after: tuple[Step, ...]
     held_out_ratio: float
 
     def versions(self) -> list[tuple[str, int]]:
         """Every step's name and version, in order; reading is the first."""
-        merging = [(DEDUP, DEDUP_VERSION)] if self.merges else []
+        merging = [(DEDUP, DEDUP_VERSION)] if self.has_dedup else []
         before, after = ([(step.name, step.version) for step in steps] for steps in (self.before, self.after))
         return [("read", 1), *before, *merging, *after]
 
     def rules(self) -> Mapping[str, str]:
         """What each rule means to a reader of the report."""
-        found = READ_RULES | CRASHED_RULE | (dedup.RULES if self.merges else {})
+        found = READ_RULES | CRASHED_RULE | (dedup.RULES if self.has_dedup else {})
         for step in (*self.before, *self.after):
             found |= step.rules
         return found
@@ -76,12 +78,13 @@ class Trace:
     """What the steps made of one record.
 
     Attributes:
-        repairs, end: what the steps before `dedup` found; `end` is the finding that the record was dropped for. Each
-            finding stands behind its step's name.
-        keys: what `dedup` compares the record by; None if it was dropped before, or nothing is compared.
+        is_read: whether the record could be read at all.
+        repairs, end: findings of the steps before `dedup`, each with its step's name; `end` is the one that the record
+            was dropped for, if it was.
+        keys: what `dedup` compares the record by; None if it was dropped before, or there is no `dedup`.
         repairs_after, end_after: the same of the steps after `dedup`. They count only if the record is not merged.
-        pieces: the record on its way, and in the end what is left of it; empty if it was dropped.
-        rounds: how many came to the splitter, came out, and were left out.
+        pieces: the record as the steps so far left it: one, several after `split`, none if it was dropped.
+        rounds: how many came into `split`, came out of it, and were left out.
     """
 
     id: str
@@ -96,64 +99,64 @@ class Trace:
     rounds: tuple[int, int, int] = (0, 0, 0)
 
 
-def _table(options: DataOptions, is_ready: bool) -> dict[str, Callable[[], Step] | None]:
-    """Every step that these options have, in order; `dedup` has no function of its own."""
-    table: dict[str, Callable[[], Step] | None] = {"html": lambda: HTML}
+def _step_makers(options: DataOptions, is_runnable: bool) -> dict[str, Callable[[], Step] | None]:
+    """By name, in order, the function that makes each step; None for `dedup`, which is not a `Step`."""
+    makers: dict[str, Callable[[], Step] | None] = {"html": lambda: HTML_STEP}
     if (mode := options.pii) != "keep":
-        table["privacy"] = functools.partial(privacy_step, mode)
+        makers["privacy"] = functools.partial(privacy_step, mode)
 
     def phrases(name: str) -> tuple[str, ...]:
         return chosen_phrases(name, options)
 
-    table["noise"] = lambda: noise_step(phrases("leftovers"))
-    table["roles"] = lambda: ROLES
-    table["empty"] = lambda: EMPTY
-    table["errors"] = lambda: errors_step(phrases("error_messages"), options.max_error_characters)
-    table["refusals"] = lambda: refusals_step(
+    makers["noise"] = lambda: noise_step(phrases("leftovers"))
+    makers["roles"] = lambda: ROLES_STEP
+    makers["empty"] = lambda: EMPTY_STEP
+    makers["errors"] = lambda: errors_step(phrases("error_messages"), options.max_error_characters)
+    makers["refusals"] = lambda: refusals_step(
         phrases("refusals"), phrases("refusal_turns"), options.max_refusal_characters
     )
-    table["blocked"] = lambda: blocked_step(phrases("blocked"), shipped_phrases("blocked"))
-    table["quality"] = lambda: quality_step(options.repeated_part)
-    table["language"] = lambda: language_step(
+    makers["blocked"] = lambda: blocked_step(phrases("blocked"), shipped_phrases("blocked"))
+    makers["quality"] = lambda: quality_step(options.repeated_part)
+    makers["language"] = lambda: language_step(
         options.languages, options.skip_languages, options.min_language_confidence
     )
-    table["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
-    table[DEDUP] = None
+    makers["decontaminate"] = lambda: decontamination_step((shipped_questions(), *options.decontaminate))
+    makers[DEDUP] = None
     if options.tokenizer is not None:
-        table[SPLIT] = lambda: _splitting(options, is_ready)
-    return table
+        makers[SPLIT] = lambda: _split_step(options, is_runnable)
+    return makers
 
 
-def make_plan(options: DataOptions, *, is_ready: bool = True) -> Plan:
+def make_pipeline(options: DataOptions, *, is_runnable: bool = True) -> Pipeline:
     """The steps that the options ask for.
 
     Args:
-        is_ready: whether records will go through them. If not, what is large and takes long is not loaded.
+        is_runnable: whether records will go through it. If not, the tokenizer is checked but not loaded.
 
     Raises:
         UsageError: options that do not go together, or an unknown step.
         VicunaError: an unknown template, or no tokenizer in its folder.
     """
     _check(options)
-    table = _table(options, is_ready)
+    makers = _step_makers(options, is_runnable)
     for flag, given in (("--only", options.only), ("--skip", options.skip)):
         for name in given:
-            if name == SPLIT and name not in table:
+            if name == SPLIT and name not in makers:
                 raise UsageError(f"{flag} {SPLIT}: splitting needs --tokenizer and --template, to count tokens")
-            if name not in table:
-                raise UsageError(f"{flag} {name}: no such step; {nearest(name, table)}")
-    chosen = [name for name in table if name in (options.only or table) and name not in options.skip]
+            if name not in makers:
+                raise UsageError(f"{flag} {name}: no such step; {nearest(name, makers)}")
+    chosen = [name for name in makers if name in (options.only or makers) and name not in options.skip]
     if not chosen:
         raise UsageError("--only and --skip leave no step to run; drop one of them")
-    names = list(table)
-    for name, step in STEPS.items():
+    names = list(makers)
+    for name, step in LIST_STEPS.items():
         if step not in chosen and getattr(options, name) != (SHIPPED,):
             raise UsageError(f"--{name.replace('_', '-')} needs the step {step}; do not leave it out")
-    made = {name: make() for name in chosen if (make := table[name])}
-    return Plan(
+    made = {name: make() for name in chosen if (make := makers[name])}
+    return Pipeline(
         before=tuple(step for name, step in made.items() if names.index(name) < names.index(DEDUP)),
-        merges=DEDUP in chosen,
-        merges_near=options.near_duplicates > 0,
+        has_dedup=DEDUP in chosen,
+        finds_near_duplicates=options.near_duplicates > 0,
         after=tuple(step for name, step in made.items() if names.index(name) > names.index(DEDUP)),
         held_out_ratio=options.held_out_ratio,
     )
@@ -182,81 +185,87 @@ def _check(options: DataOptions) -> None:
         raise UsageError(f"--workers {options.workers}: give a positive number of processes")
 
 
-def _splitting(options: DataOptions, is_ready: bool) -> Step:
+def _split_step(options: DataOptions, is_runnable: bool) -> Step:
     assert options.template is not None and options.tokenizer is not None
     template = get_template(options.template)
     check_tokenizer(options.tokenizer)
     how = (options.max_tokens, options.over_long, options.carry_over)
-    if not is_ready:
-        return splitting(_count_nothing, *how)
+    if not is_runnable:
+        return split_step(_no_counter, *how)
     counter = load_token_counter(template, options.tokenizer)
     return replace(
-        splitting(counter, *how), prepare=lambda records: counter.prepare(record.messages for record in records)
+        split_step(counter, *how), prepare=lambda records: counter.prepare(record.messages for record in records)
     )
 
 
-def _count_nothing(_: Sequence[Message]) -> int:
-    raise AssertionError("this plan is not ready")
+def _no_counter(_: Sequence[Message]) -> int:
+    raise AssertionError("this pipeline is not runnable")
 
 
-def clean_records(items: Sequence[tuple[Record | Malformed, str]], plan: Plan) -> list[Trace]:
-    """Take records through all steps: all of them through one step, then all through the next.
+def clean_records(items: Sequence[tuple[Record | Malformed, str]], pipeline: Pipeline) -> list[Trace]:
+    """Take records through all steps: all records through one step, then all through the next.
 
-    Step by step and not record by record, because each step has words, tables or a model of its own, which the
-    processor's cache then holds for as long as they are needed: 5.5 CPU-s instead of 8.1 for 2,072 conversations.
+    Not record by record, because each step has words, tables or a model of its own, which then stay in the processor's
+    cache while they are used: 5.5 CPU-s instead of 8.1 for 2,072 conversations.
 
     Args:
-        items: each with the place where it stands in its file, for the evidence if a step fails on it.
+        items: each with its place in its file, for the evidence if a step fails on it.
     """
     traces = [Trace(item.id, item.source) for item, _ in items]
-    going = []  # those that no step has dropped
+    remaining = []  # those that no step has dropped
     for trace, (item, place) in zip(traces, items, strict=True):
         if isinstance(item, Malformed):
             trace.is_read = False
             trace.end = ("read", Finding("malformed", item.reason))
         else:
             trace.pieces = (item,)
-            going.append((trace, place))
-    for step in plan.before:
-        _prepare(step, going)
-        going = [(trace, place) for trace, place in going if _step_before(trace, step, place)]
-    if plan.merges:
-        going = [(trace, place) for trace, place in going if _take_keys(trace, place, plan.merges_near)]
-    for step in plan.after:
-        _prepare(step, going)
-        going = [(trace, place) for trace, place in going if _step_after(trace, step, place)]
+            remaining.append((trace, place))
+    for step in pipeline.before:
+        _prepare(step, remaining)
+        for trace, place in remaining:
+            _run_before_dedup(step, trace, place)
+        remaining = _without_dropped(remaining)
+    if pipeline.has_dedup:
+        for trace, place in remaining:
+            _make_keys(trace, place, pipeline.finds_near_duplicates)
+        remaining = _without_dropped(remaining)
+    for step in pipeline.after:
+        _prepare(step, remaining)
+        for trace, place in remaining:
+            _run_after_dedup(step, trace, place)
+        remaining = _without_dropped(remaining)
     return traces
 
 
-def _prepare(step: Step, going: Sequence[tuple[Trace, str]]) -> None:
-    with contextlib.suppress(Exception):  # the step will fail again, on the record that it fails on
-        step.prepare([record for trace, _ in going for record in trace.pieces])
+def _without_dropped(traces: Sequence[tuple[Trace, str]]) -> list[tuple[Trace, str]]:
+    return [(trace, place) for trace, place in traces if trace.pieces]
 
 
-def _step_before(trace: Trace, step: Step, place: str) -> bool:
-    """Whether the record goes on."""
+def _prepare(step: Step, remaining: Sequence[tuple[Trace, str]]) -> None:
+    with contextlib.suppress(Exception):  # `run` will fail again, and then it is known on which record
+        step.prepare([record for trace, _ in remaining for record in trace.pieces])
+
+
+def _run_before_dedup(step: Step, trace: Trace, place: str) -> None:
     (record,) = trace.pieces
     outcome = _run(step, record, place)
     trace.repairs += _repairs(step, outcome)
     if isinstance(outcome, Drop):
         trace.end, trace.pieces = (step.name, outcome.finding), ()
-        return False
+        return
     assert isinstance(outcome, Keep), f"{step.name} gave {type(outcome).__name__}"
     trace.pieces = (outcome.record,)
-    return True
 
 
-def _take_keys(trace: Trace, place: str, is_near_wanted: bool) -> bool:
+def _make_keys(trace: Trace, place: str, needs_signature: bool) -> None:
     (record,) = trace.pieces
     try:
-        trace.keys = dedup.keys(record, is_near_wanted=is_near_wanted)
+        trace.keys = dedup.make_keys(record, needs_signature=needs_signature)
     except Exception as error:
         trace.end, trace.pieces = (DEDUP, _crash(error, place)), ()
-    return trace.end is None
 
 
-def _step_after(trace: Trace, step: Step, place: str) -> bool:
-    """Whether the record goes on."""
+def _run_after_dedup(step: Step, trace: Trace, place: str) -> None:
     (record,) = trace.pieces  # only the last step splits
     outcome = _run(step, record, place)
     trace.repairs_after += _repairs(step, outcome)
@@ -264,14 +273,13 @@ def _step_after(trace: Trace, step: Step, place: str) -> bool:
         trace.rounds = count_rounds(record, outcome)
     if isinstance(outcome, Drop):
         trace.end_after, trace.pieces = (step.name, outcome.finding), ()
-        return False
+        return
     assert isinstance(outcome, Keep | Split), f"{step.name} gave {type(outcome).__name__}"
     trace.pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
-    return True
 
 
 def _run(step: Step, record: Record, place: str) -> Outcome:
-    """The step's answer; a failure of any kind costs this record and no other."""
+    """The step's outcome; if it fails in any way, only this record is dropped."""
     try:
         return step.run(record)
     except Exception as error:
@@ -284,17 +292,17 @@ def _crash(error: Exception, place: str) -> Finding:
 
 
 def _repairs(step: Step, outcome: Outcome) -> list[tuple[str, Finding]]:
-    return [] if isinstance(outcome, Merge) else [(step.name, finding) for finding in outcome.repairs]
+    return [(step.name, finding) for finding in outcome.repairs]
 
 
 def is_held_out(original_id: str, ratio: float) -> bool:
-    """Whether a conversation is kept from training: by the hash of its id, so it does not depend on its neighbours."""
+    """Whether a conversation is held out: decided by the hash of its id, independently of the other records."""
     conversation = conversation_of(original_id).encode("utf-8")
     value = int.from_bytes(hashlib.sha256(b"held out:" + conversation).digest()[:8], "big")
     return value < ratio * 2**64
 
 
 def conversation_of(original_id: str) -> str:
-    """The name that all pieces of a conversation share, whoever cut it."""
+    """The id that all pieces of a conversation share, also where the collection was published in pieces."""
     piece = SHAREGPT_PIECE.fullmatch(original_id)
     return piece[1] if piece else original_id

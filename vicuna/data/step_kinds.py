@@ -1,14 +1,14 @@
-"""What a step of the cleaning is: a pure function from a record to what becomes of it.
+"""The types of a cleaning step: a pure function from a `Record` to an `Outcome` (`Keep`, `Drop` or `Split`).
 
-`record` makes the records; `html`, `filters` and `split` hold the steps; `pipeline` runs them in the order of its
-table and writes down every answer they give.
+Records are made in `read`, steps in `steps` and `privacy`; `pipeline` runs them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from vicuna.conversation import Conversation, Message, to_openai
+from vicuna.io.jsonl import JsonObject
 
 Shape = Literal["sharegpt", "messages", "alpaca"]
 EVIDENCE_CHARACTERS = 200
@@ -16,7 +16,7 @@ EVIDENCE_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Record:
-    """A conversation on its way through the steps.
+    """A conversation, as it goes from step to step.
 
     Attributes:
         source: the file it came from and its number there, counted from 1: `sharegpt.json:12`. A record that names
@@ -24,7 +24,7 @@ class Record:
         original_id: the id it had at first. Pieces of one conversation share it.
         shape: the shape it was read from. Only ShareGPT answers may be a page's HTML.
         turns: for each message, the place of its turn in the file, counted from 0.
-        extra: keys of the record that we do not know; they survive.
+        extra: the record's other keys, which are written as they came.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Record:
     original_id: str
     shape: Shape
     turns: tuple[int, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: JsonObject = field(default_factory=dict)
 
     def with_messages(self, messages: tuple[Message, ...]) -> "Record":
         """The same record with other texts in the same turns."""
@@ -47,7 +47,7 @@ class Record:
             turns=tuple(self.turns[index] for index in indices),
         )
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> JsonObject:
         """The training record as it is written."""
         own = {"source": self.source} | ({"original_id": self.original_id} if self.original_id != self.id else {})
         return to_openai(Conversation(self.id, self.messages, own | self.extra))
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Keep:
-    """The record goes on, repaired as the findings say."""
+    """The record goes on; `repairs` say what was changed in it."""
 
     record: Record
     repairs: tuple[Finding, ...] = ()
@@ -78,17 +78,10 @@ class Keep:
 
 @dataclass(frozen=True)
 class Drop:
-    """The record ends here."""
+    """The record is dropped for the finding; `repairs` were made to it before."""
 
     finding: Finding
     repairs: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
-class Merge:
-    """The record says what another one says already; the evidence is the id of that one, which stays."""
-
-    finding: Finding
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class Split:
     repairs: tuple[Finding, ...] = ()
 
 
-Outcome = Keep | Drop | Merge | Split
+Outcome = Keep | Drop | Split
 
 
 @dataclass(frozen=True)
@@ -109,8 +102,8 @@ class Step:
     Attributes:
         version: raised when the step's results change; stands in the manifest.
         rules: each rule's name, and what it means to a reader of the report.
-        prepare: told of many records before `run` is asked for each, for a step that is faster so. It changes nothing
-            in any outcome.
+        prepare: called with many records before `run` is called with each, for a step that works faster on many at
+            once. It changes no outcome.
     """
 
     name: str

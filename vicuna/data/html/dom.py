@@ -1,8 +1,8 @@
-"""A page's elements as plain Python objects, for the walkers in `html` and `inline`.
+"""A page's elements as plain Python objects, for `walker` and `inline`.
 
-lexbor reads the page, with all that browsers do to broken ones. The walker asks each element many times for its tag
-and its classes, which lexbor's own objects make anew each time; here they are asked for once, and what has no words of
-the answer (drawings, the picture of a formula beside its TeX) is left behind. That halves the time of a page.
+lexbor parses the page, broken ones as browsers do. `walker` needs the tag and classes of each element many times, which
+lexbor's own objects create each time; here they are read once, and elements without text of the answer (drawings, the
+rendered formula beside its TeX) are left out. That halves the time of a page.
 """
 
 import re
@@ -13,14 +13,14 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 Node: TypeAlias = "Element | str"
 
-PROSE = frozenset(
+PROSE_TAGS = frozenset(
     re.findall(r"\S+", "p div pre ul ol li dl table blockquote h1 h2 h3 h4 h5 h6 section article details figure")
 )
-WITHOUT_WORDS = frozenset(
+TEXTLESS_TAGS = frozenset(
     re.findall(r"\S+", "svg script style noscript template head select audio video iframe object datalist")
 )
-SKIPPED = WITHOUT_WORDS | {"button"}
-BLOCKS = frozenset(
+SKIPPED_TAGS = TEXTLESS_TAGS | {"button"}
+BLOCK_TAGS = frozenset(
     re.findall(
         r"\S+",
         "address article aside blockquote body caption center dd details dir div dl dt fieldset figcaption figure"
@@ -33,26 +33,26 @@ MAX_DEPTH = 120  # real answers stay below 40; deeper ones are broken or hostile
 
 
 class HtmlError(ValueError):
-    """A page that cannot be read: nested beyond any sense."""
+    """A page whose elements are nested deeper than `MAX_DEPTH`."""
 
 
 class Element:
-    """An element: its tag in lower case, its attributes, and what is inside, text as `str`.
+    """An element: its tag in lower case, its attributes and its children, text as `str`.
 
     Attributes:
         classes: the attribute `class`, "" if there is none.
-        holds_block: an element of prose (a paragraph, a list, a table, ...) is somewhere inside.
-        num_code: how many `code` are inside.
+        has_block: whether one of `PROSE_TAGS` is inside, at any depth.
+        num_code: how many `code` elements are inside, at any depth.
     """
 
-    __slots__ = ("attributes", "children", "classes", "holds_block", "num_code", "tag")
+    __slots__ = ("attributes", "children", "classes", "has_block", "num_code", "tag")
 
     def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
         self.tag = tag
         self.attributes = attributes
         self.classes = (attributes.get("class") or "") if attributes else ""
         self.children: list[Node] = []
-        self.holds_block = False
+        self.has_block = False
         self.num_code = 0
 
     def get(self, name: str) -> str:
@@ -99,7 +99,7 @@ class Element:
 
 
 def check_depth(depth: int) -> None:
-    """Raise HtmlError at a depth that no answer has."""
+    """Raise HtmlError at a depth above `MAX_DEPTH`."""
     if depth > MAX_DEPTH:
         raise HtmlError(f"elements are nested more than {MAX_DEPTH} deep")
 
@@ -114,11 +114,11 @@ def one_line(text: str) -> str:
 
 
 def parse(html: str) -> Element:
-    """The body of a page, or of a part of one. Comments and what has no words are left out."""
+    """The body of a page, or of a part of one, without comments and elements that have no text."""
     body = Element("body", {})
     root = LexborHTMLParser(html).body
     rest: list[tuple[LexborNode, Element]] = [] if root is None else [(root, body)]
-    links: list[tuple[Element, Element]] = []  # an element and one inside it; the links of that one come later
+    links: list[tuple[Element, Element]] = []  # parent and child; a child's own links come after this one
     has_breaks: bool | None = None  # whether a line break may be somewhere; asked only where there is code
     while rest:
         source, element = rest.pop()
@@ -128,7 +128,7 @@ def parse(html: str) -> Element:
             if tag == "-text":
                 children.append(child.text_content or "")
                 continue
-            if tag in WITHOUT_WORDS or tag[0] == "-":
+            if tag in TEXTLESS_TAGS or tag[0] == "-":
                 continue
             made = Element(tag, child.attributes)
             if tag == "code":
@@ -136,7 +136,7 @@ def parse(html: str) -> Element:
                     has_breaks = BREAK.search(html.lower()) is not None
                 if has_breaks and child.css_first("br") is not None:
                     rest.append((child, made))
-                else:  # the colours are of no use
+                else:  # without the spans of syntax highlighting
                     made.children.append(child.text(deep=True))
             elif made.classes != "katex-html" or not children:
                 rest.append((child, made))
@@ -148,6 +148,6 @@ def parse(html: str) -> Element:
             element.num_code += inside.num_code + 1
         elif inside.num_code:
             element.num_code += inside.num_code
-        if inside.holds_block or tag in PROSE:
-            element.holds_block = True
+        if inside.has_block or tag in PROSE_TAGS:
+            element.has_block = True
     return body

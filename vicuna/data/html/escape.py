@@ -1,9 +1,9 @@
-"""Literal text as Markdown that reads the same: a backslash where a reader would see a mark that the page did not have.
+"""Escapes literal text in Markdown: a backslash only where a character would be read as Markdown syntax.
 
-A model should learn `snake_case` and `2 * 3`, not `snake\\_case` and `2 \\* 3`; and whether a star is a mark depends on
-all of its paragraph. So the walker in `inline` puts a paragraph together first, in one string: text as it is, and its
-own marks, code and formulas *hidden*, each ASCII character as a lone surrogate, which no page can hold. Then the text
-characters that would be read wrongly are found, and escaped, and what was hidden is shown.
+A model should learn `snake_case` and `2 * 3`, not `snake\\_case` and `2 \\* 3`; and whether a star is syntax depends on
+its whole paragraph. So `inline` first writes a paragraph as one string: literal text as it is, and Markdown syntax,
+code and formulas *hidden*, each of their ASCII characters as a lone surrogate, which no page can contain. Then the
+literal characters that would be read as syntax are found and escaped, and the hidden ones are shown again.
 
 Section numbers are those of CommonMark 0.31.
 """
@@ -23,12 +23,12 @@ HIDDEN = re.compile("[\udc00-\udc7f]+")
 BREAK = "\udc20\udc20\n"  # a hard line break: two spaces, hidden, before the end of the line
 
 SPECIAL = re.compile(r"[\\`*_~\]<&!]")
-RUN = re.compile(r"\*+|_+|~{2,}")
+DELIMITER_RUN = re.compile(r"\*+|_+|~{2,}")
 BACKTICKS = re.compile("`+")
 FENCE = re.compile(r"^[ \t]*`{3}", re.MULTILINE)
 BRACKET = re.compile(r"[\[\]]")
 LINK_END = re.compile(r"\](?=\()")
-CLOSING = re.compile(r"(^|[ \t])(#+)$")
+CLOSING_HASHES = re.compile(r"(^|[ \t])(#+)$")
 BACKSLASH = re.compile(r"\\(?=[!-/:-@\[-`{-~\n]|  \n)")
 ENTITY = re.compile(r"&(?:#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|([A-Za-z][A-Za-z0-9]{1,40}));")
 MARKS = r"\\`*~\[\]&!_\udc00-\udc7f"
@@ -36,7 +36,7 @@ ATTRIBUTE = (
     r"\s++[A-Za-z:][A-Za-z0-9.:-]*+"
     rf"""(?:\s*+=\s*+(?:'[^'{MARKS}]*+'|"[^"{MARKS}]*+"|[^\s"'=<>{MARKS}]++))?+"""
 )
-# A tag that may stay as it is (6.6): with nothing in it that would need an escape, which would show.
+# A tag that may stay as it is (6.6): nothing in it needs an escape, which would be shown there.
 PLAIN_TAG = re.compile(rf"<(?!br\b)(?:[A-Za-z][A-Za-z0-9-]*+(?:{ATTRIBUTE})*+\s*+/?|/[A-Za-z][A-Za-z0-9-]*+\s*+)>")
 # What may begin any other tag, or a link in angle brackets (6.5); and what begins a block of HTML (4.6).
 TAG_START = re.compile(r"<(?=[A-Za-z/?!])")
@@ -53,7 +53,7 @@ HTML_BLOCK = re.compile(
     r"option|p|param|search|section|summary|table|tbody|td|tfoot|th|thead|title|tr|track|ul)(?=\s|/?>|$))",
     re.IGNORECASE,
 )
-# What begins a block at the start of a paragraph (4.1, 4.2, 4.5, 4.7, 5.1, 5.2); the named part takes the backslash.
+# What begins a block at the start of a paragraph (4.1, 4.2, 4.5, 4.7, 5.1, 5.2); the named part is escaped.
 BLOCK_START = re.compile(
     r"#{1,6}(?=\s|$)|[-+*](?=\s|$)|>|\d{1,9}(?P<dot>[.)])(?=\s|$)|~~~|([-*_])[ \t]*(?:\2[ \t]*){2,}$|"
     r"\[[^\[\]]{1,999}(?P<definition>\]):"
@@ -67,20 +67,20 @@ INTERRUPTION = re.compile(
 
 @lru_cache(maxsize=1024)
 def hide(text: str) -> str:
-    """Markdown that is meant: no character of it will be escaped, and none be taken for literal text."""
+    """Markdown syntax, hidden: none of its characters will be escaped or taken for literal text."""
     return text.translate(HIDE)
 
 
 def show(text: str) -> str:
-    """What was hidden, as it is."""
+    """The text with hidden characters shown."""
     return text if text.isascii() else HIDDEN.sub(lambda found: found[0].translate(SHOW), text)
 
 
 def escape_paragraph(text: str, *, may_be_html: bool = True) -> str:
-    """A paragraph with its hidden Markdown, ready to be read; "" if it holds nothing.
+    """A paragraph with its literal text escaped and its syntax shown; "" if it is empty.
 
     Args:
-        may_be_html: whether raw HTML may stand as it is; a reader then makes a paragraph of it where none was.
+        may_be_html: whether raw HTML may stay as it is; a reader then sees a block of its own.
     """
     if may_be_html and "<" in text and (raw := _html_block(text)) is not None:
         return raw
@@ -88,31 +88,31 @@ def escape_paragraph(text: str, *, may_be_html: bool = True) -> str:
 
 
 def escape_heading(text: str) -> str:
-    """The same of a heading, which has one line and may not end in `#` (4.2)."""
+    """`escape_paragraph` for a heading, which has one line and may not end in `#` (4.2)."""
     line = _escape_marks(" ".join(part.strip("\udc20 \t") for part in text.split("\n")).strip())
-    return one_line(show(CLOSING.sub("\\1\udc5c\\2", line)))
+    return one_line(show(CLOSING_HASHES.sub("\\1\udc5c\\2", line)))
 
 
 def escape_cell(text: str) -> str:
-    """The same of a table's cell: one line, in which breaks are `<br>`, and each `|` takes a backslash (GFM 4.10)."""
+    """`escape_paragraph` for a table's cell: one line, line breaks as `<br>`, each `|` escaped (GFM 4.10)."""
     line = one_line(_escape_marks(text).replace(BREAK, "<br>"))
     return one_line(show(line.strip("\udc20 \t"))).replace("|", "\\|")
 
 
 def escape_words(text: str) -> str:
-    """The same of an image's description, in which no backtick may be left: code outside would begin or end with it."""
+    """`escape_paragraph` for an image's description; all backticks, because code outside may begin or end with one."""
     words = one_line(text).replace("`", hide("\\`"))
     return show(_escape_marks(_escape_brackets(words) + hide("]")))[:-1]
 
 
 def escape_reference(text: str) -> str:
-    """An address or title, in which backslashes and entities are read too (2.4, 2.5)."""
+    """An address or title with its backslashes and entities escaped (2.4, 2.5)."""
     text = BACKSLASH.sub(r"\\\\", text) if "\\" in text else text
     return ENTITY.sub(r"\\\g<0>", text) if "&" in text else text
 
 
 def hide_brackets(text: str) -> str:
-    """The words of a link, in which a bracket without its partner would end them too early (6.3)."""
+    """A link's text with brackets escaped if they are not balanced, which would end it too early (6.3)."""
     return _escape_brackets(text)
 
 
@@ -127,10 +127,7 @@ def _escape_brackets(text: str) -> str:
 
 
 def _html_block(text: str) -> str | None:
-    """Raw HTML that a page shows as it is, line for line, because a reader takes no marks in it (4.6).
-
-    None if the text is not that, or would not be read as that.
-    """
+    """The text as a block of raw HTML, in which nothing is escaped (4.6); None if it would not be read as one."""
     text = text.strip(" \t\n")
     if HIDDEN.search(text):
         return None
@@ -144,18 +141,18 @@ def _html_block(text: str) -> str | None:
 
 
 def _escape_marks(text: str) -> str:
-    """A paragraph with literal characters that would be read as marks escaped; all but the starts of its lines."""
+    """A paragraph with literal characters escaped that would be read as inline syntax."""
     if not SPECIAL.search(text):
         return text
     plain = show(text)
     places: set[int] = set()
-    bare = _tags(text, places) if "<" in text else []
+    tag_spans = _tags(text, places) if "<" in text else []
     if "&" in text:
         places.update(found.start() for found in ENTITY.finditer(plain) if found[1] is None or f"{found[1]};" in html5)
     if "`" in text:
         _backticks(text, plain, places)
     if "*" in text or "_" in text or "~~" in text:
-        _delimiters(text, plain, bare, places)
+        _delimiters(text, plain, tag_spans, places)
     if "]" in text and (first := plain.find("[")) >= 0:
         places.update(found.start() for found in LINK_END.finditer(plain, first))
     if "!" in text:
@@ -173,8 +170,8 @@ def _with_backslashes(text: str, places: set[int]) -> str:
 
 
 def _tags(text: str, places: set[int]) -> list[tuple[int, int]]:
-    """Escape what would be read as a tag or a link; give the spans of tags that a reader shows as they are."""
-    bare: list[tuple[int, int]] = []
+    """Add to `places` what would be read as a tag or a link; return the spans of tags that may stay as they are."""
+    tag_spans: list[tuple[int, int]] = []
     end, last = 0, show(text).rfind(">")
     for found in TAG_START.finditer(text):
         begin = found.start()
@@ -182,16 +179,17 @@ def _tags(text: str, places: set[int]) -> list[tuple[int, int]]:
             continue
         if tag := PLAIN_TAG.match(text, begin):
             end = tag.end()
-            bare.append((begin, end))
+            tag_spans.append((begin, end))
         elif begin < last:
             places.add(begin)
-    return bare
+    return tag_spans
 
 
 def _backticks(text: str, plain: str, places: set[int]) -> None:
-    """All literal backticks, if one run of them could begin code, or end it; a run of its own length nowhere pairs up.
+    """Add to `places` all literal backticks, if a run of them could begin or end code.
 
-    All, because a run with backslashes between its backticks still ends code that begins with a single one (6.1).
+    A run of a length that no other has cannot. All, because a run with backslashes between its backticks still ends
+    code that begins with a single one (6.1).
     """
     runs = [found.span() for found in BACKTICKS.finditer(plain)]
     lengths = Counter(end - begin for begin, end in runs)
@@ -202,12 +200,12 @@ def _backticks(text: str, plain: str, places: set[int]) -> None:
             return
 
 
-def _delimiters(text: str, plain: str, bare: list[tuple[int, int]], places: set[int]) -> None:
-    """Runs of stars, underscores and tildes that could open with a closer behind, or close with an opener before."""
+def _delimiters(text: str, plain: str, tag_spans: list[tuple[int, int]], places: set[int]) -> None:
+    """Add to `places` delimiter runs that could open emphasis before a closer, or close it after an opener."""
     runs: dict[str, list[tuple[int, int, bool, bool]]] = {}
-    tag = iter([*bare, (len(text), len(text))])
+    tag = iter([*tag_spans, (len(text), len(text))])
     begin_tag, end_tag = next(tag)
-    for found in RUN.finditer(plain):
+    for found in DELIMITER_RUN.finditer(plain):
         begin, end = found.span()
         while begin >= end_tag and end_tag < len(text):
             begin_tag, end_tag = next(tag)
@@ -230,7 +228,7 @@ def _flanking(plain: str, begin: int, end: int) -> tuple[bool, bool]:
     """Whether a run may open, and whether it may close emphasis (6.2)."""
     before = _kind(plain[begin - 1]) if begin else "space"
     after = _kind(plain[end]) if end < len(plain) else "space"
-    # A symbol is punctuation to newer readers and none to older ones, so here it is what allows more.
+    # Symbols are punctuation since CommonMark 0.31, not before; here they count as what allows more emphasis.
     is_left = after != "space" and (after != "punctuation" or before != "letter")
     is_right = before != "space" and (before != "punctuation" or after != "letter")
     if plain[begin] == "_" and is_left and is_right:
@@ -247,7 +245,7 @@ def _kind(character: str) -> str:
 
 
 def _escape_lines(text: str) -> str:
-    """A paragraph's lines: none indented, empty, or beginning a block by accident; hard breaks kept."""
+    """A paragraph's lines, none of them indented, empty or read as the start of a block; hard breaks stay."""
     text = text.strip(" \t\n")
     if "\n" not in text:
         return _escape_start(text.rstrip("\udc20"), BLOCK_START)
@@ -257,7 +255,7 @@ def _escape_lines(text: str) -> str:
 
 
 def _line(raw: str) -> str:
-    """Without the space around it; a hard break at its end stays."""
+    """A line without the space around it; a hard break at its end stays."""
     line = raw.strip(" \t")
     return line[: -len(BREAK) + 1].rstrip(" \t") + BREAK[:-1] if line.endswith(BREAK[:-1]) else line
 

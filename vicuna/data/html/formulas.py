@@ -1,14 +1,11 @@
-"""Formulas of a page as TeX. KaTeX draws each in three ways at once, and one of them carries what the model wrote.
-
-`html` asks for those on lines of their own, `inline` for those in a line.
-"""
+"""Formulas of a page as TeX. KaTeX renders each three times; one of them has the TeX that the model wrote."""
 
 import re
 
 from vicuna.data.html.dom import Element
 
-RISKY_LINE = re.compile(r"\n\s*(?=[-+*=#>~`|:\d])")
-LOST_LINE = re.compile(r"(?<=\n)\[ (?=[^\n]*(?:\\[A-Za-z]|[=^]))([^\n]+) \](?=\n|$)")
+BLOCK_START_LINE = re.compile(r"\n\s*(?=[-+*=#>~`|:\d])")
+UNMARKED_FORMULA = re.compile(r"(?<=\n)\[ (?=[^\n]*(?:\\[A-Za-z]|[=^]))([^\n]+) \](?=\n|$)")
 
 
 def is_formula(names: str) -> bool:
@@ -22,8 +19,8 @@ def is_display_formula(names: str) -> bool:
 
 
 def inline_formula(element: Element) -> str:
-    """A formula between `\\(` and `\\)`; its lines stay, but for those that would begin a block."""
-    return f"\\( {RISKY_LINE.sub(' ', _tex(element))} \\)"
+    """A formula between `\\(` and `\\)`; line breaks stay, except before what would begin a block."""
+    return f"\\( {BLOCK_START_LINE.sub(' ', _tex(element))} \\)"
 
 
 def display_formula(element: Element) -> str:
@@ -33,17 +30,17 @@ def display_formula(element: Element) -> str:
     return "\n".join(f"\\[\n{tex}\n\\]" if "\n" in tex else f"\\[ {tex} \\]" for tex in texts)
 
 
-def restore_lost(paragraph: str) -> str:
-    """A paragraph with the marks of formulas that the page took for brackets: those below a line of text.
+def restore_formula_marks(paragraph: str) -> str:
+    """A paragraph in which display formulas that the page shows as text get back their backslashes.
 
-    `\\[ x^2 = 4 \\]` there is read as text, and its backslashes are gone. To put them back changes nothing for a reader
-    of Markdown, and gives the formula that the model wrote.
+    `\\[ x^2 = 4 \\]` below a line of text is not a formula to the page, which shows it without backslashes. Markdown
+    with and without them renders the same; with them it is what the model wrote.
     """
-    return LOST_LINE.sub(r"\\[ \1 \\]", paragraph) if "\n[ " in paragraph else paragraph
+    return UNMARKED_FORMULA.sub(r"\\[ \1 \\]", paragraph) if "\n[ " in paragraph else paragraph
 
 
 def _tex(element: Element) -> str:
-    """The TeX; without it the best that is left, one of the drawings and not all three."""
+    """The TeX of a formula; if it is missing, the text of one of the renderings."""
     parts = element.descendants()
     found = next(
         (part for part in parts if part.tag == "annotation" and part.get("encoding") == "application/x-tex"), None

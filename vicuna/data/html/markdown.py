@@ -1,6 +1,6 @@
-"""The pieces of Markdown that `inline` and `html` write: code, emphasis, links, tables.
+"""Markdown syntax: code, emphasis, links, lists, quotations and tables.
 
-Emphasis and links come out half hidden, as `escape` says, because they hold text that is still to be escaped.
+Emphasis and links have their syntax hidden (see `escape`), because the text in them is still to be escaped.
 """
 
 import re
@@ -10,7 +10,7 @@ from vicuna.data.html.dom import one_line
 from vicuna.data.html.escape import escape_reference, hide, hide_brackets
 
 # White space and hard breaks at the ends of marked text.
-EDGES = (
+EDGE_SPACE = (
     " \t\n\r\f\v\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000\udc20"
 )
@@ -44,13 +44,13 @@ def code_fence(code: str, language: str) -> str:
 
 def emphasis(content: str, mark: str) -> str:
     """`content` between marks, with the white space and breaks at its ends outside of them."""
-    inner = content.strip(EDGES)
+    inner = content.strip(EDGE_SPACE)
     if not inner:
         return content
     start = end = ""
     if len(inner) < len(content):
-        start, end = content[: -len(content.lstrip(EDGES))], content[len(content.rstrip(EDGES)) :]
-    if inner[0] in STAR_OR_UNDERSCORE:  # with another star or two it would be read as something else
+        start, end = content[: -len(content.lstrip(EDGE_SPACE))], content[len(content.rstrip(EDGE_SPACE)) :]
+    if inner[0] in STAR_OR_UNDERSCORE:  # the marks would join to a run with another meaning
         if "*" in mark and _is_one_star(inner):
             mark = mark.replace("*", "_")
         elif _is_one_star(inner.replace(hide("_"), hide("*"))):
@@ -60,26 +60,30 @@ def emphasis(content: str, mark: str) -> str:
 
 
 def _is_one_star(inner: str) -> bool:
-    """Whether marked text begins and ends with a mark of one star."""
+    """Whether marked text begins and ends with exactly one star."""
     star = hide("*")
     begin, end = len(inner) - len(inner.lstrip(star)), len(inner) - len(inner.rstrip(star))
     return begin == end == 1 < len(inner)
 
 
-def link(text: str, address: str, title: str | None, *, links_itself: bool) -> str:
-    """A link. If the text is the address, the address in angle brackets, or bare where the page links bare ones."""
+def link(text: str, address: str, title: str | None, *, is_auto_linked: bool) -> str:
+    """A link; if its text is its address, the address in angle brackets.
+
+    Args:
+        is_auto_linked: whether the page makes links of plain addresses; then it needs no angle brackets.
+    """
     if not address or not text.strip():
         return text
     if not title and (address == text or address == f"mailto:{text}"):
-        if links_itself and BARE_ADDRESS.fullmatch(text):
+        if is_auto_linked and BARE_ADDRESS.fullmatch(text):
             return hide(text)
         if ANGLE_ADDRESS.fullmatch(text):
             return hide(f"<{text}>")
-    return f"{hide('[')}{hide_brackets(text)}{hide(f']({target(address, title)})')}"
+    return f"{hide('[')}{hide_brackets(text)}{hide(f']({destination(address, title)})')}"
 
 
-def target(address: str, title: str | None) -> str:
-    """Where a link or image leads, as it stands between its parentheses (CommonMark 0.31, section 6.3)."""
+def destination(address: str, title: str | None) -> str:
+    """Destination and title of a link or image, as between its parentheses (CommonMark 0.31, section 6.3)."""
     address = escape_reference(address.strip().replace("\n", "%0A"))
     if re.search(r"[\s<>]|^$", address) or not _is_balanced(address):
         address = "<" + address.replace("<", "%3C").replace(">", "%3E") + ">"
@@ -112,7 +116,7 @@ def quote(text: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], alignments: Sequence[str]) -> str:
-    """A table; the first row is the head. Cells are one line each and have their `|` escaped already."""
+    """A table; the first row is the head. Cells are one line each, with `|` escaped."""
     width = max(len(row) for row in rows)
     marks = {"left": ":---", "right": "---:", "center": ":---:"}
     rule = [marks.get(alignment, "---") for alignment in [*alignments, *[""] * width][:width]]

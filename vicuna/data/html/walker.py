@@ -1,12 +1,11 @@
-"""An answer as the chat page drew it, turned back into the Markdown that the model wrote.
+"""An answer's HTML, as a chat page shows it, to the Markdown that the model wrote.
 
-Our own walk over the page's tree (`dom`), because no general converter knows these pages: code boxes of several years
-with a header bar and a copy button (`code_box`), formulas that KaTeX drew in three ways at once (`formulas`), page
-markers and character counters. Code comes out byte for byte, a formula from the TeX that the page carries along.
+This is our own walk over the page's tree (`dom`), because no general converter handles these pages: code boxes of
+several years with a header bar and a copy button (`code_box`), formulas that KaTeX renders three times (`formulas`),
+page markers and character counters. Code comes out byte for byte, a formula as the TeX that the page has beside it.
 
-This file knows the page and walks its blocks. Below it, `inline` reads what is inside of them, `markdown` writes the
-pieces, and `escape` keeps literal text from being read as marks. `filters` calls `to_markdown` on answers for which
-`looks_like_html` is true.
+This module walks the blocks: `inline` converts what is inside of them, `markdown` writes the syntax, and `escape`
+escapes literal text. The step `html` calls `to_markdown` on answers for which `looks_like_html` is true.
 """
 
 import re
@@ -14,18 +13,18 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vicuna.data.html import code_box, markdown
-from vicuna.data.html.dom import BLOCKS, SKIPPED, Element, HtmlError, Node, check_depth, parse
+from vicuna.data.html.dom import BLOCK_TAGS, SKIPPED_TAGS, Element, HtmlError, Node, check_depth, parse
 from vicuna.data.html.escape import escape_cell, escape_heading, escape_paragraph
-from vicuna.data.html.formulas import display_formula, is_display_formula, restore_lost
+from vicuna.data.html.formulas import display_formula, is_display_formula, restore_formula_marks
 from vicuna.data.html.inline import inline
 
 __all__ = ["HtmlError", "is_page", "looks_like_html", "page_text", "to_markdown"]
 
-HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
-LISTS = frozenset({"ul", "ol"})
+HEADING_TAGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+LIST_TAGS = frozenset({"ul", "ol"})
 RULE = re.compile(r"([-*])(?: \1)+ \1?$", re.MULTILINE)
-# A quotation or list whose last line is no paragraph, which would take the next line for one of its own.
-CLOSED = re.compile(r"(?:[\s\S]*\n)?[> ]*(?:[-*] |\d+[.)] )*(?:(?:#|```|---|___|\||\\[\[\]]).*|[-*]|\d+[.)])")
+# A quotation or list that does not end with a paragraph, which would continue on the next line.
+CLOSED_BLOCK = re.compile(r"(?:[\s\S]*\n)?[> ]*(?:[-*] |\d+[.)] )*(?:(?:#|```|---|___|\||\\[\[\]]).*|[-*]|\d+[.)])")
 PAGE_MARKER = re.compile(r"\d+ / \d+")
 CHARACTER_COUNT = re.compile(r"(?:Copy)?\s*\d[\d,.]* chars / \d[\d,.]* words")
 
@@ -38,14 +37,14 @@ FENCE_LINE = re.compile(r"^(?:```|~~~)", re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A piece of Markdown that stands alone. `tag` is the element it came from; "" for text outside of any."""
+    """One block of Markdown. `tag` is the element that it was made from; "" for text outside of any."""
 
     tag: str
     text: str
 
 
 def looks_like_html(text: str) -> bool:
-    """Whether an answer is a page's HTML rather than text or Markdown that may speak of HTML."""
+    """Whether an answer is a page's HTML, and not text or Markdown that mentions HTML."""
     if PAGE_MARK.search(text):
         has_fence = ("```" in text or "~~~" in text) and FENCE_LINE.search(text)
         return not has_fence or text.lstrip().startswith("<")
@@ -63,7 +62,7 @@ def to_markdown(html: str) -> str:
 
 
 def _without_page_noise(blocks: list[Block]) -> list[Block]:
-    """Page markers and counters stand outside of paragraphs; an answer `1 / 3` stands in one."""
+    """Without page markers and counters. These stand outside of paragraphs; an answer that is `1 / 3` in one."""
     kept = [
         block
         for block in blocks
@@ -95,22 +94,22 @@ def _blocks(parent: Element, depth: int) -> list[Block]:
 
 def _is_inline(element: Element) -> bool:
     tag = element.tag
-    if tag in SKIPPED:
+    if tag in SKIPPED_TAGS:
         return True
-    if tag in BLOCKS:
+    if tag in BLOCK_TAGS:
         return False
     if tag == "code":
         return not code_box.is_block(element)
-    # A span around blocks is a box like any other.
-    return not element.holds_block and not (element.classes and is_display_formula(element.classes))
+    # A span around blocks is treated as a block.
+    return not element.has_block and not (element.classes and is_display_formula(element.classes))
 
 
 def _block(element: Element, depth: int, before: Block | None) -> list[Block]:
-    """The Markdown of one block element. `before` is the block that stands before it."""
+    """The Markdown of one block element. `before`: the block that stands before it."""
     tag = element.tag
-    if tag == "p" and not element.holds_block:
+    if tag == "p" and not element.has_block:
         return _paragraph(element.children, tag, depth)
-    if tag in HEADINGS and not (element.holds_block and element.find("pre", "ul", "ol", "table", "blockquote")):
+    if tag in HEADING_TAGS and not (element.has_block and element.find("pre", "ul", "ol", "table", "blockquote")):
         text = escape_heading(inline(element.children, depth))
         return [Block(tag, "#" * int(tag[1]) + " " + text)] if text else []
     if element.classes and is_display_formula(element.classes):
@@ -120,7 +119,7 @@ def _block(element: Element, depth: int, before: Block | None) -> list[Block]:
     if tag == "code" or code_box.is_box(element):
         code = element if tag == "code" else element.find_all("code")[0]
         return [Block("pre", code_box.fenced(element, code))]
-    if tag in LISTS:
+    if tag in LIST_TAGS:
         text = _list(element, depth, before)
         return [Block(tag, text)] if text else []
     if tag == "table":
@@ -134,13 +133,13 @@ def _block(element: Element, depth: int, before: Block | None) -> list[Block]:
 
 
 def _paragraph(nodes: Sequence[Node], tag: str, depth: int) -> list[Block]:
-    """A paragraph of inline nodes; none if they hold no text."""
-    text = restore_lost(escape_paragraph(inline(nodes, depth), may_be_html=tag == "p"))
+    """A paragraph of inline nodes; none if they have no text."""
+    text = restore_formula_marks(escape_paragraph(inline(nodes, depth), may_be_html=tag == "p"))
     return [Block(tag, text)] if text and not text.isspace() else []
 
 
 def _pre(element: Element, depth: int) -> list[Block]:
-    """A `pre`: a code box, several of them, or text that is set as it stands."""
+    """A `pre`: a code box, several of them, or preformatted text."""
     if element.num_code == 1 and (code := element.find("code")):
         head = code_box.header(element)
         is_label = code_box.is_label(head[0], code)
@@ -171,11 +170,11 @@ def _list(element: Element, depth: int, before: Block | None) -> str:
             if item.isspace() or not item:
                 continue
             text = "".join(block.text for block in _paragraph([item], "", depth))
-        elif item.tag in LISTS and items:  # a list among the items: pages nest it without an item of its own
+        elif item.tag in LIST_TAGS and items:  # a list among the items: pages nest it without an item of its own
             width = len(items[-1]) - len(items[-1].lstrip(" ")) + (3 if mark in ".)" else 2)
             items[-1] += "\n" + markdown.indent(_list(item, depth + 1, None), " " * width, " " * width)
             continue
-        elif item.tag in SKIPPED:
+        elif item.tag in SKIPPED_TAGS:
             continue
         else:
             text = _item(item, depth + 1, is_loose)
@@ -212,12 +211,12 @@ def _item(item: Element, depth: int, is_loose: bool) -> str:
 
 
 def _may_follow(block: Block, before: Block) -> bool:
-    """Whether a block of an item is read as what it is without an empty line before it."""
+    """Whether a Markdown reader needs no empty line before a block of an item to read it as that block."""
     is_text, follows_text = block.tag in ("", "p"), before.tag in ("", "p")
-    if follows_text and block.tag in LISTS:  # what cannot break into a paragraph (CommonMark 0.31, section 5.2)
+    if follows_text and block.tag in LIST_TAGS:  # what cannot break into a paragraph (CommonMark 0.31, section 5.2)
         return re.match(r"(?:[-*]|1[.)]) ", block.text) is not None
     if is_text or block.tag == "math" or (block.tag == "table" and not follows_text):
-        is_open = before.tag in ("table", "blockquote", *LISTS) and not CLOSED.fullmatch(before.text)
+        is_open = before.tag in ("table", "blockquote", *LIST_TAGS) and not CLOSED_BLOCK.fullmatch(before.text)
         return not (follows_text or is_open)
     return block.tag != before.tag or block.tag != "blockquote"
 
@@ -245,7 +244,7 @@ def _table(element: Element, depth: int) -> list[Block]:
             continue
         cells = [cell for cell in row.children if isinstance(cell, Element) and cell.tag in ("td", "th")]
         if not rows and cells and not any(cell.tag == "th" for cell in cells):
-            rows.append([""] * len(cells))  # Markdown wants a head
+            rows.append([""] * len(cells))  # Markdown tables need a header row
         if not alignments:
             alignments = [_alignment(cell) for cell in cells]
         rows.append([_cell(cell, depth) for cell in cells])
@@ -293,4 +292,4 @@ def page_text(html: str) -> str:
     """
     body = parse(html)
     shown = next((part for part in body.descendants() if "whitespace-pre-wrap" in part.classes), None)
-    return to_markdown(html) if shown is None or shown.find("p", "pre", *LISTS, "table") else shown.text()
+    return to_markdown(html) if shown is None or shown.find("p", "pre", *LIST_TAGS, "table") else shown.text()

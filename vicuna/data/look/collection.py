@@ -1,6 +1,6 @@
-"""Records to look at, whatever wrote them: the rows of a cleaning's folder, or of any file that can be cleaned.
+"""Reads records from a cleaning's folder or from any file that can be cleaned, with their rows unchanged.
 
-For `sample`, `merge`, `stats` and `show`. Rows are given as they stand, so that what passes through is not changed.
+For `sample`, `merge`, `stats` and `show`.
 """
 
 import json
@@ -16,10 +16,12 @@ from vicuna.io.jsonl import JsonObject
 
 
 @dataclass(frozen=True)
-class Item:
-    """A record as it stands in its file, and as we read it.
+class StoredRecord:
+    """A record in a file.
 
     Attributes:
+        row: its JSON, unchanged.
+        conversation: the conversation read from it.
         place: its file and where in it, for a person.
     """
 
@@ -29,21 +31,21 @@ class Item:
 
     @property
     def original_id(self) -> str:
-        """The id of the conversation that this is, or is a piece of."""
+        """The id of the conversation that this record is, or is a piece of."""
         original = self.row.get("original_id")
         return original if isinstance(original, str) else self.conversation.id
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """Something that is no record, and why."""
+class UnreadableRecord:
+    """Something in a file that is not a record, and why."""
 
     place: str
     reason: str
 
 
 def files_of(inputs: Sequence[Path], *, name: str = "records") -> list[Path]:
-    """The files that the inputs mean, in the order given; of a cleaning's folder, the one with the training records.
+    """The files that the inputs name, in the order given; of a cleaning's folder, the one with the training records.
 
     Args:
         name: which file of such a folder.
@@ -62,8 +64,8 @@ def files_of(inputs: Sequence[Path], *, name: str = "records") -> list[Path]:
     return paths
 
 
-def read_all(paths: Sequence[Path]) -> Iterator[Item | Unreadable]:
-    """What is in the files, in order."""
+def read_all(paths: Sequence[Path]) -> Iterator[StoredRecord | UnreadableRecord]:
+    """All records of the files, in order."""
     for path in paths:
         for raw in raw_records(path):
             place = f"{path}, {raw.place}"
@@ -73,29 +75,29 @@ def read_all(paths: Sequence[Path]) -> Iterator[Item | Unreadable]:
                 row = json.loads(raw.data)
                 conversation = from_record(row)
             except (RecordError, ValueError, RecursionError) as error:
-                yield Unreadable(place, str(error))
+                yield UnreadableRecord(place, str(error))
                 continue
             if not conversation.id:
                 conversation = Conversation(
                     f"{stem(path.name)}-{raw.number:06d}", conversation.messages, conversation.extra
                 )
-            yield Item(row, conversation, place)
+            yield StoredRecord(row, conversation, place)
 
 
-def read_good(paths: Sequence[Path]) -> Iterator[Item]:
-    """What is in the files, in order.
+def read_valid(paths: Sequence[Path]) -> Iterator[StoredRecord]:
+    """All records of the files, in order.
 
     Raises:
-        VicunaError: something there is no record.
+        VicunaError: something in a file is not a record.
     """
     for item in read_all(paths):
-        if isinstance(item, Unreadable):
+        if isinstance(item, UnreadableRecord):
             raise VicunaError(f"{item.place}: {item.reason}; clean the file first (python -m vicuna.data)")
         yield item
 
 
 def check_output(output: Path) -> None:
-    """See before the work that its result will not replace anything.
+    """Check that a command's output will not replace anything.
 
     Raises:
         VicunaError: there is a file or folder of that name.

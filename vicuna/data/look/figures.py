@@ -1,7 +1,7 @@
-"""What a cleaning looked like, in figures: gathered while the rows are written, then drawn by `report` or kept as JSON.
+"""The figures of a cleaning: gathered while the rows are written, then drawn by `report` and written as report.json.
 
-The counts are the manifest's. Added here is what only the rows know: examples of every rule, how lengths and languages
-are spread, which records say the same, what was private, how the long ones were split.
+The counts are the manifest's. From the rows come samples for every rule, the distribution of lengths and languages,
+the groups of duplicates, the kinds of private data, and the figures of splitting.
 """
 
 import re
@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vicuna.data.look.stats import spread
+from vicuna.data.look.stats import describe_numbers
 from vicuna.io.jsonl import JsonObject
 
-NUM_SAMPLES = 4  # for each rule
+SAMPLES_PER_RULE = 4
 NUM_CLUSTERS = 10  # of duplicates, the largest
 NUM_MEMBERS = 5  # named of each
 DEDUP, LANGUAGE, PRIVACY = "dedup", "language", "privacy"  # names of steps
@@ -21,25 +21,25 @@ TIMES = re.compile(r"\d+")
 
 
 class Figures:
-    """What the report needs of the rows. It keeps two numbers for each record, and the ids of merged ones' keepers."""
+    """Figures of the rows added so far. Kept are two numbers of each record, and the ids of duplicates that stay."""
 
     def __init__(self) -> None:
         self.num_messages, self.num_tokens = array("q"), array("q")
         self.languages: Counter[str] = Counter()
         self.languages_dropped: Counter[str] = Counter()
         self.samples: dict[str, list[JsonObject]] = {}
-        self.steps: dict[str, str] = {}  # of each rule
-        self.num_context = 0  # pieces that begin with rounds of an earlier one
+        self.steps: dict[str, str] = {}  # the step of each rule
+        self.num_context = 0  # pieces that begin with rounds of an earlier piece
         self._clusters: dict[str, list[str]] = {}  # by the id that stays, the first of those merged into it
         self._cluster_sizes: Counter[str] = Counter()
         self._private: Counter[str] = Counter()
 
     def add_finding(self, row: JsonObject) -> None:
-        """A row of dropped.jsonl or repairs.jsonl."""
+        """Take in a row of dropped.jsonl or repairs.jsonl."""
         rule = row["rule"]
         self.steps[rule] = row["step"]
         kept = self.samples.setdefault(rule, [])
-        if len(kept) < NUM_SAMPLES:
+        if len(kept) < SAMPLES_PER_RULE:
             kept.append({key: row[key] for key in ("id", "turn", "source", "evidence")})
         if row["step"] == DEDUP:
             self._cluster_sizes[row["evidence"]] += 1
@@ -53,7 +53,7 @@ class Figures:
             self._private[rule] += int(times[0]) if times else 1
 
     def add_record(self, facts: Mapping[str, Any]) -> None:
-        """A record that came out: `num_messages`, and what else is known of it."""
+        """Take in a record that was written: `num_messages`, and what else is known of it."""
         self.num_messages.append(facts["num_messages"])
         if "num_tokens" in facts:
             self.num_tokens.append(facts["num_tokens"])
@@ -62,7 +62,7 @@ class Figures:
         self.num_context += bool(facts.get("context_messages"))
 
     def to_dict(self, manifest: Mapping[str, Any], rules: Mapping[str, str]) -> JsonObject:
-        """All figures as JSON has them.
+        """All figures, as in report.json.
 
         Args:
             rules: what each rule means.
@@ -73,15 +73,15 @@ class Figures:
             "funnel": manifest["steps"],
             "dropped": self._rules(counts["rules"], rules),
             "repairs": self._rules(counts["repairs"], rules),
-            "languages": _by_count(self.languages),
-            "languages_dropped": _by_count(self.languages_dropped),
+            "languages": _sorted_by_count(self.languages),
+            "languages_dropped": _sorted_by_count(self.languages_dropped),
             "lengths": {
-                name: spread(values)
+                name: describe_numbers(values)
                 for name, values in (("messages", self.num_messages), ("tokens", self.num_tokens))
                 if values
             },
             "duplicates": self._duplicates(),
-            "private": _by_count(self._private),
+            "private": _sorted_by_count(self._private),
             "split": self._split(manifest),
         }
 
@@ -94,12 +94,12 @@ class Figures:
                 "meaning": rules[rule],
                 "samples": self.samples[rule],
             }
-            for rule, count in _by_count(counts).items()
+            for rule, count in _sorted_by_count(counts).items()
         ]
 
     def _duplicates(self) -> JsonObject:
         sizes = Counter(size + 1 for size in self._cluster_sizes.values())
-        largest = list(_by_count(self._cluster_sizes).items())[:NUM_CLUSTERS]
+        largest = list(_sorted_by_count(self._cluster_sizes).items())[:NUM_CLUSTERS]
         return {
             "clusters": len(self._cluster_sizes),
             "clusters_by_size": {str(size): number for size, number in sorted(sizes.items())},
@@ -124,11 +124,11 @@ class Figures:
         }
 
 
-def _by_count(counts: Mapping[str, int]) -> dict[str, int]:
+def _sorted_by_count(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def without_tail(values: Sequence[int]) -> tuple[list[int], int]:
-    """Values for a histogram that a few giants do not squeeze flat: all above the last is the last, which is told."""
-    last = int(spread(values)["p99"]) if values else 0
+def clip_at_p99(values: Sequence[int]) -> tuple[list[int], int]:
+    """Values clipped at their 99th percentile, so that a few large ones do not flatten a histogram; and that limit."""
+    last = int(describe_numbers(values)["p99"]) if values else 0
     return [min(value, last) for value in values], last

@@ -1,9 +1,9 @@
-"""`vicuna data lists [NAME]`: the word lists that come along, to look at, or to copy one and edit it."""
+"""`vicuna data lists [NAME]`: the shipped word lists, to read, or to copy one and edit it."""
 
 from dataclasses import dataclass
 
 from vicuna.data.options import LISTS
-from vicuna.data.steps.phrases import STEPS, shipped_list, shipped_phrases
+from vicuna.data.steps.phrases import LIST_STEPS, shipped_list, shipped_phrases
 from vicuna.errors import UsageError, nearest
 from vicuna.options import option, parse
 
@@ -39,17 +39,18 @@ def main(argv: list[str]) -> int:
         print(table())
         return 0
     name = options.name.removesuffix(".txt").replace("-", "_")
-    if name not in STEPS:
-        raise UsageError(f"no list is named '{options.name}'; {nearest(name, STEPS)}")
+    if name not in LIST_STEPS:
+        raise UsageError(f"no list is named '{options.name}'; {nearest(name, LIST_STEPS)}")
     print(shipped_list(name).read_text("utf-8"), end="")
     return 0
 
 
 def table() -> str:
-    """Every list: how many phrases it has, the step that it is for, and the flag that replaces it."""
+    """For each list: its number of phrases, the step that uses it, and the flag that replaces it."""
     rows = [("list", "phrases", "step", "flag")]
     rows += [
-        (name, str(len(shipped_phrases(name))), step, "--" + name.replace("_", "-")) for name, step in STEPS.items()
+        (name, str(len(shipped_phrases(name))), step, "--" + name.replace("_", "-"))
+        for name, step in LIST_STEPS.items()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,7 +1,7 @@
-"""`vicuna data merge INPUT... --output FILE`: several cleanings as one file, each id once, nothing held out let in.
+"""`vicuna data merge INPUT... --output FILE`: the records of several cleanings as one file, without held-out ones.
 
-The same record under the same id is written once; another record under an id that is taken gets a number behind it.
-Records that say the same under different ids are not looked for: cleaning the merged file finds them.
+Equal records with the same id are written once; another record with an id that is taken gets a number after it. Equal
+records with different ids are not searched; cleaning the merged file finds them.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vicuna.data.look.collection import Item, check_output, files_of, read_good
+from vicuna.data.look.collection import StoredRecord, check_output, files_of, read_valid
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import VicunaError
 from vicuna.io import log
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     options = parse(MergeOptions, argv, prog="python -m vicuna.data merge", description="Make one file of several.")
     check_output(options.output)
     merger = Merger(_held_out(options.inputs))
-    rows = merger.merge(read_good(files_of(options.inputs)))
+    rows = merger.merge(read_valid(files_of(options.inputs)))
     if (first := next(rows, None)) is None:
         raise VicunaError("no record is left to merge; name folders or files that hold some")
     num_out, counts = write_jsonl(options.output, itertools.chain([first], rows)), merger.counts
@@ -49,30 +49,30 @@ def main(argv: list[str]) -> int:
 
 
 def _held_out(inputs: tuple[Path, ...]) -> frozenset[str]:
-    """The conversations that a cleaning among the inputs keeps from training."""
+    """The conversations that a cleaning among the inputs holds out."""
     folders = [path for path in inputs if path.is_dir()]
     paths = [path for path in files_of(folders, name="held_out") if path.name == "held_out.jsonl"]
-    return frozenset(conversation_of(item.original_id) for item in read_good(paths))
+    return frozenset(conversation_of(item.original_id) for item in read_valid(paths))
 
 
 @dataclass
 class Merger:
-    """Lets each record through once, under an id of its own. It keeps 16 bytes and the id of each.
+    """Merges records: each once, with a unique id. It keeps 16 bytes and the id of each.
 
     Attributes:
-        held_out: conversations that are not let through.
+        held_out: conversations that are left out.
     """
 
     held_out: frozenset[str] = frozenset()
     counts: Counter[str] = field(default_factory=Counter)
     _contents: dict[str, bytes] = field(default_factory=dict)  # by the id in the result
 
-    def merge(self, items: Iterator[Item]) -> Iterator[JsonObject]:
+    def merge(self, items: Iterator[StoredRecord]) -> Iterator[JsonObject]:
         """The rows of the result."""
         for item in items:
             if conversation_of(item.original_id) in self.held_out:
                 self.counts["held_out"] += 1
-            elif (identifier := self._own_id(item)) is None:
+            elif (identifier := self._unique_id(item)) is None:
                 self.counts["repeated"] += 1
             elif identifier != item.conversation.id:
                 self.counts["renamed"] += 1
@@ -80,8 +80,8 @@ class Merger:
             else:
                 yield {**item.row, "id": identifier}
 
-    def _own_id(self, item: Item) -> str | None:
-        """An id that is free, or None when the very same record is there."""
+    def _unique_id(self, item: StoredRecord) -> str | None:
+        """An id that is not taken, or None if an equal record has it."""
         identifier, content, number = item.conversation.id, _content(item), 1
         while identifier in self._contents:
             if self._contents[identifier] == content:
@@ -92,8 +92,8 @@ class Merger:
         return identifier
 
 
-def _content(item: Item) -> bytes:
-    """What is learned from a record, as a number of 128 bits."""
+def _content(item: StoredRecord) -> bytes:
+    """A hash of 128 bits of a record's messages and its `context_messages`."""
     texts = [[message.role, message.content] for message in item.conversation.messages]
     text = json.dumps([texts, item.row.get("context_messages", 0)])
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

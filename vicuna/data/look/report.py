@@ -1,13 +1,10 @@
-"""The page about a cleaning: what came in, where records were lost and why, and what came out.
-
-Drawn from the manifest and from the `figures` that were gathered on the way. `output` puts it beside the records.
-"""
+"""The report of a cleaning as an HTML page: what came in, where records were dropped and why, and what came out."""
 
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vicuna.data.look.figures import Figures, without_tail
+from vicuna.data.look.figures import Figures, clip_at_p99
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
 from vicuna.report_page import Page, bar_chart, histogram, table
@@ -17,16 +14,16 @@ NUM_LANGUAGES = 15  # in the chart; report.json has all
 
 def report_page(manifest: Mapping[str, Any], figures: Figures, rules: Mapping[str, str]) -> Page:
     """The page of one cleaning."""
-    told = figures.to_dict(manifest, rules)
+    data = figures.to_dict(manifest, rules)
     page = Page("Cleaned conversations")
     _add_summary(page, manifest["counts"])
-    _add_funnel(page, told["funnel"])
+    _add_funnel(page, data["funnel"])
     _add_rules(
         page,
         "Why records were dropped or merged",
         "Each of these records is gone whole. Open a rule for examples; dropped.jsonl has every one, and "
         "vicuna data show --rule RULE --in this folder prints them.",
-        told["dropped"],
+        data["dropped"],
         manifest["counts"]["records_in"],
     )
     _add_rules(
@@ -34,14 +31,14 @@ def report_page(manifest: Mapping[str, Any], figures: Figures, rules: Mapping[st
         "What was repaired or cut out of records that stay",
         "A record may have been repaired by several rules, and by one rule in several turns. repairs.jsonl has every "
         "repair.",
-        told["repairs"],
+        data["repairs"],
         None,
     )
-    _add_duplicates(page, told["duplicates"])
-    _add_private(page, told["private"])
-    _add_languages(page, told["languages"], told["languages_dropped"])
-    _add_lengths(page, told["lengths"], figures)
-    _add_split(page, told["split"])
+    _add_duplicates(page, data["duplicates"])
+    _add_private(page, data["private"])
+    _add_languages(page, data["languages"], data["languages_dropped"])
+    _add_lengths(page, data["lengths"], figures)
+    _add_split(page, data["split"])
     _add_provenance(page, manifest)
     return page
 
@@ -150,7 +147,7 @@ def _add_lengths(page: Page, lengths: Mapping[str, JsonObject], figures: Figures
     charts = []
     for name, values in (("messages", figures.num_messages), ("tokens", figures.num_tokens)):
         if values:
-            shown, last = without_tail(values)
+            shown, last = clip_at_p99(values)
             label = name if last == max(values) else f"{name} ({last:,} and more in the last bar)"
             charts.append(histogram(shown, title=f"{name.capitalize()} in a record", x_label=label))
     page.add_html(f"<div class=charts>{''.join(charts)}</div>")

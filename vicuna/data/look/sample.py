@@ -1,11 +1,11 @@
-"""`vicuna data sample INPUT... --count N --output FILE`: some of the records, chosen by chance, in their order."""
+"""`vicuna data sample INPUT... --count N --output FILE`: some of the records, chosen at random, in their order."""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicuna.data.look.collection import check_output, files_of, read_good
+from vicuna.data.look.collection import check_output, files_of, read_valid
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io.jsonl import JsonObject, write_jsonl
 from vicuna.options import option, parse
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--ratio {options.ratio}: give a number above 0, up to 1")
     check_output(options.output)
     paths = files_of(options.inputs)
-    total = sum(1 for _ in read_good(paths))
+    total = sum(1 for _ in read_valid(paths))
     count = options.count if options.count is not None else round(total * (options.ratio or 0))
     if not 0 < count <= total:
         raise VicunaError(f"{count} of {total} records cannot be chosen; give another --count or --ratio")
@@ -44,4 +44,4 @@ def main(argv: list[str]) -> int:
 
 
 def _chosen(paths: list[Path], numbers: frozenset[int]) -> Iterator[JsonObject]:
-    return (item.row for number, item in enumerate(read_good(paths)) if number in numbers)
+    return (item.row for number, item in enumerate(read_valid(paths)) if number in numbers)

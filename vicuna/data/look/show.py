@@ -1,7 +1,7 @@
 """`vicuna data show [ID...] --in DIR`: records as a person reads them, chosen by id, rule, language or length.
 
-In the folder of a cleaning each record comes with what was repaired in it, and a rule shows its dropped records too:
-their texts are not kept, so the place in the input is told.
+In the folder of a cleaning each record is shown with its repairs, and `--rule` shows the dropped records too: not their
+texts, which are not kept, but their places in the input.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicuna.data.look.collection import Item, files_of, read_all
+from vicuna.data.look.collection import StoredRecord, files_of, read_all
 from vicuna.data.run.output import MANIFEST
 from vicuna.errors import VicunaError, nearest
 from vicuna.io import log
@@ -17,8 +17,8 @@ from vicuna.io.jsonl import JsonObject, read_json, read_jsonl
 from vicuna.options import option, parse
 
 ROLE_COLORS = {"user": "cyan", "assistant": "green", "system": "magenta", "tool": "yellow"}
-# What a terminal would obey instead of showing it.
-COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Characters that a terminal would act on instead of showing them.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ def main(argv: list[str]) -> int:
 
 
 def _findings(options: ShowOptions) -> list[JsonObject]:
-    """What the cleaning found, of the rule asked for.
+    """The findings of the cleaning, those of `--rule` if it is given.
 
     Raises:
-        VicunaError: there is no cleaning to ask, or no such rule.
+        VicunaError: `--rule` without the folder of a cleaning, or a rule that found nothing.
     """
     if not (options.given / MANIFEST).is_file():
         if options.rule is not None:
@@ -78,17 +78,17 @@ def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[str]:
         if row["file"] == "repairs":
             repairs.setdefault(row["id"], []).append(row)
         elif not is_by_text and (row["id"] in options.id if options.id else options.rule is not None):
-            yield _finding(row)
+            yield _format_finding(row)
     names = ("records", "held_out") if (options.given / MANIFEST).is_file() else ("records",)
     for name in names:
         for item in read_all(files_of((options.given,), name=name)):
-            if isinstance(item, Item) and _is_asked_for(item, options):
+            if isinstance(item, StoredRecord) and _is_chosen(item, options):
                 own = repairs.get(item.conversation.id) or repairs.get(item.original_id, [])
                 if own or options.rule is None:
-                    yield _record(item, own, name)
+                    yield _format_record(item, own, name)
 
 
-def _is_asked_for(item: Item, options: ShowOptions) -> bool:
+def _is_chosen(item: StoredRecord, options: ShowOptions) -> bool:
     tokens = item.row.get("num_tokens", 0)
     return (
         (not options.id or item.conversation.id in options.id or item.original_id in options.id)
@@ -98,26 +98,26 @@ def _is_asked_for(item: Item, options: ShowOptions) -> bool:
     )
 
 
-def _record(item: Item, repairs: list[JsonObject], name: str) -> str:
+def _format_record(item: StoredRecord, repairs: list[JsonObject], name: str) -> str:
     row, messages = item.row, item.conversation.messages
     facts = [str(row[key]) for key in ("source", "language") if row.get(key)] + [f"{len(messages)} messages"]
     facts += [f"{row['num_tokens']} tokens"] if row.get("num_tokens") else []
     facts += [f"{row['context_messages']} of context"] if row.get("context_messages") else []
     facts += ["held out"] if name == "held_out" else []
-    lines = [log.style(_plain(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
-    lines += [_finding(repair) for repair in repairs]
+    lines = [log.style(_printable(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
+    lines += [_format_finding(repair) for repair in repairs]
     for message in messages:
-        lines += [log.style(message.role.upper(), ROLE_COLORS[message.role], "bold"), _plain(message.content)]
+        lines += [log.style(message.role.upper(), ROLE_COLORS[message.role], "bold"), _printable(message.content)]
     return "\n".join(lines)
 
 
-def _finding(row: JsonObject) -> str:
+def _format_finding(row: JsonObject) -> str:
     turn = "" if row["turn"] is None else f", turn {row['turn']}"
     verb = "repaired" if row["file"] == "repairs" else "merged" if row["step"] == "dedup" else "dropped"
     text = f"--- {row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"
-    return log.style(_plain(text), "yellow")
+    return log.style(_printable(text), "yellow")
 
 
-def _plain(text: str) -> str:
-    """Text that a terminal only shows."""
-    return COMMANDS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+def _printable(text: str) -> str:
+    """Text in which control characters are written as escapes."""
+    return CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

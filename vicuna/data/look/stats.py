@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vicuna.conversation import CountTokens, get_template, load_token_counter
-from vicuna.data.look.collection import Item, Unreadable, files_of, read_all
+from vicuna.data.look.collection import StoredRecord, UnreadableRecord, files_of, read_all
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 @dataclass
 class Stats:
-    """Figures of the records seen so far. It keeps a few numbers for each, and the names of the conversations."""
+    """Figures of the records added so far. It keeps a few numbers for each."""
 
     count_tokens: CountTokens | None = None
     num_records: int = 0
@@ -65,9 +65,9 @@ class Stats:
         default_factory=lambda: {name: array("q") for name in ("messages", "rounds", "characters", "tokens")}
     )
 
-    def add(self, item: Item | Unreadable) -> None:
-        """Count one."""
-        if isinstance(item, Unreadable):
+    def add(self, item: StoredRecord | UnreadableRecord) -> None:
+        """Count one record."""
+        if isinstance(item, UnreadableRecord):
             if not self.num_unreadable:
                 self.first_problem = f"{item.place}: {item.reason}"
             self.num_unreadable += 1
@@ -86,19 +86,19 @@ class Stats:
             self.lengths["tokens"].append(number)
 
     def to_dict(self) -> JsonObject:
-        """The figures as JSON has them."""
+        """The figures, as `--json` prints them."""
         return {
             "records": self.num_records,
             "conversations": len(self.conversations),
             "unreadable": self.num_unreadable,
             "messages_by_role": dict(self.roles.most_common()),
             "languages": dict(sorted(self.languages.items(), key=lambda item: (-item[1], item[0]))),
-            "lengths": {name: spread(values) for name, values in self.lengths.items() if values},
+            "lengths": {name: describe_numbers(values) for name, values in self.lengths.items() if values},
         }
 
 
-def spread(values: Iterable[int]) -> dict[str, float]:
-    """How numbers are spread: how many, their sum and mean, and the values below which a part of them lies."""
+def describe_numbers(values: Iterable[int]) -> dict[str, float]:
+    """The distribution of numbers: how many there are, their sum, mean and `QUANTILES`."""
     ordered = sorted(values)
     total = sum(ordered)
     places = {name: ordered[round(part * (len(ordered) - 1))] for name, part in QUANTILES.items()}
@@ -106,7 +106,7 @@ def spread(values: Iterable[int]) -> dict[str, float]:
 
 
 def table(figures: JsonObject) -> str:
-    """The figures for people."""
+    """The figures as a table for a terminal."""
     lines = [
         f"{figures['records']:,} records of {figures['conversations']:,} conversations; messages: "
         + ", ".join(f"{count:,} {role}" for role, count in figures["messages_by_role"].items()),
@@ -115,21 +115,21 @@ def table(figures: JsonObject) -> str:
     columns = ["mean", *QUANTILES, "total"]
     rows = [["in a record", *columns]]
     for name, values in figures["lengths"].items():
-        whole = values["records"] == figures["records"]
-        label = name if whole else f"{name} (of {values['records']:,} records)"
+        has_all = values["records"] == figures["records"]
+        label = name if has_all else f"{name} (of {values['records']:,} records)"
         rows.append([label, *(f"{values[column]:,}" for column in columns)])
-    lines += aligned(rows)
+    lines += align_columns(rows)
     if set(figures["languages"]) != {"unknown"}:
         most = list(figures["languages"].items())
         shown = [[name, f"{count:,}", f"{count / figures['records']:.1%}"] for name, count in most[:NUM_LANGUAGES]]
         if rest := sum(count for _, count in most[NUM_LANGUAGES:]):
             shown.append([f"{len(most) - NUM_LANGUAGES} more", f"{rest:,}", f"{rest / figures['records']:.1%}"])
-        lines += ["", *aligned([["language", "records", "part"], *shown])]
+        lines += ["", *align_columns([["language", "records", "part"], *shown])]
     return "\n".join(lines)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, numbers to the right, the heading in bold."""
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column left-aligned, the others right-aligned, the first row in bold."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for first, *numbers in rows:

@@ -1,10 +1,10 @@
-"""`vicuna data why ID --in DIR`: what became of one record of a cleaning, told from the files in its folder."""
+"""`vicuna data why ID --in DIR`: what became of one record of a cleaning, from the files in its folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vicuna.data.run.output import FILES, read_manifest
+from vicuna.data.run.output import ROW_FILES, read_manifest
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, read_jsonl
 from vicuna.options import option, parse
@@ -19,7 +19,7 @@ class WhyOptions:
 
 
 def main(argv: list[str]) -> int:
-    """Print the record's story on stdout."""
+    """Print each finding about the record, and where it was written, on stdout."""
     options = parse(WhyOptions, argv, prog="python -m vicuna.data why", description="Tell what became of one record.")
     if not options.result.is_dir():
         raise VicunaError(f"--in {options.result}: no such folder; name the --output-dir of a cleaning")
@@ -29,18 +29,18 @@ def main(argv: list[str]) -> int:
         path = options.result / f"{name}.jsonl"
         try:
             for row in read_jsonl(path) if path.name in names else ():
-                lines += _told(name, row, options.id)
+                lines += _lines(name, row, options.id)
         except (KeyError, TypeError):
             raise VicunaError(f"{path} was changed after its cleaning; clean again to learn more") from None
     if not lines:
         raise VicunaError(
-            f"no record '{options.id}' in {options.result}; ids stand in {FILES[0]}.jsonl and dropped.jsonl"
+            f"no record '{options.id}' in {options.result}; ids stand in {ROW_FILES[0]}.jsonl and dropped.jsonl"
         )
     print("\n".join(lines))
     return 0
 
 
-def _told(name: str, row: JsonObject, identifier: str) -> Iterator[str]:
+def _lines(name: str, row: JsonObject, identifier: str) -> Iterator[str]:
     if identifier not in (row["id"], row.get("original_id")):
         return
     if name in ("repairs", "dropped"):

@@ -1,4 +1,11 @@
-"""Private data in conversations: what it looks like, and the step that takes it out."""
+"""Private data in conversations.
+
+- `step`: the cleaning step, and the search of any text
+- `keys`: keys of services, private key blocks, web tokens
+- `addresses`: mail and IP addresses
+- `numbers`: bank accounts, payment cards, phones
+- `spans`: where something stands in a text, and whether it stands alone
+"""
 
 from vicuna.data.privacy.step import find
 

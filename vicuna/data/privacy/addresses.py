@@ -1,7 +1,7 @@
-"""What addresses look like: of mail, and of machines on the public net. `privacy` takes them out.
+"""Mail addresses, and IP addresses of the public net.
 
-What everybody uses as an example stays, and so does what leads to nobody: private and reserved ranges, versions that
-look like addresses, logins of services.
+Not found are examples and what leads to nobody: private and reserved ranges, versions that look like addresses, logins
+of services.
 """
 
 import functools
@@ -9,7 +9,8 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from vicuna.data.privacy.numbers import Span, stands_alone, words_of
+from vicuna.data.options import shipped_words
+from vicuna.data.privacy.spans import Span, is_standalone
 
 # mail
 
@@ -22,7 +23,7 @@ SERVICE_LOGINS = frozenset(("git", "hg", "svn"))  # git@github.com names a machi
 
 
 def find_emails(text: str) -> Iterator[Span]:
-    """Mail addresses that may reach somebody."""
+    """Mail addresses that may belong to somebody."""
     at = text.find("@")
     while at >= 0:
         local = MAIL_LOCAL.search(text, max(0, at - MAIL_LOCAL_CHARACTERS), at)
@@ -47,19 +48,19 @@ def _is_mail(text: str, local: re.Match[str], domain: re.Match[str]) -> bool:
 
 @functools.cache
 def _example_domains() -> frozenset[str]:
-    return words_of("example_domains.txt")
+    return shipped_words("example_domains.txt")
 
 
 @functools.cache
 def _top_level() -> frozenset[str]:
-    return words_of("mail_top_level.txt")
+    return shipped_words("mail_top_level.txt")
 
 
 # machines
 
 IPV4_PART = re.compile(r"\.[0-9]{1,3}\.[0-9]")
 IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
-# Addresses that lead to no one: the special ranges of RFC 6890, multicast and reserved; and resolvers for everybody.
+# Nobody's addresses: the special ranges of RFC 6890, multicast, reserved ones, and public DNS resolvers.
 SPECIAL_IPV4 = """
 0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.168.0.0/16
 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3
@@ -70,7 +71,7 @@ VERSION_BEFORE = re.compile(
     r"[\"'\s.:=v]{0,4}\Z",
     re.IGNORECASE,
 )
-SMALL_OCTET = 32  # four parts below it are a version or a section; of addresses one in 4,000 looks so
+SMALL_OCTET = 32  # with all four parts below it, it is a version or a section; one address in 4,000 is lost so
 
 
 def find_ipv4(text: str) -> Iterator[Span]:
@@ -85,7 +86,7 @@ def find_ipv4(text: str) -> Iterator[Span]:
             continue
         is_url = text[max(0, start - 3) : start] == "://"
         is_version = not is_url and VERSION_BEFORE.search(text, max(0, start - 16), start)
-        if stands_alone(text, start, end, ".") and not is_version:
+        if is_standalone(text, start, end, ".") and not is_version:
             yield start, end
 
 
@@ -96,9 +97,9 @@ def _special_ipv4() -> tuple[ipaddress.IPv4Network, ...]:
 
 IPV6_PART = re.compile(r":[0-9A-Fa-f]{0,4}:")
 IPV6 = re.compile(r"[0-9A-Fa-f:]{6,39}")
-GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all that is given to anybody
+GLOBAL_IPV6 = ipaddress.IPv6Network("2000::/3")  # RFC 4291: all that is assigned
 DOCUMENTATION_IPV6 = ipaddress.IPv6Network("2001:db8::/32")  # RFC 3849
-MIN_IPV6_GROUPS = 4  # C++ and Rust names such as 2a::b are addresses too, by the letters
+MIN_IPV6_GROUPS = 4  # C++ and Rust names such as 2a::b would be addresses too
 
 
 def find_ipv6(text: str) -> Iterator[Span]:
@@ -115,12 +116,12 @@ def find_ipv6(text: str) -> Iterator[Span]:
             continue
         done = match.end()
         end = done - (match[0].endswith(":") and not match[0].endswith("::"))  # the colon of a sentence
-        if _is_global_ipv6(text[start:end]) and stands_alone(text, start, end, "."):
+        if _is_global_ipv6(text[start:end]) and is_standalone(text, start, end, "."):
             yield start, end
 
 
 def has_address(text: str) -> bool:
-    """A quick look whether there may be an IP address."""
+    """A fast check: False only where there is no IP address."""
     return IPV4_PART.search(text) is not None or IPV6_PART.search(text) is not None
 
 

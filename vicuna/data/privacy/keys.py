@@ -1,6 +1,6 @@
-"""What secrets look like: keys of services, private key blocks, web tokens. `privacy` takes them out.
+"""Keys of services, private key blocks and web tokens.
 
-All searching begins at a literal prefix, and what only shows where a key goes ("sk-your-key-here") stays.
+Every search begins at a literal prefix. Not found are placeholders that show where a key goes ("sk-your-key-here").
 """
 
 import base64
@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-Span = tuple[int, int]
+from vicuna.data.privacy.spans import Span
 
 
 @dataclass(frozen=True)
 class _KeyShape:
-    """A key as its issuer makes it. The prefix is literal, so a text without it costs next to nothing."""
+    """A key as its issuer makes it. Only texts that contain the literal prefix are searched for the pattern."""
 
     prefix: str
     pattern: re.Pattern[str]
@@ -56,45 +56,45 @@ KEY_SHAPES = tuple(
     )
 )
 PREFIXES = tuple(dict.fromkeys(shape.prefix.encode("ascii") for shape in KEY_SHAPES))
-# A text's bytes as letters of a key and the rest: a token of this length is then a substring, found at once.
-TOKEN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/+")
-TOKEN_CLASS = bytes(0x30 if byte in TOKEN else 0x20 for byte in range(256))
-MIN_TOKEN = 20
-BEFORE_TOKEN = 64  # bytes: the longest way from where a prefix begins to its key's token ("secret_access_key = ...")
+# Maps a text's bytes to 0 (may be part of a key) or a space: a long enough run is then found as a substring.
+KEY_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/+")
+KEY_BYTE_CLASS = bytes(0x30 if byte in KEY_BYTES else 0x20 for byte in range(256))
+MIN_KEY_BYTES = 20
+BYTES_BEFORE_KEY = 64  # the longest way from a prefix's start to the key's own letters ("secret_access_key = ...")
 MIN_DIFFERENT = 10  # characters of a real key; xxxxxxxx and 12345678 have fewer
 
 
 def has_key(text: str) -> bool:
-    """A quick look whether there may be a key: a prefix, in a long token or shortly before it.
+    """A fast check whether there may be a key: a prefix in a long run of key letters, or shortly before one.
 
-    (Long tokens are many, most of them names and paths; looking for every prefix in all of their text takes ten times
-    as long.)
+    Prefixes are searched only around such runs, most of which are names and paths; in the whole text it takes ten times
+    as long.
     """
     data = text.encode("utf-8", "surrogatepass")
-    classes = data.translate(TOKEN_CLASS)
-    tokens = []
-    at = classes.find(b"0" * MIN_TOKEN)
+    classes = data.translate(KEY_BYTE_CLASS)
+    runs = []
+    at = classes.find(b"0" * MIN_KEY_BYTES)
     while at >= 0:
         end = classes.find(b" ", at) % (len(data) + 1)
-        tokens.append(data[max(0, at - BEFORE_TOKEN) : end])
-        at = classes.find(b"0" * MIN_TOKEN, end)
-    around = b" ".join(tokens)
+        runs.append(data[max(0, at - BYTES_BEFORE_KEY) : end])
+        at = classes.find(b"0" * MIN_KEY_BYTES, end)
+    around = b" ".join(runs)
     return any(prefix in around for prefix in PREFIXES)
 
 
 def find_keys(text: str) -> Iterator[Span]:
-    """Keys of services, by their known shapes; not those that only show where a key goes."""
+    """Keys of services, by their known shapes; no placeholders."""
     for shape in KEY_SHAPES:
         if shape.prefix in text:
             for match in shape.pattern.finditer(text):
                 start, end = match.span(1) if match.re.groups else match.span()
                 key = text[start:end]
                 is_inside = start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_-")
-                if not is_inside and _looks_random(key.removeprefix(shape.prefix)):
+                if not is_inside and _is_random(key.removeprefix(shape.prefix)):
                     yield start, end
 
 
-def _looks_random(key: str) -> bool:
+def _is_random(key: str) -> bool:
     lowered = key.lower()
     return len(set(lowered)) >= MIN_DIFFERENT and not any(
         word in lowered for word in ("example", "your", "xxxx", "abcdef", "123456", "replace", "secret", "....")
@@ -108,10 +108,10 @@ PRIVATE_KEY = re.compile(
 
 
 def find_private_keys(text: str) -> Iterator[Span]:
-    """PEM and PGP blocks with a body as long as a real one has; also one that breaks off."""
+    """PEM and PGP blocks with a body as long as a real one's; also blocks that are cut short."""
     for match in PRIVATE_KEY.finditer(text):
         body = re.sub(r"\\n|\s", "", match[2])
-        if len(body) >= 60 and "..." not in body and _looks_random(body[:400]):
+        if len(body) >= 60 and "..." not in body and _is_random(body[:400]):
             yield match.span()
 
 

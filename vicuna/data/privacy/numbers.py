@@ -1,38 +1,24 @@
-"""What private numbers look like: bank accounts, payment cards, phones. `privacy` takes them out.
+"""Numbers of bank accounts, payment cards and phones.
 
-A shape alone says little: order numbers look like cards, dates and ISBNs like phones. So each has a check of what the
-shape promises (a checksum, an issuer, a calling code), and numbers that everybody uses as examples stay.
+Order numbers have the shape of cards, dates and ISBNs that of phones. So each shape is checked further (a checksum, an
+issuer, a calling code). Well-known examples are not found.
 """
 
 import functools
 import re
 from collections.abc import Iterator
 
-from vicuna.data.options import LISTS
+from vicuna.data.options import shipped_words
+from vicuna.data.privacy.spans import Span, is_standalone
 
-Span = tuple[int, int]
-JOINERS = ".-/"  # what makes a longer number, date or path of two
-# A text's bytes as digits, separators (left out) and the rest: a long number is then a substring, found at once.
+JOINERS = ".-/"  # between numbers these make a longer number, a date or a path
+# Maps a text's bytes to 0 (a digit) or a space, without separators: a long number is then found as a substring.
 DIGIT_CLASS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
 MIN_DIGITS = 7  # the shortest labelled phone number; accounts and cards have more
 
 
-def words_of(name: str) -> frozenset[str]:
-    """The words of a file in `lists`."""
-    lines = (LISTS / name).read_text("utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
-
-
-def stands_alone(text: str, start: int, end: int, joiners: str) -> bool:
-    """Whether a span is no part of a longer word, and no joiner ties it to a longer number, as in 1.2.3.4.5."""
-    before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if before and (before[-1].isalnum() or before[-1] == "_" or (before[-1] in joiners and before[0].isdigit())):
-        return False
-    return not (after and (after[0].isalnum() or after[0] == "_" or (after[0] in joiners and after[1:].isdigit())))
-
-
 def has_long_number(text: str) -> bool:
-    """A quick look whether any number here may be found."""
+    """A fast check: False only where none of these numbers is."""
     classes = text.encode("utf-8", "surrogatepass").translate(DIGIT_CLASS, b" ().-")
     return b"0" * MIN_DIGITS in classes
 
@@ -62,7 +48,7 @@ def find_ibans(text: str) -> Iterator[Span]:
             count += text[end] != " "
             end += 1
         digits = text[match.start() : end].replace(" ", "")
-        if length and count == length and stands_alone(text, match.start(), end, JOINERS):
+        if length and count == length and is_standalone(text, match.start(), end, JOINERS):
             number = "".join(str(int(character, 36)) for character in digits[4:] + digits[:4])
             if int(number) % 97 == 1:
                 yield match.start(), end
@@ -79,14 +65,19 @@ def find_cards(text: str) -> Iterator[Span]:
     """Payment cards: an issuer's number range and length, and Luhn's check digit (ISO/IEC 7812)."""
     for match in CARD.finditer(text):
         digits = re.sub(r"[ -]", "", match[0])
-        is_card = _is_issued(digits) and _luhn(digits) and digits not in _test_cards() and len(set(digits)) > 3
-        if is_card and stands_alone(text, *match.span(), JOINERS):
+        is_card = (
+            _is_issued(digits)
+            and _has_luhn_check_digit(digits)
+            and digits not in _test_cards()
+            and len(set(digits)) > 3
+        )
+        if is_card and is_standalone(text, *match.span(), JOINERS):
             yield match.span()
 
 
 @functools.cache
 def _test_cards() -> frozenset[str]:
-    return words_of("test_cards.txt")
+    return shipped_words("test_cards.txt")
 
 
 def _is_issued(digits: str) -> bool:
@@ -111,7 +102,7 @@ def _is_issued(digits: str) -> bool:
     return False
 
 
-def _luhn(digits: str) -> bool:
+def _has_luhn_check_digit(digits: str) -> bool:
     total = 0
     for place, digit in enumerate(map(int, reversed(digits))):
         total += digit if place % 2 == 0 else sum(divmod(2 * digit, 10))
@@ -139,7 +130,7 @@ CALLING_CODE = re.compile(
 
 
 def find_phones(text: str) -> Iterator[Span]:
-    """Phone numbers: with a calling code, in the shape of North America, or after a word that says what they are."""
+    """Phone numbers: with a calling code, in the shape of North America, or after a word such as "phone"."""
     found = [match.span() for match in INTERNATIONAL.finditer(text) if _is_international(text, match)]
     for run in DIGIT_RUN.finditer(text):
         start = run.start() - (text[max(0, run.start() - 1) : run.start()] == "(")
@@ -158,7 +149,7 @@ def find_phones(text: str) -> Iterator[Span]:
 def _is_international(text: str, match: re.Match[str]) -> bool:
     digits = re.sub(r"[^0-9]", "", match[0])
     before = text[max(0, match.start() - 1) : match.start()]
-    if before.isalnum() or (before and before in "_)+]") or not 9 <= len(digits) <= 15 or _is_made_up(digits):
+    if before.isalnum() or (before and before in "_)+]") or not 9 <= len(digits) <= 15 or _is_placeholder(digits):
         return False
     if not re.search(r"[ .-]", match[0]) and len(digits) < 11:
         return False
@@ -170,12 +161,12 @@ def _is_international(text: str, match: re.Match[str]) -> bool:
 def _is_north_american(text: str, match: re.Match[str]) -> bool:
     digits = re.sub(r"[^0-9]", "", match[0])
     start = match.start()
-    alone = stands_alone(text, start, match.end(), JOINERS) or text[max(0, start - 2) : start] in ("1-", "1.", "1 ")
-    return alone and _is_subscriber(digits)
+    is_alone = is_standalone(text, start, match.end(), JOINERS) or text[max(0, start - 2) : start] in ("1-", "1.", "1 ")
+    return is_alone and _is_subscriber(digits)
 
 
 def _is_subscriber(digits: str) -> bool:
-    """Whether ten digits can be a subscriber's: no area or exchange is x11, and 555 is for films and examples."""
+    """Whether ten digits can be a subscriber's: no area or exchange is x11, and 555 is kept for examples."""
     area, exchange = digits[:3], digits[3:6]
     return (
         area[0] not in "01"
@@ -183,7 +174,7 @@ def _is_subscriber(digits: str) -> bool:
         and "11" not in (area[1:], exchange[1:])
         and "555" not in (area, exchange)
         and area[1] != "9"
-        and not _is_made_up(digits)
+        and not _is_placeholder(digits)
     )
 
 
@@ -191,10 +182,10 @@ def _is_labelled(text: str, start: int, end: int) -> bool:
     if not PHONE_LABEL.search(text, max(0, start - 40), start):
         return False
     digits = re.sub(r"[^0-9]", "", text[start:end])
-    is_one = len(digits) in LABELLED_DIGITS and "555" not in digits and not _is_made_up(digits)
-    return is_one and stands_alone(text, start, end, JOINERS)
+    is_phone = len(digits) in LABELLED_DIGITS and "555" not in digits and not _is_placeholder(digits)
+    return is_phone and is_standalone(text, start, end, JOINERS)
 
 
-def _is_made_up(digits: str) -> bool:
-    """Whether digits only show where digits go: 1234567, 0000000, 9876543210."""
+def _is_placeholder(digits: str) -> bool:
+    """Whether digits are a placeholder: 1234567, 0000000, 9876543210."""
     return len(set(digits)) <= 2 or any(part in digits for part in ("123456", "234567", "987654", "000000"))

@@ -1,9 +1,8 @@
-"""Mail addresses, phone numbers, IP addresses, bank accounts, cards and keys: out of every turn, or the record is.
+"""The step `privacy`: private data in any turn becomes a placeholder, or the record is dropped.
 
-What each looks like, and what only looks so, is in `private_keys`, `private_addresses` and `private_numbers`. A found
-text becomes a placeholder of its kind, the same in every place, so that the sentence around it keeps its sense.
-Findings count and never quote. The step comes as early as texts are readable, after `html`, so that no later finding
-quotes what it takes out.
+Found are mail addresses, phone numbers, IP addresses, bank accounts, cards and keys; `addresses`, `numbers` and `keys`
+say how. The placeholder names the kind, so that the sentence around it keeps its sense. Findings count and never
+quote; the step stands right after `html`, so that no later finding quotes what it takes out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,8 @@ from typing import Literal
 from vicuna.conversation import Message
 from vicuna.data.privacy.addresses import find_addresses, find_emails, has_address
 from vicuna.data.privacy.keys import find_keys, find_private_keys, find_web_tokens, has_key
-from vicuna.data.privacy.numbers import Span, find_cards, find_ibans, find_phones, has_long_number
+from vicuna.data.privacy.numbers import find_cards, find_ibans, find_phones, has_long_number
+from vicuna.data.privacy.spans import Span
 from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Step
 
 Mode = Literal["replace", "drop"]
@@ -25,16 +25,16 @@ class Kind:
 
     Attributes:
         rule: its name in findings.
-        meaning: for a reader of the report.
-        placeholder: what stands in its place afterwards.
-        may_be_in: a quick look whether it is worth while to search a text.
-        find: the spans of it in a text, in order.
+        meaning: what it is, for the report.
+        placeholder: the text put in its place.
+        may_contain: a fast check; where it is False, a text need not be searched.
+        find: the spans in a text, in order.
     """
 
     rule: str
     meaning: str
     placeholder: str
-    may_be_in: Callable[[str], bool]
+    may_contain: Callable[[str], bool]
     find: Callable[[str], Iterator[Span]]
 
 
@@ -48,16 +48,16 @@ KINDS = (
     Kind("ip_address", "an IP address of the public net", "<IP_ADDRESS>", has_address, find_addresses),
     Kind("phone", "a phone number", "<PHONE>", has_long_number, find_phones),
 )
-QUICK_LOOKS = frozenset(kind.may_be_in for kind in KINDS)
+QUICK_CHECKS = frozenset(kind.may_contain for kind in KINDS)
 
 
 def privacy_step(mode: Mode) -> Step:
     """The step: `replace` puts placeholders, `drop` drops the record."""
-    rules = {kind.rule: f"{kind.meaning}; {_done(mode, kind)}" for kind in KINDS}
+    rules = {kind.rule: f"{kind.meaning}; {_done_about(mode, kind)}" for kind in KINDS}
     return Step("privacy", 1, rules, _replace if mode == "replace" else _drop)
 
 
-def _done(mode: Mode, kind: Kind) -> str:
+def _done_about(mode: Mode, kind: Kind) -> str:
     return f"it became {kind.placeholder}" if mode == "replace" else "the record was dropped"
 
 
@@ -82,10 +82,10 @@ def _drop(record: Record) -> Outcome:
 
 
 def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[tuple[Span, Kind]]:
-    """Everything private in a text, in order. Where two kinds overlap, the one that stands first in `KINDS` counts."""
+    """The spans of private data in a text, in order; where two overlap, the kind that comes first in `kinds` counts."""
     found: list[tuple[Span, Kind]] = []
     for kind in kinds:
-        if kind.may_be_in(text):
+        if kind.may_contain(text):
             for start, end in kind.find(text):
                 if not any(start < other_end and other_start < end for (other_start, other_end), _ in found):
                     found.append(((start, end), kind))
@@ -93,10 +93,10 @@ def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[tuple[Span, Kind]]:
 
 
 def _kinds_in(record: Record) -> list[Kind]:
-    """The kinds worth looking for; asked of all texts at once, because most records have none."""
+    """The kinds that may be in a record; checked on all texts at once, because most records have none."""
     text = "\n".join(message.content for message in record.messages)
-    asked = {look: look(text) for look in QUICK_LOOKS}
-    return [kind for kind in KINDS if asked[kind.may_be_in]]
+    passed = {check: check(text) for check in QUICK_CHECKS}
+    return [kind for kind in KINDS if passed[kind.may_contain]]
 
 
 def _with_placeholders(text: str, found: list[tuple[Span, Kind]]) -> str:

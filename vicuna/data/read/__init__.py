@@ -1,1 +1,6 @@
-"""Input files to records: bytes cut into values, values parsed, their shape recognised."""
+"""Input files to records.
+
+- `sources`: files, folders and patterns to the bytes of each record
+- `arrays`: a JSON array cut into its values without parsing them
+- `record`: the bytes of a record parsed, and its shape recognized
+"""

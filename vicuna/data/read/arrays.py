@@ -1,8 +1,8 @@
 """A JSON array cut into its values without parsing them, in one pass over its bytes.
 
-Only quotes and brackets count, so a value that is bad inside (a stray byte, a wrong word) costs that value alone. The
-search runs over a copy in which escaped quotes are blanked, so that a string is simply what lies between two quotes:
-that makes it several times as fast as parsing. `sources` reads the file.
+Only quotes and brackets are followed, so a value that is invalid inside (a stray byte, a wrong word) spoils no other.
+The search runs over a copy in which escaped quotes are replaced, so that a string is what lies between two quotes:
+several times as fast as parsing.
 """
 
 import re
@@ -10,25 +10,25 @@ from collections.abc import Callable
 
 MAX_RECORD_BYTES = 8 << 20  # the largest of 90,000 ShareGPT conversations has 2 MB; a page's tree takes 30 times that
 TOO_LARGE = f"the record is larger than {MAX_RECORD_BYTES >> 20} MiB"
-TOKEN = re.compile(rb'"[^"]*+"?+|[\[\]{}]')
+STRING_OR_BRACKET = re.compile(rb'"[^"]*+"?+|[\[\]{}]')
 SPACE = re.compile(rb"[ \t\r\n]*+")
 SCALAR = re.compile(rb"[^,\]\s]*+")
 
 
-class Break(Exception):
-    """The array cannot be followed any further. `place` is the byte, counted from 0."""
+class BrokenArrayError(Exception):
+    """The array's syntax is broken. `place` is the byte, counted from 0."""
 
     def __init__(self, place: int, reason: str) -> None:
         super().__init__(reason)
         self.place = place
 
 
-class Window:
-    """The part of the array that is in memory.
+class ArrayReader:
+    """Reads the values of an array one by one; only a part of the file is in memory.
 
     Args:
         beginning: the first bytes of the file.
-        read: gives the bytes that follow, b"" at the end.
+        read: returns the bytes that follow, b"" at the end.
         offset: the place of `beginning` in the file.
     """
 
@@ -45,7 +45,7 @@ class Window:
         """Go to where the next value begins, and return its place in the file; None at the end of the array.
 
         Raises:
-            Break: there is neither a value nor the end.
+            BrokenArrayError: there is neither a value nor the end.
         """
         character = self._skip_space()
         if character == b"," and not self._is_first:
@@ -71,7 +71,7 @@ class Window:
         """The bytes of the value that begins here; b"" if it is too large to keep.
 
         Raises:
-            Break: the file ends before the value does.
+            BrokenArrayError: the file ends before the value does.
         """
         start = self._offset + self._position
         if self._raw[self._position] not in b'"[{':
@@ -91,10 +91,14 @@ class Window:
                 self._position = end
                 return b"".join(parts)
             if not self._fill():
-                raise Break(start, "the file ends inside this record")
+                raise BrokenArrayError(start, "the file ends inside this record")
 
     def _scan(self, depth: int, is_in_string: bool) -> tuple[int | None, int, bool]:
-        """Follow quotes and brackets to where the value ends, or else to the end of what is in memory."""
+        """Follow quotes and brackets to the value's end, or to the end of the bytes in memory.
+
+        Returns:
+            The position of the value's end, or None if it is not in memory; the depth; whether a string is open.
+        """
         mask, position = self._mask, self._position
         if is_in_string:
             position = mask.find(b'"', position) + 1
@@ -102,7 +106,7 @@ class Window:
                 return None, depth, True
             if not depth:
                 return position, 0, False
-        for token in TOKEN.finditer(mask, position):
+        for token in STRING_OR_BRACKET.finditer(mask, position):
             kind = mask[token.start()]
             if kind == 0x22:  # a quote
                 begin, end = token.span()
@@ -126,7 +130,7 @@ class Window:
             text += found[0]
             self._position = found.end()
             if self._position < len(self._raw) or not self._fill():
-                return text[:200]  # a number or a word is no record; its beginning says so
+                return text[:200]  # a number or a word is no record; the evidence needs only its beginning
             text = text[:200]
 
     def _skip_space(self) -> bytes:
@@ -141,10 +145,11 @@ class Window:
                 return b""
 
     def _fill(self) -> bool:
+        """Replace the bytes in memory by those that follow; False at the end of the file."""
         self._offset += len(self._raw)
         while chunk := self._read():
             self._take(chunk)
-            if self._raw:  # and not only half of an escape
+            if self._raw:  # not only the first half of an escape
                 return True
         held, self._held = self._held, b""
         self._raw = self._mask = held
@@ -154,10 +159,10 @@ class Window:
     def _take(self, chunk: bytes) -> None:
         chunk = self._held + chunk
         is_odd = (len(chunk) - len(chunk.rstrip(b"\\"))) % 2
-        self._held = chunk[-1:] if is_odd else b""  # an escape must not lie on the edge
+        self._held = chunk[-1:] if is_odd else b""  # an escape must not be cut in two
         chunk = chunk[:-1] if is_odd else chunk
         self._raw, self._position = chunk, 0
         self._mask = chunk.replace(b"\\\\", b"__").replace(b'\\"', b"__") if b"\\" in chunk else chunk
 
-    def _break(self, reason: str) -> Break:
-        return Break(self._offset + self._position, reason)
+    def _break(self, reason: str) -> BrokenArrayError:
+        return BrokenArrayError(self._offset + self._position, reason)

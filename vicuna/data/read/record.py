@@ -1,7 +1,6 @@
-"""Raw records to records: JSON is parsed, its shape told, its keys sorted out.
+"""Raw records to records: JSON is parsed, its shape recognized (ShareGPT, OpenAI or Alpaca), its keys sorted out.
 
-ShareGPT, OpenAI and Alpaca shape. What is no record is `Malformed`: set aside with its place and the reason, while
-the rest goes on. `sources` has cut the file before; `pipeline` comes next.
+What is not a record becomes `Malformed`, with its place and the reason.
 """
 
 import json
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.conversation import RecordError, from_record
-from vicuna.data.read.sources import Raw, raw_records, stem
+from vicuna.data.read.sources import RawRecord, raw_records, stem
 from vicuna.data.step_kinds import Record, Shape, excerpt
+from vicuna.io.jsonl import JsonObject
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """Something in a file that is no record: where it stands, why, and how it begins."""
+    """Something in a file that is not a record. `reason` has its place, why it is none, and how it begins."""
 
     id: str
     source: str
@@ -29,8 +29,8 @@ def read_records(path: Path) -> Iterator[Record | Malformed]:
     return map(read_record, raw_records(path))
 
 
-def read_record(raw: Raw) -> Record | Malformed:
-    """The record that the bytes are."""
+def read_record(raw: RawRecord) -> Record | Malformed:
+    """Parse a raw record."""
     source, fallback = f"{raw.file}:{raw.number}", f"{stem(raw.file)}-{raw.number:06d}"
     try:
         value = _value(raw)
@@ -43,25 +43,25 @@ def read_record(raw: Raw) -> Record | Malformed:
         given = value.get("id") if isinstance(value, dict) else None
         identifier = str(given) if isinstance(given, str | int) else fallback
         shown = excerpt(json.dumps(value, ensure_ascii=False))
-        return Malformed(_utf8(identifier), source, _utf8(f"{raw.place}: {error}: {shown}"))
-    identifier = _utf8(conversation.id) or fallback
+        return Malformed(_without_surrogates(identifier), source, _without_surrogates(f"{raw.place}: {error}: {shown}"))
+    identifier = _without_surrogates(conversation.id) or fallback
     original = conversation.extra.pop("original_id", identifier)
     return Record(
         id=identifier,
         messages=conversation.messages,
         source=source,
-        original_id=_utf8(original) if isinstance(original, str) else identifier,
+        original_id=_without_surrogates(original) if isinstance(original, str) else identifier,
         shape=_shape(value),
         turns=tuple(range(len(conversation.messages))),
-        extra=_plain({key: value for key, value in conversation.extra.items() if key != "num_tokens"}),
+        extra=_writable({key: value for key, value in conversation.extra.items() if key != "num_tokens"}),
     )
 
 
-def _value(raw: Raw) -> Any:
-    """The JSON value.
+def _value(raw: RawRecord) -> Any:
+    """The JSON value of a raw record.
 
     Raises:
-        ValueError: there is none; the message says why.
+        ValueError: it is not JSON; the message says why.
     """
     if raw.problem is not None:
         raise ValueError(raw.problem)
@@ -75,16 +75,16 @@ def _value(raw: Raw) -> Any:
         raise ValueError(f"not JSON ({error})") from None
 
 
-def _shape(value: dict[str, Any]) -> Shape:
+def _shape(value: JsonObject) -> Shape:
     return "sharegpt" if "conversations" in value else "messages" if "messages" in value else "alpaca"
 
 
-def _utf8(text: str) -> str:
-    """Without the lone surrogates that JSON can spell and UTF-8 cannot."""
+def _without_surrogates(text: str) -> str:
+    """Text without lone surrogates, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _plain(extra: dict[str, Any]) -> dict[str, Any]:
-    """The keys that we do not know, fit for a UTF-8 file."""
-    kept: dict[str, Any] = json.loads(_utf8(json.dumps(extra, ensure_ascii=False))) if extra else {}
-    return kept
+def _writable(extra: JsonObject) -> JsonObject:
+    """The record's other keys, without lone surrogates."""
+    writable: JsonObject = json.loads(_without_surrogates(json.dumps(extra, ensure_ascii=False))) if extra else {}
+    return writable

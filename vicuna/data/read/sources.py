@@ -1,9 +1,8 @@
-"""Input files to raw records: bytes cut at the right places, nothing parsed, memory bounded.
+"""Input files to raw records: the bytes of each record, not parsed, in bounded memory.
 
-Files, folders and patterns become one list in a canonical order, so that nobody's shell decides on the result. Then
-each file is cut into its records: a JSON array at the commas between its values, JSON lines at their ends, parquet row
-by row; .gz and .zst on the way. What cannot be cut is a raw record with a problem instead of data. `record` parses
-them, `shard` batches them.
+Files, folders and patterns become one list in a canonical order, so that the result does not depend on the shell. Then
+each file is cut into its records: a JSON array between its values, JSON lines at their ends, parquet row by row; .gz
+and .zst are unpacked on the way. What cannot be cut becomes a raw record with a problem instead of data.
 """
 
 import codecs
@@ -17,25 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vicuna.data.read.arrays import MAX_RECORD_BYTES, TOO_LARGE, Break, Window
+from vicuna.data.read.arrays import MAX_RECORD_BYTES, TOO_LARGE, ArrayReader, BrokenArrayError
 from vicuna.errors import VicunaError, require
 from vicuna.io.files import sha256_file
 
-KINDS = (".json", ".jsonl", ".ndjson", ".parquet")
-PACKINGS = (".gz", ".zst")
-HOPELESS_LINES = 100  # a file that begins with this many lines of no JSON holds none
+ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet")
+COMPRESSED_ENDINGS = (".gz", ".zst")
+MAX_LINES_WITHOUT_RECORD = 100  # at the start of a file; then the rest is not read
 READ_BYTES = 1 << 20
-PACKED_BYTES = 1 << 15
-BATCH_ROWS = 64  # of parquet
+COMPRESSED_READ_BYTES = 1 << 15
+PARQUET_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input file. `changed_ns` is when, in the file system's count."""
+    """An input file. `modified_ns`: its modification time, in nanoseconds."""
 
     path: Path
     size_bytes: int
-    changed_ns: int
+    modified_ns: int
     sha256: str
 
     @property
@@ -44,14 +43,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawRecord:
     """One record as its file has it.
 
     Attributes:
         file: the name of the file.
         number: which record of the file it is, counted from 1.
         place: where it stands, for a person: `line 12`, `byte 4096`, `row 3`.
-        data: its JSON, or nothing where there is a problem.
+        data: its JSON, empty where there is a problem.
         problem: why it cannot be read.
     """
 
@@ -63,15 +62,15 @@ class Raw:
 
 
 def stem(name: str) -> str:
-    """A file's name without the endings that we know: `a.jsonl.gz` is `a`."""
-    for endings in (PACKINGS, KINDS):
+    """A file's name without its known endings: `a` for `a.jsonl.gz`."""
+    for endings in (COMPRESSED_ENDINGS, ENDINGS):
         for ending in endings:
             name = name.removesuffix(ending)
     return name
 
 
 def find_sources(inputs: tuple[Path, ...], avoid: tuple[Path, ...] = ()) -> list[Source]:
-    """The files that the inputs mean, each once, by name and then by content.
+    """The files that the inputs name, each once, ordered by name and then by content.
 
     Args:
         avoid: folders whose files are not taken when a folder or pattern finds them.
@@ -107,41 +106,41 @@ def _files_of(given: Path, avoid: tuple[Path, ...]) -> list[Path]:
         raise VicunaError(f"{given}: no such file")
     files = [path for path in paths if path.is_file() and not any(map(path.resolve().is_relative_to, avoid))]
     if not files:
-        endings = ", ".join(KINDS)
+        endings = ", ".join(ENDINGS)
         raise VicunaError(f"{given} holds no file to read ({endings}; .gz and .zst of them); name the files themselves")
     return files
 
 
 def _is_collection(path: Path) -> bool:
     name = path.name
-    for ending in PACKINGS:
+    for ending in COMPRESSED_ENDINGS:
         name = name.removesuffix(ending)
-    return name.endswith(KINDS) and not any(part.startswith(".") for part in path.parts)
+    return name.endswith(ENDINGS) and not any(part.startswith(".") for part in path.parts)
 
 
-def raw_records(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[Raw]:
+def raw_records(path: Path, progress: Callable[[int], None] = lambda _: None) -> Iterator[RawRecord]:
     """The records of a file, in its order.
 
     Args:
-        progress: told now and then how far into the file, in bytes as it lies on the disk, the reading is.
+        progress: called from time to time with the number of bytes of the file, as it lies on the disk, read so far.
     """
     name = path.name
     number = 0
     try:
         for number, (place, data, problem) in enumerate(_cut(path, progress), 1):
-            yield Raw(name, number, place, data, problem)
-    except (EOFError, zlib.error, gzip.BadGzipFile, _Damaged) as error:
-        yield Raw(name, number + 1, "the end of what can be unpacked", problem=f"the file is damaged ({error})")
+            yield RawRecord(name, number, place, data, problem)
+    except (EOFError, zlib.error, gzip.BadGzipFile, _DamagedFileError) as error:
+        yield RawRecord(name, number + 1, "the end of what can be unpacked", problem=f"the file is damaged ({error})")
 
 
-class _Damaged(Exception):
-    """A packed or parquet file that does not hold what it says."""
+class _DamagedFileError(Exception):
+    """A compressed or parquet file that cannot be decoded."""
 
 
-Cut = Iterator[tuple[str, bytes, str | None]]
+CutRecords = Iterator[tuple[str, bytes, str | None]]
 
 
-def _cut(path: Path, progress: Callable[[int], None]) -> Cut:
+def _cut(path: Path, progress: Callable[[int], None]) -> CutRecords:
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(0)
@@ -152,7 +151,7 @@ def _cut(path: Path, progress: Callable[[int], None]) -> Cut:
         if head[:2] == b"\x1f\x8b":
             unpack = gzip.GzipFile(fileobj=file).read1
         elif head == b"\x28\xb5\x2f\xfd":
-            unpack = _Zstandard(file).read1
+            unpack = _ZstandardReader(file).read1
         offset = 0
 
         def read() -> bytes:
@@ -170,41 +169,41 @@ def _cut(path: Path, progress: Callable[[int], None]) -> Cut:
         if not beginning:
             yield "the whole file", b"", "the file is empty"
         elif beginning.lstrip()[:1] == b"[":
-            yield from _values(Window(beginning, read, offset - len(beginning)))
+            yield from _values(ArrayReader(beginning, read, offset - len(beginning)))
         else:
             yield from _lines(beginning, read, num_lines)
     progress(path.stat().st_size)
 
 
-def _values(window: Window) -> Cut:
-    """The values of a JSON array. Where it breaks, the records before are good, and the break is one that is not."""
+def _values(reader: ArrayReader) -> CutRecords:
+    """The values of a JSON array; where its syntax is broken, a last one with the problem."""
     try:
-        while (start := window.next_value()) is not None:
-            data = window.value()
+        while (start := reader.next_value()) is not None:
+            data = reader.value()
             yield f"byte {start}", data, None if data else TOO_LARGE
-    except Break as error:
+    except BrokenArrayError as error:
         yield f"byte {error.place}", b"", f"the JSON array breaks here ({error}); what follows was not read"
 
 
-def _lines(beginning: bytes, read: Callable[[], bytes], number: int) -> Cut:
-    """JSON lines; empty ones are skipped, and `number` were before."""
-    num_hopeless = 0
-    is_hopeful = False
+def _lines(beginning: bytes, read: Callable[[], bytes], number: int) -> CutRecords:
+    """JSON lines without the empty ones. `number`: how many lines were read before."""
+    num_without_record = 0
+    has_record = False
     for line in _split(beginning, read):
         number += 1
         if line is not None and not (line := line.strip()):
             continue
         yield f"line {number}", line or b"", None if line else TOO_LARGE
-        if not is_hopeful:
-            is_hopeful = line is not None and line[:1] == b"{" and line[-1:] == b"}"
-            num_hopeless += 1
-            if not is_hopeful and num_hopeless == HOPELESS_LINES:
+        if not has_record:
+            has_record = line is not None and line[:1] == b"{" and line[-1:] == b"}"
+            num_without_record += 1
+            if not has_record and num_without_record == MAX_LINES_WITHOUT_RECORD:
                 yield f"line {number + 1}", b"", "the lines so far were no records; the rest of the file was not read"
                 return
 
 
 def _split(beginning: bytes, read: Callable[[], bytes]) -> Iterator[bytes | None]:
-    """The lines; None for one that is too large to keep."""
+    """All lines; None for one that is too large."""
     rest: list[bytes] = []
     size = 0
     chunk = beginning
@@ -223,7 +222,7 @@ def _split(beginning: bytes, read: Callable[[], bytes]) -> Iterator[bytes | None
     yield b"".join(rest) if size <= MAX_RECORD_BYTES else None
 
 
-def _rows(file: IO[bytes], path: Path, progress: Callable[[int], None]) -> Cut:
+def _rows(file: IO[bytes], path: Path, progress: Callable[[int], None]) -> CutRecords:
     """The rows of a parquet file, each as the JSON it would have been."""
     parquet = require("pyarrow.parquet", "data")
     arrow = require("pyarrow", "data")
@@ -231,24 +230,24 @@ def _rows(file: IO[bytes], path: Path, progress: Callable[[int], None]) -> Cut:
     try:
         table = parquet.ParquetFile(file, buffer_size=READ_BYTES)
         total = max(1, table.metadata.num_rows)
-        for batch in table.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
-                yield f"row {number}", json.dumps(_filled(row), default=str).encode("ascii"), None
+                yield f"row {number}", json.dumps(_without_nulls(row), default=str).encode("ascii"), None
             progress(size * number // total)
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _Damaged(" ".join(str(error).split())) from None
+        raise _DamagedFileError(" ".join(str(error).split())) from None
     if not number:
         yield "the whole file", b"", "the file is empty"
 
 
-def _filled(row: Any) -> Any:
-    """Without the keys that parquet fills with nothing because another row has them."""
+def _without_nulls(row: Any) -> Any:
+    """A row without the keys that are null in it, which parquet adds because other rows have them."""
     return {key: value for key, value in row.items() if value is not None}
 
 
-class _Zstandard:
-    """Unpacks frame after frame. (The library's own reader takes a file that was cut short for a whole one.)"""
+class _ZstandardReader:
+    """Unpacks frame after frame. (The library's own reader accepts a file that was cut short.)"""
 
     def __init__(self, file: IO[bytes]) -> None:
         zstandard = require("zstandard", "data")
@@ -257,21 +256,21 @@ class _Zstandard:
         self._file, self._frame, self._is_inside = file, self._make(), False
 
     def read1(self, _: int) -> bytes:
-        """Some bytes more, b"" at the end."""
+        """The next bytes, b"" at the end."""
         while True:
             packed = b""
             if self._frame.eof:
                 packed = self._frame.unused_data
                 self._frame, self._is_inside = self._make(), False
-            packed = packed or self._file.read(PACKED_BYTES)
+            packed = packed or self._file.read(COMPRESSED_READ_BYTES)
             if not packed:
                 if self._is_inside:
-                    raise _Damaged("its last frame is cut short")
+                    raise _DamagedFileError("its last frame is cut short")
                 return b""
             self._is_inside = True
             try:
                 unpacked: bytes = self._frame.decompress(packed)
             except self._error as error:
-                raise _Damaged(" ".join(str(error).split())) from None
+                raise _DamagedFileError(" ".join(str(error).split())) from None
             if unpacked:
                 return unpacked

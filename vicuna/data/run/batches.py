@@ -1,12 +1,12 @@
-"""A batch of raw records through all steps: the one function that every worker runs, wherever it is.
+"""Batches of raw records, and the function that takes one through all steps.
 
-`shards` cuts the sources into batches that depend on nothing but their bytes. `clean_shard` is pure: the same batch and
-the same options give the same part, byte for byte, in any process on any machine. `engines` brings the two together,
-`work` keeps the parts, `reduce` makes the result of them.
+`cut_batches` cuts the sources into batches that depend on nothing but their bytes. `clean_batch` is pure: the same
+batch and options give the same part, byte for byte, in any process on any machine. `engines` runs it, `work` stores
+the parts, `reduce` combines them.
 
-A part holds, one after the other:
-- the keys: for each record that could be read, lengths, its id and its `Keys`, in bytes;
-- the rows: for each record a line of JSON that tells its story, then its pieces as they will be written, a line each.
+A part consists of
+- the keys: for each record that could be read, two lengths, its id and its `Keys`, in bytes;
+- the rows: for each record its `RecordSummary` as a line of JSON, then each of its pieces as it will be written.
 """
 
 import functools
@@ -19,30 +19,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from vicuna.data.options import DataOptions
-from vicuna.data.pipeline import ASIDE, Plan, Trace, clean_records, is_held_out, make_plan
+from vicuna.data.pipeline import SET_ASIDE_RULES, Pipeline, Trace, clean_records, is_held_out, make_pipeline
 from vicuna.data.read.record import read_record
-from vicuna.data.read.sources import Raw, Source, raw_records
+from vicuna.data.read.sources import RawRecord, Source, raw_records
 from vicuna.data.step_kinds import Finding
 from vicuna.data.steps.dedup import Keys
-from vicuna.io.jsonl import format_line
+from vicuna.io.jsonl import JsonObject, format_line
 
-SHARD_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
-SHARD_RECORDS = 4096
-FACTS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
+BATCH_BYTES = 2 << 20  # a second or two of work, the most that a kill can cost each worker
+BATCH_RECORDS = 4096
+REPORTED_KEYS = ("num_tokens", "language", "context_messages")  # keys of a piece that the report asks for
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Consecutive raw records. `size_bytes`: what their reading took off the files, packed as they are."""
+class Batch:
+    """Consecutive raw records. `size_bytes`: how much of the files, as they lie on the disk, they take."""
 
     index: int
-    raws: tuple[Raw, ...]
+    raws: tuple[RawRecord, ...]
     size_bytes: int
 
 
 @dataclass(frozen=True)
 class Part:
-    """What became of a shard. `problem`: the first record that was set aside for a failure, for `--strict`."""
+    """What the steps made of a batch.
+
+    Attributes:
+        problem: place and reason of the first record that was set aside, for `--strict`; None if there is none.
+        keys, rows: as the head of this file says.
+    """
 
     num_records: int
     num_readable: int
@@ -51,15 +56,20 @@ class Part:
     rows: bytes
 
     def sha256(self) -> str:
-        """Of keys and rows."""
+        """The hash of keys and rows, in hex digits."""
         digest = hashlib.sha256(self.keys)
         digest.update(self.rows)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True)
-class Story:
-    """A record's line in the rows. `pieces`: for each its file, and facts for the report."""
+class RecordSummary:
+    """What the steps made of a record, without its texts: a `Trace` as it stands in a part's rows.
+
+    Attributes:
+        is_compared: whether the record has keys for `dedup`.
+        pieces: of each piece that follows in the rows: `is_held_out`, `num_messages`, and `REPORTED_KEYS`.
+    """
 
     id: str
     source: str
@@ -69,14 +79,14 @@ class Story:
     is_compared: bool
     repairs_after: list[tuple[str, Finding]]
     end_after: tuple[str, Finding] | None
-    pieces: list[dict[str, Any]]
+    pieces: list[JsonObject]
     rounds: tuple[int, int, int]
 
 
-def shards(sources: Sequence[Source]) -> Iterator[Shard]:
-    """All records of the sources in order, in batches of about `SHARD_BYTES`; small files share one."""
+def cut_batches(sources: Sequence[Source]) -> Iterator[Batch]:
+    """All records of the sources in order, in batches of about `BATCH_BYTES`; small files share one."""
     index = 0
-    raws: list[Raw] = []
+    raws: list[RawRecord] = []
     size = done = taken = 0
     for source in sources:
         position = 0
@@ -88,35 +98,35 @@ def shards(sources: Sequence[Source]) -> Iterator[Shard]:
         for raw in raw_records(source.path, progress):
             raws.append(raw)
             size += len(raw.data)
-            if size >= SHARD_BYTES or len(raws) >= SHARD_RECORDS:
-                yield Shard(index, tuple(raws), position - taken)
+            if size >= BATCH_BYTES or len(raws) >= BATCH_RECORDS:
+                yield Batch(index, tuple(raws), position - taken)
                 index, raws, size, taken = index + 1, [], 0, position
         done += source.size_bytes
         position = done
     if raws or not index:
-        yield Shard(index, tuple(raws), done - taken)
+        yield Batch(index, tuple(raws), done - taken)
 
 
 @functools.lru_cache(maxsize=1)
-def _plan(options: DataOptions) -> Plan:
-    return make_plan(options)
+def _pipeline(options: DataOptions) -> Pipeline:
+    return make_pipeline(options)
 
 
-def forget_plan() -> None:
-    """Let the next shard make its plan anew: the files that the options name may have been edited since."""
-    _plan.cache_clear()
+def forget_pipeline() -> None:
+    """Make the next batch load its pipeline anew: the files that the options name may have changed since."""
+    _pipeline.cache_clear()
 
 
-def clean_shard(shard: Shard, options: DataOptions) -> Part:
-    """Every record of the shard through every step."""
-    plan = _plan(options)
-    with _no_collection():
-        return _part(shard, plan)
+def clean_batch(batch: Batch, options: DataOptions) -> Part:
+    """Take every record of the batch through every step."""
+    pipeline = _pipeline(options)
+    with _no_cycle_collection():
+        return _part(batch, pipeline)
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for cycles of objects: the steps make none, and it takes 3% of the time."""
+def _no_cycle_collection() -> Iterator[None]:
+    """Turn Python's cycle collector off: the steps make no cycles, and it takes 3% of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -126,21 +136,21 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _part(shard: Shard, plan: Plan) -> Part:
+def _part(batch: Batch, pipeline: Pipeline) -> Part:
     keys, rows = bytearray(), bytearray()
     problem: str | None = None
     num_readable = 0
-    for trace in clean_records([(read_record(raw), raw.place) for raw in shard.raws], plan):
+    for trace in clean_records([(read_record(raw), raw.place) for raw in batch.raws], pipeline):
         for end in (trace.end, trace.end_after):
-            if problem is None and end is not None and end[1].rule in ASIDE:
+            if problem is None and end is not None and end[1].rule in SET_ASIDE_RULES:
                 problem = f"{trace.source}: {end[1].rule} ({end[0]}): {end[1].evidence}"
         num_readable += trace.is_read
         if trace.is_read:
             keys += _key_entry(trace)
-        rows += _story_line(trace, plan)
+        rows += _summary_line(trace, pipeline)
         for piece in trace.pieces:
             rows += format_line(piece.to_row()).encode("utf-8")
-    return Part(len(shard.raws), num_readable, problem, bytes(keys), bytes(rows))
+    return Part(len(batch.raws), num_readable, problem, bytes(keys), bytes(rows))
 
 
 def _key_entry(trace: Trace) -> bytes:
@@ -150,10 +160,10 @@ def _key_entry(trace: Trace) -> bytes:
 
 
 def read_keys(read: Callable[[int], bytes]) -> Iterator[tuple[str, Keys | None]]:
-    """Id and keys of each record of a part that could be read.
+    """Id and keys of each record in a part that could be read; None for the keys of one that is not compared.
 
     Args:
-        read: gives that many bytes of the part's keys; b"" at their end.
+        read: returns so many of the part's key bytes; b"" at their end.
     """
     while lengths := read(8):
         name = read(int.from_bytes(lengths[:4])).decode("utf-8")
@@ -161,52 +171,52 @@ def read_keys(read: Callable[[int], bytes]) -> Iterator[tuple[str, Keys | None]]
         yield name, Keys.from_bytes(data) if data else None
 
 
-def _story_line(trace: Trace, plan: Plan) -> bytes:
+def _summary_line(trace: Trace, pipeline: Pipeline) -> bytes:
     pieces = [
         {
-            "is_held_out": is_held_out(piece.original_id, plan.held_out_ratio),
+            "is_held_out": is_held_out(piece.original_id, pipeline.held_out_ratio),
             "num_messages": len(piece.messages),
-            **{key: piece.extra[key] for key in FACTS if key in piece.extra},
+            **{key: piece.extra[key] for key in REPORTED_KEYS if key in piece.extra},
         }
         for piece in trace.pieces
     ]
-    story = [
+    summary = [
         trace.id,
         trace.source,
         trace.is_read,
-        [_plain(repair) for repair in trace.repairs],
-        trace.end and _plain(trace.end),
+        [_finding_to_json(repair) for repair in trace.repairs],
+        trace.end and _finding_to_json(trace.end),
         trace.keys is not None,
-        [_plain(repair) for repair in trace.repairs_after],
-        trace.end_after and _plain(trace.end_after),
+        [_finding_to_json(repair) for repair in trace.repairs_after],
+        trace.end_after and _finding_to_json(trace.end_after),
         pieces,
         trace.rounds,
     ]
-    return json.dumps(story).encode("ascii") + b"\n"
+    return json.dumps(summary).encode("ascii") + b"\n"
 
 
-def read_story(line: bytes) -> Story:
-    """The reverse of the line in the rows."""
+def read_summary(line: bytes) -> RecordSummary:
+    """The reverse of `_summary_line`."""
     name, source, is_read, repairs, end, is_compared, repairs_after, end_after, pieces, rounds = json.loads(line)
-    return Story(
+    return RecordSummary(
         name,
         source,
         is_read,
-        [_finding(repair) for repair in repairs],
-        end and _finding(end),
+        [_finding_from_json(repair) for repair in repairs],
+        end and _finding_from_json(end),
         is_compared,
-        [_finding(repair) for repair in repairs_after],
-        end_after and _finding(end_after),
+        [_finding_from_json(repair) for repair in repairs_after],
+        end_after and _finding_from_json(end_after),
         pieces,
         rounds,
     )
 
 
-def _plain(found: tuple[str, Finding]) -> list[Any]:
+def _finding_to_json(found: tuple[str, Finding]) -> list[Any]:
     step, finding = found
     return [step, finding.rule, finding.evidence, finding.turn]
 
 
-def _finding(plain: list[Any]) -> tuple[str, Finding]:
+def _finding_from_json(plain: list[Any]) -> tuple[str, Finding]:
     step, rule, evidence, turn = plain
     return step, Finding(rule, evidence, turn)

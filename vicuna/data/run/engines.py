@@ -1,7 +1,6 @@
-"""Where the shards are cleaned: in this process, in a pool on this machine, or on Ray. The function is the same.
+"""Where batches are cleaned: in this process, in a pool of processes, or on Ray. Each runs `batches.clean_batch`.
 
-Each engine takes shards and gives parts, in any order, and holds no more than a few of either. `shard` has the
-function, `__main__` chooses the engine.
+An engine takes batches and yields parts, in any order, and holds no more than a few of either in memory.
 """
 
 import logging
@@ -17,33 +16,33 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from vicuna.data.options import DataOptions
-from vicuna.data.run.batches import Part, Shard, clean_shard
+from vicuna.data.run.batches import Batch, Part, clean_batch
 from vicuna.errors import VicunaError, require
 
-Finished = Iterator[tuple[Shard, Part]]  # the shard without its records
-Engine = Callable[[Iterable[Shard], DataOptions], Finished]
+CleanedBatches = Iterator[tuple[Batch, Part]]  # the batches without their records
+Engine = Callable[[Iterable[Batch], DataOptions], CleanedBatches]
 
 
-def here(shards: Iterable[Shard], options: DataOptions) -> Finished:
+def in_process(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
     """One after the other, in this process."""
-    for shard in shards:
-        yield _emptied(shard), clean_shard(shard, options)
+    for batch in batches:
+        yield _without_records(batch), clean_batch(batch, options)
 
 
-def local(num_workers: int) -> Engine:
-    """In processes of their own, which end when this one does, however it ends.
+def process_pool(num_workers: int) -> Engine:
+    """An engine that cleans in worker processes, which end when this process does, however it ends.
 
     The engine raises:
-        VicunaError: a process died; or what `clean_shard` raises.
+        VicunaError: a process died; or what `clean_batch` raises.
     """
 
-    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
         pool = _Pool(options)
         try:
-            for shard in shards:
+            for batch in batches:
                 if len(pool.busy) == num_workers:
                     yield pool.receive()
-                pool.send(shard)
+                pool.send(batch)
             while pool.busy:
                 yield pool.receive()
         finally:
@@ -53,25 +52,25 @@ def local(num_workers: int) -> Engine:
 
 
 class _Pool:
-    """Workers, each behind a pipe of its own: when one end closes, the other one knows."""
+    """Worker processes, each with a pipe of its own: the end of one process closes the pipe for the other."""
 
     def __init__(self, options: DataOptions) -> None:
-        self.busy: dict[Connection, Shard] = {}
+        self.busy: dict[Connection, Batch] = {}
         self._idle: list[Connection] = []
         self._processes: dict[Connection, SpawnProcess] = {}
         self._options = options
         self._context = multiprocessing.get_context("spawn")
 
-    def send(self, shard: Shard) -> None:
-        """Give a shard to an idle worker, or to a new one."""
+    def send(self, batch: Batch) -> None:
+        """Give a batch to an idle worker, or to a new one."""
         connection = self._idle.pop() if self._idle else self._start()
-        self.busy[connection] = _emptied(shard)
+        self.busy[connection] = _without_records(batch)
         try:
-            connection.send(shard)
+            connection.send(batch)
         except OSError:
             raise self._dead(connection) from None
 
-    def receive(self) -> tuple[Shard, Part]:
+    def receive(self) -> tuple[Batch, Part]:
         """Wait for a worker to finish."""
         connection = next(ready for ready in wait(list(self.busy)) if isinstance(ready, Connection))
         try:
@@ -86,7 +85,7 @@ class _Pool:
         return self.busy.pop(connection), answer
 
     def close(self) -> None:
-        """End all workers, in the middle of their work if they have any."""
+        """End all workers, also those in the middle of a batch."""
         for connection, process in self._processes.items():
             connection.close()
             if connection in self.busy:
@@ -96,7 +95,7 @@ class _Pool:
 
     def _start(self) -> Connection:
         mine, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._options), daemon=True)
+        process = self._context.Process(target=_worker_main, args=(theirs, self._options), daemon=True)
         with _without_interrupts():
             process.start()
         theirs.close()
@@ -104,30 +103,30 @@ class _Pool:
         return mine
 
     def _dead(self, connection: Connection) -> VicunaError:
-        shard, process = self.busy[connection], self._processes[connection]
+        batch, process = self.busy[connection], self._processes[connection]
         process.join()
         code = process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VicunaError(
-            f"a worker ended ({how}) in batch {shard.index + 1}; if memory is short, give fewer --workers "
+            f"a worker ended ({how}) in batch {batch.index + 1}; if memory is short, give fewer --workers "
             "(what is finished is kept: the same command goes on from there)"
         )
 
 
-def _work(connection: Connection, options: DataOptions) -> None:
-    """A worker's life: shards in, parts out, until there is nobody at the other end."""
+def _worker_main(connection: Connection, options: DataOptions) -> None:
+    """Receive batches and send parts until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # transformers loads torch with the first tokenizer if it can, for nothing: 270 MB and two seconds.
-    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it says what it does not find
+    # With the first tokenizer transformers imports torch if it can: 270 MB and two seconds, and it is not used.
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns that it finds no torch
     sys.modules["torch"] = None  # type: ignore[assignment]
     while True:
         try:
-            shard = connection.recv()
+            batch = connection.recv()
         except (EOFError, OSError):
             return
         answer: object
         try:
-            answer = clean_shard(shard, options)
+            answer = clean_batch(batch, options)
         except (VicunaError, OSError) as error:
             answer = error
         except Exception:
@@ -140,11 +139,11 @@ def _work(connection: Connection, options: DataOptions) -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A Ctrl-C is for the program, which then ends its workers; a process started here never hears of it."""
+    """Start processes that ignore Ctrl-C, which reaches them too; the main process ends them."""
     earlier = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread: no signal arrives here anyway
+    except ValueError:  # outside of the main thread signals cannot be set, and none arrive
         yield
         return
     try:
@@ -153,34 +152,36 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, earlier)
 
 
-def ray(num_workers: int) -> Engine:
-    """As tasks of Ray: a small one made here, or the cluster that RAY_ADDRESS names. Its machines need this package.
+def ray_tasks(num_workers: int) -> Engine:
+    """An engine that cleans in Ray tasks: on this machine, or on the cluster that RAY_ADDRESS names.
+
+    The machines of a cluster need this package installed.
 
     Raises:
-        VicunaError: Ray is not installed. The engine raises what `clean_shard` raises.
+        VicunaError: Ray is not installed. The engine raises what `clean_batch` raises.
     """
     library: Any = require("ray", "ray")
 
-    def run(shards: Iterable[Shard], options: DataOptions) -> Finished:
+    def run(batches: Iterable[Batch], options: DataOptions) -> CleanedBatches:
         address = os.environ.get("RAY_ADDRESS")
         own: dict[str, Any] = {} if address else {"num_cpus": num_workers, "include_dashboard": False}
         library.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         try:
-            task = library.remote(clean_shard)
-            running: dict[Any, Shard] = {}
-            for shard in shards:
+            task = library.remote(clean_batch)
+            running: dict[Any, Batch] = {}
+            for batch in batches:
                 if len(running) == num_workers:
-                    yield _first(library, running)
-                running[task.remote(shard, options)] = _emptied(shard)
+                    yield _first_finished(library, running)
+                running[task.remote(batch, options)] = _without_records(batch)
             while running:
-                yield _first(library, running)
+                yield _first_finished(library, running)
         finally:
             library.shutdown()
 
     return run
 
 
-def _first(library: Any, running: dict[Any, Shard]) -> tuple[Shard, Part]:
+def _first_finished(library: Any, running: dict[Any, Batch]) -> tuple[Batch, Part]:
     (done, *_), _ = library.wait(list(running), num_returns=1)
     try:
         part: Part = library.get(done)
@@ -191,5 +192,5 @@ def _first(library: Any, running: dict[Any, Shard]) -> tuple[Shard, Part]:
     return running.pop(done), part
 
 
-def _emptied(shard: Shard) -> Shard:
-    return Shard(shard.index, (), shard.size_bytes)
+def _without_records(batch: Batch) -> Batch:
+    return Batch(batch.index, (), batch.size_bytes)

@@ -1,8 +1,7 @@
-"""The folder that a cleaning leaves behind: all of its files at once, or none.
+"""The folder that a cleaning writes.
 
-`records.jsonl` to train on, `held_out.jsonl` to measure with, `dropped.jsonl` and `repairs.jsonl` (what was left out
-or changed, and why), `manifest.json` (counts, options and hashes), `report.html` and its figures
-in `report.json`. `why` and `show` read the folder again.
+`records.jsonl` to train on, `held_out.jsonl` to evaluate with, `dropped.jsonl` and `repairs.jsonl` (what was left out
+or changed, and why), `manifest.json` (counts, options and hashes), `report.html` and its figures in `report.json`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,22 +10,21 @@ from pathlib import Path
 from typing import IO
 
 from vicuna import __version__
-from vicuna.data.pipeline import File
 from vicuna.data.read.sources import Source
-from vicuna.data.run.reduce import Reducer
+from vicuna.data.run.reduce import Reducer, RowFile
 from vicuna.errors import VicunaError
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import JsonObject, read_json
 
 PROGRAM = "vicuna.data"
 FORMAT = 1  # of the manifest
-FILES: tuple[File, ...] = ("records", "held_out", "dropped", "repairs")
+ROW_FILES: tuple[RowFile, ...] = ("records", "held_out", "dropped", "repairs")
 MANIFEST, REPORT, REPORT_DATA = "manifest.json", "report.html", "report.json"
-OURS = frozenset({*(f"{name}.jsonl" for name in FILES), MANIFEST, REPORT, REPORT_DATA})
+OUR_FILES = frozenset({*(f"{name}.jsonl" for name in ROW_FILES), MANIFEST, REPORT, REPORT_DATA})
 
 
 def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:
-    """Make sure that `folder` is free, or holds an earlier result and nothing else.
+    """Check that `folder` is free, or holds an earlier result and nothing else.
 
     Raises:
         VicunaError: it is a file, or holds anything that a cleaning did not write, or an input.
@@ -41,7 +39,7 @@ def check_folder(folder: Path, inputs: tuple[Path, ...]) -> None:
             raise VicunaError(f"--output-dir {folder} holds the input {path.name}; choose another --output-dir")
     manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     for path in sorted(folder.iterdir()):
-        if manifest is None or path.name not in OURS:
+        if manifest is None or path.name not in OUR_FILES:
             raise VicunaError(f"--output-dir {folder} holds {path.name}, which no cleaning wrote; {way_out}")
         expected = manifest["outputs"].get(path.name, {}).get("sha256")
         if expected is not None and sha256_file(path) != expected:
@@ -64,21 +62,21 @@ def read_manifest(folder: Path) -> JsonObject:
 
 
 @contextmanager
-def row_files(folder: Path, names: Iterable[File]) -> Iterator[dict[File, IO[bytes]]]:
-    """The files of all `names`, open to be written; they are made, if only empty."""
+def row_files(folder: Path, names: Iterable[RowFile]) -> Iterator[dict[RowFile, IO[bytes]]]:
+    """The files of all `names`, open for writing."""
     with ExitStack() as stack:
         yield {name: stack.enter_context((folder / f"{name}.jsonl").open("wb")) for name in names}
 
 
 def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], options: JsonObject) -> JsonObject:
-    """The manifest of the row files in `folder`. It holds no time and no absolute path: same input, same bytes.
+    """The manifest of the row files in `folder`. It has no time and no absolute path: same input, same bytes.
 
     Raises:
         AssertionError: the counts do not add up, so the program is wrong.
     """
     steps = reducer.steps
     reducer.counts.check(steps)
-    names = [name for name in FILES if (folder / f"{name}.jsonl").exists()]
+    names = [name for name in ROW_FILES if (folder / f"{name}.jsonl").exists()]
     return {
         "program": PROGRAM,
         "format": FORMAT,
@@ -94,7 +92,7 @@ def manifest_of(folder: Path, reducer: Reducer, sources: Sequence[Source], optio
 
 
 def describe_file(path: Path) -> JsonObject:
-    """Rows (of JSON lines), size and hash of an output."""
+    """Size and hash of an output file, and the number of rows if it is of JSON lines."""
     facts: JsonObject = {"size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
     if path.suffix == ".jsonl":
         with path.open("rb") as file:

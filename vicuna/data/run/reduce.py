@@ -1,7 +1,7 @@
-"""All parts to one result, in one process and in order, with memory for nothing but the keys.
+"""All parts to one result, in one process and in order; only the keys of all records are in memory at once.
 
-Three ways through the parts: over the ids, to see which come twice; over the keys, to decide what is merged (`dedup`);
-over the rows, to write them. Whatever the workers did and in whatever order, this is the same. `output` comes next.
+The parts are read three times: their ids, to see which come twice; their keys, to decide what is merged (`dedup`);
+their rows, to write them. The result does not depend on which worker made which part, or in which order.
 """
 
 import hashlib
@@ -10,27 +10,29 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 
-from vicuna.data.pipeline import ASIDE, DEDUP, File, Plan
-from vicuna.data.run.batches import Story, read_story
+from vicuna.data.pipeline import DEDUP, SET_ASIDE_RULES, Pipeline
+from vicuna.data.run.batches import RecordSummary, read_summary
 from vicuna.data.run.work import Work
 from vicuna.data.step_kinds import Finding
 from vicuna.data.steps import dedup
 from vicuna.data.steps.dedup import Keys
 from vicuna.io.jsonl import JsonObject, format_line
 
+RowFile = Literal["records", "held_out", "dropped", "repairs"]
 
-class Watcher(Protocol):
-    """Who sees what is written, for the report."""
+
+class RowObserver(Protocol):
+    """Gets everything that is written, for the report."""
 
     def add_finding(self, row: JsonObject) -> None:
-        """A row of dropped.jsonl or repairs.jsonl."""
+        """Take in a row of dropped.jsonl or repairs.jsonl."""
 
     def add_record(self, facts: Mapping[str, Any]) -> None:
-        """A record that came out: `num_messages`, and `num_tokens` and `language` where they are known."""
+        """Take in a record that was written: `num_messages`, and `num_tokens` and `language` where they are known."""
 
 
 @dataclass
@@ -47,9 +49,12 @@ class StepCount:
 
 @dataclass
 class Counts:
-    """Everything that is counted. `rules`: how often each dropped or merged a record; `repairs`: changed one.
+    """All counts of a result.
 
-    `set_aside` are those of the dropped that could not be read, or that a step failed on.
+    Attributes:
+        set_aside: of the dropped records, those that could not be read, or that a step failed on.
+        rules: how often each rule dropped or merged a record.
+        repairs: how often each rule changed a turn.
     """
 
     records_in: int = 0
@@ -71,7 +76,7 @@ class Counts:
     repairs: Counter[str] = field(default_factory=Counter)
 
     def check(self, steps: Sequence[StepCount]) -> None:
-        """The sums that must hold; if one does not, the program is wrong and no result may be written."""
+        """Assert the sums that must hold; if one does not, the program is wrong and no result may be written."""
         assert self.records_in == self.kept + self.dropped + self.merged
         assert self.dropped + self.merged == self.rules.total()
         assert self.records_out + self.held_out == self.kept - self.split + self.pieces
@@ -87,11 +92,11 @@ class Counts:
         return {**vars(self), "rules": dict(self.rules), "repairs": dict(self.repairs)}
 
 
-class Names:
-    """Ids come twice in real collections: the second gets a number, so that each names one record.
+class UniqueIds:
+    """Numbers ids that come several times, as they do in real collections, so that each id names one record.
 
     Args:
-        ids: those of all records. Kept are 8 bytes of each.
+        ids: those of all records, in order. 8 bytes of each are kept.
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
@@ -106,8 +111,8 @@ class Names:
         self._seen.clear()
         self._made.clear()
 
-    def next(self, identifier: str) -> str:
-        """The next record's own id."""
+    def assign(self, identifier: str) -> str:
+        """The next record's unique id, from the id that it came with."""
         if _hash(identifier) not in self._repeated:
             return identifier
         self._seen[identifier] += 1
@@ -137,98 +142,98 @@ class Reducer:
         threshold: the similarity from which two records are near duplicates; 0: only equal ones are merged.
     """
 
-    def __init__(self, work: Work, num_parts: int, plan: Plan, threshold: float = 0.0) -> None:
-        self._work, self._parts, self._plan = work, range(num_parts), plan
-        self._names = Names(identifier for part in self._parts for identifier, _ in work.keys(part))
-        self._merged = dedup.decide(self._all_keys(), threshold) if plan.merges else {}
+    def __init__(self, work: Work, num_parts: int, pipeline: Pipeline, threshold: float = 0.0) -> None:
+        self._work, self._parts, self._pipeline = work, range(num_parts), pipeline
+        self._unique_ids = UniqueIds(identifier for part in self._parts for identifier, _ in work.keys(part))
+        self._merged = dedup.find_duplicates(self._all_keys(), threshold) if pipeline.has_dedup else {}
         self.counts = Counts()
-        self._ended = {name: StepCount(name, version) for name, version in plan.versions()}
+        self._step_counts = {name: StepCount(name, version) for name, version in pipeline.versions()}
 
     @property
     def steps(self) -> list[StepCount]:
-        """What each step did."""
+        """The counts of each step, in order."""
         arriving = self.counts.records_in
-        for step in self._ended.values():
+        for step in self._step_counts.values():
             step.records_in, step.kept = arriving, arriving - step.dropped - step.merged
             arriving = step.kept
-        return list(self._ended.values())
+        return list(self._step_counts.values())
 
-    def write(self, files: Mapping[File, IO[bytes]], watcher: Watcher) -> Iterator[None]:
-        """Write all rows; each step of the iterator is a record done."""
-        self._names.restart()
+    def write(self, files: Mapping[RowFile, IO[bytes]], observer: RowObserver) -> Iterator[None]:
+        """Write all rows; yields once for each record."""
+        self._unique_ids.restart()
         number = 0  # among those that are compared
         for part in self._parts:
             with self._work.rows(part) as rows:
                 for line in rows:
-                    story = read_story(line)
-                    pieces = [next(rows) for _ in story.pieces]
-                    merged = self._merged.get(number) if story.is_compared else None
-                    number += story.is_compared
-                    self._record(story, pieces, merged, files, watcher)
+                    summary = read_summary(line)
+                    pieces = [next(rows) for _ in summary.pieces]
+                    merged = self._merged.get(number) if summary.is_compared else None
+                    number += summary.is_compared
+                    self._write_record(summary, pieces, merged, files, observer)
                     yield
 
     def _all_keys(self) -> Iterator[Keys]:
         for part in self._parts:
             for identifier, keys in self._work.keys(part):
-                name = self._names.next(identifier)
+                name = self._unique_ids.assign(identifier)
                 if keys is not None:
                     yield replace(keys, id=name)
 
-    def _record(
+    def _write_record(
         self,
-        story: Story,
+        summary: RecordSummary,
         pieces: list[bytes],
         merged: Finding | None,
-        files: Mapping[File, IO[bytes]],
-        watcher: Watcher,
+        files: Mapping[RowFile, IO[bytes]],
+        observer: RowObserver,
     ) -> None:
         counts = self.counts
         counts.records_in += 1
-        name = self._names.next(story.id) if story.is_read else story.id
+        own_id = self._unique_ids.assign(summary.id) if summary.is_read else summary.id
 
-        def tell(file: File, step: str, finding: Finding) -> None:
-            row = _finding_row(step, name, story.source, finding)
+        def write_finding(file: RowFile, step: str, finding: Finding) -> None:
+            row = _finding_row(step, own_id, summary.source, finding)
             files[file].write(format_line(row).encode("utf-8"))
-            watcher.add_finding(row)
+            observer.add_finding(row)
 
-        repairs = story.repairs + (story.repairs_after if merged is None else [])
+        repairs = summary.repairs + (summary.repairs_after if merged is None else [])
         for step, finding in repairs:
             counts.repairs[finding.rule] += 1
-            tell("repairs", step, finding)
+            write_finding("repairs", step, finding)
         if merged is None:
-            rounds_in, rounds_out, rounds_dropped = story.rounds
+            rounds_in, rounds_out, rounds_dropped = summary.rounds
             counts.rounds_in += rounds_in
             counts.rounds_out += rounds_out
             counts.rounds_dropped += rounds_dropped
-        end = (DEDUP, merged) if merged is not None else story.end or story.end_after
+        end = (DEDUP, merged) if merged is not None else summary.end or summary.end_after
         if end is not None:
             step, finding = end
-            self._ended[step].dropped += merged is None
-            self._ended[step].merged += merged is not None
+            self._step_counts[step].dropped += merged is None
+            self._step_counts[step].merged += merged is not None
             counts.dropped += merged is None
             counts.merged += merged is not None
-            counts.set_aside += finding.rule in ASIDE
+            counts.set_aside += finding.rule in SET_ASIDE_RULES
             counts.rules[finding.rule] += 1
-            tell("dropped", step, finding)
+            write_finding("dropped", step, finding)
             return
         counts.kept += 1
         counts.repaired += bool(repairs)
         if len(pieces) > 1:
             counts.split += 1
             counts.pieces += len(pieces)
-        for facts, line in zip(story.pieces, pieces, strict=True):
+        for facts, line in zip(summary.pieces, pieces, strict=True):
             counts.messages += facts["num_messages"]
             counts.tokens += facts.get("num_tokens", 0)
             counts.held_out += facts["is_held_out"]
             counts.records_out += not facts["is_held_out"]
-            is_same = name == story.id
-            file: File = "held_out" if facts["is_held_out"] else "records"
-            files[file].write(line if is_same else _renamed(line, story.id, name))
-            watcher.add_record(facts)
+            is_same = own_id == summary.id
+            file: RowFile = "held_out" if facts["is_held_out"] else "records"
+            files[file].write(line if is_same else _renamed(line, summary.id, own_id))
+            observer.add_record(facts)
 
 
 def _renamed(line: bytes, old: str, new: str) -> bytes:
-    """The row under another id. A piece keeps its number, and the row the id it had at first."""
+    """The row under another id: a piece keeps its number, and `original_id` becomes the id that it had."""
     row: JsonObject = json.loads(line)
     renamed: JsonObject = {}
     for key, value in row.items():

@@ -1,8 +1,8 @@
-"""The folder beside the result in which finished parts wait, so that a run that was killed goes on where it stopped.
+"""The folder beside the result that stores finished parts, so that a run that was killed goes on where it stopped.
 
-`OUTPUT_DIR.work` is named after the run: a hash of the options, the input files and this program's own files. Another
-run finds nothing to use in it and clears it. A part is there whole, under its final name and with its hash, or it is
-done again. One run at a time may use the folder.
+`OUTPUT_DIR.work/run.json` has the run's key: a hash of the options, the input files and this program's own files. A run
+with another key uses no part in it and clears the folder. A part that is not whole by its hash is made again. One run
+at a time may use the folder.
 """
 
 import glob
@@ -14,51 +14,52 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import vicuna
-from vicuna.data.options import WHERE_ONLY, DataOptions
+from vicuna.data.options import EXECUTION_OPTIONS, DataOptions
 from vicuna.data.read.sources import Source
-from vicuna.data.run.batches import SHARD_BYTES, SHARD_RECORDS, Part, read_keys
+from vicuna.data.run.batches import BATCH_BYTES, BATCH_RECORDS, Part, read_keys
 from vicuna.data.steps.decontaminate import shipped_questions
+from vicuna.data.steps.dedup import Keys
 from vicuna.data.steps.phrases import describe_lists
 from vicuna.errors import VicunaError
 from vicuna.io.files import atomic_file, sha256_file
-from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.io.locks import lock_file
 from vicuna.options import to_dict
 
 RUN, LOCK = "run.json", "lock"
 PROGRAM = "vicuna.data work"
-OUR_NAME = re.compile(r"lock|run\.json|\d{6,}\.part|\.(run\.json|\d{6,}\.part)\..*\.tmp")
-RESULT_NAME = re.compile(r"\.?(records|held_out|dropped|repairs|manifest|report)\.(jsonl|json|html)(\..*\.tmp)?")
+WORK_FILE = re.compile(r"lock|run\.json|\d{6,}\.part|\.(run\.json|\d{6,}\.part)\..*\.tmp")
+RESULT_FILE = re.compile(r"\.?(records|held_out|dropped|repairs|manifest|report)\.(jsonl|json|html)(\..*\.tmp)?")
 LARGEST_FILE = 64 << 20  # of a tokenizer's folder; weights are larger
 
 
 class Work:
-    """The parts of one run."""
+    """The stored parts of one run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, index: int) -> Path:
-        """Where a shard's part is."""
+        """Where a batch's part is."""
         return self.folder / f"{index:06d}.part"
 
     def clear(self) -> None:
-        """Throw everything away."""
+        """Delete all parts, and the run's key."""
         for path in self.folder.iterdir():
             if path.name not in (RUN, LOCK):
                 path.unlink()
         (self.folder / RUN).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Throw everything away, and the folder too."""
+        """Delete the folder with all that is in it."""
         self.clear()
         shutil.rmtree(self.folder)
 
-    def write(self, index: int, part: Part) -> dict[str, Any]:
-        """Keep a part, on the disk when this returns; what `head` would say of it."""
+    def write(self, index: int, part: Part) -> JsonObject:
+        """Write a part to the disk and return its head, as `head` would."""
         head = {
             "num_records": part.num_records,
             "num_readable": part.num_readable,
@@ -73,11 +74,11 @@ class Work:
             file.write(part.rows)
         return head
 
-    def head(self, index: int) -> dict[str, Any] | None:
-        """What a finished part says of itself; None if there is none, or what is there is damaged."""
+    def head(self, index: int) -> JsonObject | None:
+        """A stored part's head: counts, sizes, problem and hash. None if there is no such part, or it is damaged."""
         try:
             with self.path(index).open("rb") as file:
-                head: dict[str, Any] = json.loads(file.readline())
+                head: JsonObject = json.loads(file.readline())
                 digest = hashlib.sha256()
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
@@ -85,8 +86,8 @@ class Work:
             return None
         return head if digest.hexdigest() == head.get("sha256") else None
 
-    def keys(self, index: int) -> Iterator[Any]:
-        """The keys of a part, as `shard.read_keys` gives them."""
+    def keys(self, index: int) -> Iterator[tuple[str, Keys | None]]:
+        """The keys of a part, as `batches.read_keys` gives them."""
         with self.path(index).open("rb") as file:
             left = json.loads(file.readline())["keys"]
 
@@ -100,7 +101,7 @@ class Work:
 
     @contextmanager
     def rows(self, index: int) -> Iterator[IO[bytes]]:
-        """The rows of a part."""
+        """The file of a part, open at its first row."""
         with self.path(index).open("rb") as file:
             head = json.loads(file.readline())
             file.seek(head["keys"], os.SEEK_CUR)
@@ -108,14 +109,14 @@ class Work:
 
 
 def work_path(output_dir: Path) -> Path:
-    """Where the parts of a result wait."""
+    """The folder for the parts of a result."""
     output = output_dir.resolve()
     return output.with_name(f"{output.name}.work")
 
 
 @contextmanager
 def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Work]:
-    """The folder of this run, with what an earlier try has left in it; it is removed when the block ends well.
+    """The folder of this run, with the parts that an earlier try has left; removed when the block ends without error.
 
     Raises:
         VicunaError: another run uses it, or there is something else under its name.
@@ -146,10 +147,10 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
 
 
 def _check(folder: Path) -> None:
-    """(A kill may come between any two files, so the folder is told by the names in it.)"""
+    """Raise VicunaError if the folder is not ours: told by the names in it, as a kill may come before run.json."""
     if not folder.exists():
         return
-    is_ours = folder.is_dir() and all(OUR_NAME.fullmatch(path.name) for path in folder.iterdir())
+    is_ours = folder.is_dir() and all(WORK_FILE.fullmatch(path.name) for path in folder.iterdir())
     if is_ours and (folder / RUN).is_file():
         run = read_json(folder / RUN)
         is_ours = isinstance(run, dict) and run.get("program") == PROGRAM
@@ -158,21 +159,21 @@ def _check(folder: Path) -> None:
 
 
 def _clear_leftovers(output: Path) -> None:
-    """What a run that was killed while it wrote the result has left beside it, under a temporary name."""
+    """Remove what a run that was killed while it wrote the result has left beside it, under temporary names."""
     for path in output.parent.glob(f".{glob.escape(output.name)}.*"):
         # `.old` holds the earlier result while the new one takes its place: the only one, until that is done
         is_left = path.suffix == ".tmp" or (path.suffix == ".old" and output.exists())
-        if is_left and path.is_dir() and all(RESULT_NAME.fullmatch(entry.name) for entry in path.iterdir()):
+        if is_left and path.is_dir() and all(RESULT_FILE.fullmatch(entry.name) for entry in path.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
     """A hash of everything that the parts depend on."""
-    shaping = {name: value for name, value in to_dict(options).items() if name not in WHERE_ONLY}
+    shaping_options = {name: value for name, value in to_dict(options).items() if name not in EXECUTION_OPTIONS}
     facts = {
-        "options": shaping,
+        "options": shaping_options,
         "inputs": [[os.fsencode(source.name).hex(), source.size_bytes, source.sha256] for source in sources],
-        "shards": [SHARD_BYTES, SHARD_RECORDS],
+        "batches": [BATCH_BYTES, BATCH_RECORDS],
         "tokenizer": _hashes(options.tokenizer) if options.tokenizer is not None else {},
         "questions": [sha256_file(path) for path in (shipped_questions(), *options.decontaminate)],
         "lists": describe_lists(options),
@@ -182,7 +183,7 @@ def run_key(options: DataOptions, sources: Sequence[Source]) -> str:
 
 
 def program_hashes() -> dict[str, str]:
-    """The files that clean: a part that other code has made is not ours."""
+    """The version, and a hash of each file that a result depends on: parts that other code has made are not used."""
     package = Path(vicuna.__file__).parent
     return {"version": vicuna.__version__} | _hashes(package / "data") | _hashes(package / "conversation")
 

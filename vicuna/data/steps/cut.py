@@ -1,7 +1,7 @@
-"""Where an answer may end before its end: behind a whole paragraph, list item, table or code block.
+"""Answers cut where a block of Markdown ends: after a whole paragraph, list item, table or code block.
 
-`split` asks for this when one round alone is longer than the token budget. Code stays whole, so no fence is left open,
-and neither a heading nor words that announce what follows (`For example:`) may be the last.
+For `split`, when one round alone is longer than the token budget. Code stays whole, so no fence is left open, and the
+last block is neither a heading nor a line that announces what follows (`For example:`).
 """
 
 import re
@@ -17,7 +17,7 @@ def shorten(text: str, fits: Callable[[str], bool]) -> str | None:
     """The longest beginning of `text` that fits and ends where a block ends; None if not even the first block fits.
 
     Args:
-        fits: whether a text is short enough. It is asked about the result, so a result always fits.
+        fits: whether a text is short enough; called with the result too.
     """
     ends = [end for end in block_ends(text) if _may_be_last(text[:end])]
     low, high = 0, len(ends)  # the first `low` are known to fit
@@ -31,15 +31,15 @@ def shorten(text: str, fits: Callable[[str], bool]) -> str | None:
 
 
 def block_ends(text: str) -> list[int]:
-    """The places in a Markdown text where a block has just ended, in order, before the text's own end."""
+    """The offsets in a Markdown text at which a block ends, in order, without the text's own end."""
     ends: list[int] = []
     fence = ""  # the marks that opened the block we are in
-    is_behind_block = False
+    is_after_block = False
     position = content_end = 0
     for line in text.splitlines(keepends=True):
         match = FENCE.match(line)
         stripped = line.strip()
-        starts_block = is_behind_block or bool(match) or LIST_ITEM.match(line) is not None or stripped == MATH
+        starts_block = is_after_block or bool(match) or LIST_ITEM.match(line) is not None or stripped == MATH
         if not fence and stripped and starts_block and content_end:
             ends.append(content_end)
         closes = False
@@ -53,9 +53,9 @@ def block_ends(text: str) -> list[int]:
         position += len(line)
         if stripped:
             content_end = position - (len(line) - len(line.rstrip()))
-            is_behind_block = closes
+            is_after_block = closes
         else:
-            is_behind_block = True
+            is_after_block = True
     return ends
 
 

@@ -1,12 +1,10 @@
-"""No conversation that asks an evaluation question goes into training.
+"""The step `decontaminate`: conversations that ask an evaluation question are dropped.
 
-A question counts as contained in a human turn if more than half of its words lie in runs of eight words that the turn
-has too, letter case and punctuation aside: the measure of Tülu 3 (Lambert et al. 2024, arXiv:2411.15124), which also
-finds a question that was shortened, extended or wrapped in other words. A question of fewer than eight words ("What
-is love?") stands in too many innocent texts, so it must be the whole turn. What says the same in other words is not
-found by any such measure (Yang et al. 2023, arXiv:2311.04850).
-
-The questions are the shipped ones and those of any file given; `filters` comes before, `dedup` after.
+A human turn contains a question if more than half of the question's words lie in 8-grams that the turn has too, letter
+case and punctuation aside: the measure of Tülu 3 (Lambert et al. 2024, arXiv:2411.15124), which also finds questions
+that were shortened, extended or wrapped in other words. A question of fewer than eight words ("What is love?") occurs
+in too many other texts, so it must be the whole turn. Rephrased questions are not found by such a measure (Yang et al.
+2023, arXiv:2311.04850).
 """
 
 from collections import defaultdict
@@ -24,14 +22,14 @@ from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.material import material
 
 PHRASE_WORDS = 8
-NEEDED_PART = 0.5
-FILTER_BITS = 18  # a table of 256 KiB; with 5,000 phrases in it, 98% of all others are ruled out by one look
+MIN_OVERLAP = 0.5
+FILTER_BITS = 18  # a table of 256 KiB; with 5,000 phrases in it, one lookup rules out 98% of all others
 TEXT_KEYS = ("text", "question", "prompt", "instruction")
 
 
 @dataclass(frozen=True)
 class Question:
-    """An evaluation question: where it stands, and its text."""
+    """An evaluation question: its file and number there, and its text."""
 
     name: str
     text: str
@@ -104,7 +102,7 @@ def decontamination_step(files: Sequence[Path]) -> Step:
 
 
 class _Questions:
-    """The questions, by their phrases."""
+    """An index of the questions by their 8-grams; short questions by all of their words."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self.short: dict[tuple[int, ...], Question] = {}
@@ -124,13 +122,13 @@ class _Questions:
         self.filter[self._slots(np.array(list(self.places), np.uint64))] = True
 
     def may_be_in(self, turns: list[Hashes]) -> bool:
-        """Whether a closer look is needed. All turns' words at once, because arrays are slow to begin with."""
+        """A fast check on the words of all turns at once: False only where `find` finds nothing."""
         if self.short and any(len(words) < PHRASE_WORDS for words in turns):
             return True
         return bool(turns) and any(self._hits(phrase_hashes(np.concatenate(turns), PHRASE_WORDS)))
 
     def find(self, words: Hashes) -> tuple[Question, float] | None:
-        """The question that a turn of these words holds, and how much of it."""
+        """The question that a turn with these words contains, and the part of its words that the turn has."""
         if len(words) < PHRASE_WORDS:
             same = self.short.get(tuple(words.tolist()))
             return (same, 1.0) if same is not None else None
@@ -140,10 +138,10 @@ class _Questions:
                 covered[number].update(range(place, place + PHRASE_WORDS))
         parts = {number: len(places) / self.num_words[number] for number, places in covered.items()}
         best = max(parts, key=lambda number: (parts[number], -number), default=None)
-        return (self.long[best], parts[best]) if best is not None and parts[best] > NEEDED_PART else None
+        return (self.long[best], parts[best]) if best is not None and parts[best] > MIN_OVERLAP else None
 
     def _hits(self, phrases: Hashes) -> Iterator[int]:
-        """The phrases that a question has."""
+        """Those of the phrases that are in a question."""
         passed = set(phrases[self.filter[self._slots(phrases)]].tolist())
         return (phrase for phrase in passed if phrase in self.places)
 

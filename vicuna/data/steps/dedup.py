@@ -1,18 +1,19 @@
-"""The same conversation twice: one stays, the others are merged into it.
+"""The step `dedup`: of records that are duplicates one stays, and the others are merged into it.
 
-Three ways to be the same, looked for in this order:
+Three kinds of duplicates, found in this order:
 
-- equal roles and texts, whatever the ids say: the earliest stays;
-- one goes on where the other ends (a conversation that was shared again later): the longest stays;
-- nearly equal, by the words of all turns: the earliest stays.
+- equal roles and texts, whatever the ids: the earliest record stays;
+- a conversation that another one continues (it was shared again later): the longest stays;
+- near duplicates, by the words of all turns: the earliest stays.
 
-`keys` makes what the comparison needs of one record, as small as that is; it sees no other record, so any worker may
-run it. `decide` looks at the keys of all records in their order and says which are merged. Both come after all steps
-that change texts and before `split`, so whole conversations are compared, not pieces.
+`make_keys` makes what is compared of one record, without other records, so any worker may run it. `find_duplicates`
+compares the keys of all records, in order. The step comes after all steps that change texts and before `split`, so
+whole conversations are compared.
 
-Nearly equal means a Jaccard similarity of the sets of word 5-grams, estimated by MinHash and looked up in bands (Broder
-1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3). 5-grams and rows of 8 are those of
-FineWeb (Penedo et al. 2024, arXiv:2406.17557); unlike there, a common band is only a reason to compare signatures.
+Near duplicates have a Jaccard similarity of their sets of word 5-grams above a threshold, estimated by MinHash and
+looked up in bands (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3). 5-grams and
+rows of 8 are those of FineWeb (Penedo et al. 2024, arXiv:2406.17557); unlike there, records with a band in common are
+then compared by their whole signatures.
 """
 
 import functools
@@ -55,7 +56,7 @@ class Keys:
     signature: bytes
 
     def to_bytes(self) -> bytes:
-        """For a file between the workers and the decision."""
+        """The keys as bytes, for a part's file."""
         name = self.id.encode("utf-8", "surrogatepass")
         return b"".join(
             (len(name).to_bytes(4), len(self.prefixes).to_bytes(4), name, self.prefixes, self.signature),
@@ -69,51 +70,55 @@ class Keys:
         return cls(data[8:middle].decode("utf-8", "surrogatepass"), data[middle:end], data[end:])
 
 
-def keys(record: Record, *, is_near_wanted: bool = True) -> Keys:
-    """What `decide` needs to know of a record.
+def make_keys(record: Record, *, needs_signature: bool = True) -> Keys:
+    """What `find_duplicates` compares of a record.
 
     Args:
-        is_near_wanted: whether near duplicates will be looked for; the signature takes most of the time.
+        needs_signature: whether near duplicates will be searched; the signature takes most of the time.
     """
-    if not is_near_wanted:
+    if not needs_signature:
         return Keys(record.id, _prefixes(record), b"")
-    spoken = [
+    word_arrays = [
         words
         for words, message in zip(hashes_of(record), record.messages, strict=True)
         if message.role in ("user", "assistant")  # many conversations share their system text
     ]
-    return Keys(record.id, _prefixes(record), signature(np.concatenate(spoken) if spoken else word_hashes("")))
+    return Keys(
+        record.id, _prefixes(record), signature(np.concatenate(word_arrays) if word_arrays else word_hashes(""))
+    )
 
 
-def decide(all_keys: Iterable[Keys], threshold: float = 0.8) -> dict[int, Finding]:
+def find_duplicates(all_keys: Iterable[Keys], threshold: float = 0.8) -> dict[int, Finding]:
     """Which records are merged, and into which others.
 
     Args:
         all_keys: of all records, in canonical order; a record's number is its place there, counted from 0.
-        threshold: the similarity from which two records are near duplicates, above 0 and up to 1; 0: look for none.
+        threshold: the similarity from which two records are near duplicates, above 0 and up to 1; 0: find none.
 
     Returns:
         For each merged record's number the finding, with the id of the one that stays as evidence.
     """
-    table = _Table(all_keys)
-    kept_by: dict[int, tuple[str, int]] = {}
-    kept_by.update((number, ("duplicate", other)) for number, other in table.equal())
-    kept_by.update((number, ("continued", other)) for number, other in table.continued(kept_by.keys()))
+    table = _KeyTable(all_keys)
+    merged_into: dict[int, tuple[str, int]] = {}
+    merged_into.update((number, ("duplicate", other)) for number, other in table.equal())
+    merged_into.update((number, ("continued", other)) for number, other in table.continued(merged_into.keys()))
     if threshold:
-        near = table.near(threshold, kept_by.keys())
-        kept_by.update((number, ("near_duplicate", other)) for number, other in near)
-    return {number: Finding(rule, table.ids[_kept(other, kept_by)]) for number, (rule, other) in kept_by.items()}
+        near = table.near(threshold, merged_into.keys())
+        merged_into.update((number, ("near_duplicate", other)) for number, other in near)
+    return {
+        number: Finding(rule, table.ids[_survivor(other, merged_into)]) for number, (rule, other) in merged_into.items()
+    }
 
 
-def _kept(number: int, kept_by: dict[int, tuple[str, int]]) -> int:
-    """The one that stays at the end: what a record was merged into may have been merged itself, by a later rule."""
-    while number in kept_by:
-        number = kept_by[number][1]
+def _survivor(number: int, merged_into: dict[int, tuple[str, int]]) -> int:
+    """The record that stays in the end: one that others were merged into may be merged itself, by a later rule."""
+    while number in merged_into:
+        number = merged_into[number][1]
     return number
 
 
-class _Table:
-    """The keys of all records, in arrays. About 300 bytes for a record, with its id."""
+class _KeyTable:
+    """The keys of all records in arrays, about 300 bytes for a record with its id."""
 
     def __init__(self, all_keys: Iterable[Keys]) -> None:
         self.ids: list[str] = []
@@ -137,12 +142,16 @@ class _Table:
                 yield number, earliest
 
     def continued(self, merged: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Each record that another one goes on from, with the longest of those."""
-        gone = set(merged)
-        whole = {prefixes[-HASH_BYTES:]: number for number, prefixes in enumerate(self.prefixes) if number not in gone}
+        """Each record that others continue, with the longest of those."""
+        merged_numbers = set(merged)
+        whole = {
+            prefixes[-HASH_BYTES:]: number
+            for number, prefixes in enumerate(self.prefixes)
+            if number not in merged_numbers
+        }
         longest: dict[int, int] = {}
         for number, prefixes in enumerate(self.prefixes):
-            if number in gone:
+            if number in merged_numbers:
                 continue
             for at in range(0, len(prefixes) - HASH_BYTES, HASH_BYTES):
                 shorter = whole.get(prefixes[at : at + HASH_BYTES])
@@ -153,24 +162,24 @@ class _Table:
         yield from sorted(longest.items())
 
     def near(self, threshold: float, merged: Iterable[int]) -> Iterator[tuple[int, int]]:
-        """Each record that is nearly an earlier one which stays, with that one."""
-        gone = set(merged)
-        rows = np.array([row for row, number in enumerate(self.signed) if number not in gone], np.int64)
+        """Each near duplicate of an earlier record that stays, with that record."""
+        merged_numbers = set(merged)
+        rows = np.array([row for row, number in enumerate(self.signed) if number not in merged_numbers], np.int64)
         signatures = self.signatures[rows]
         numbers = [self.signed[row] for row in rows]
         buckets = _buckets(signatures, band_rows(threshold))
         needed = threshold * NUM_PERMUTATIONS
-        taken = np.zeros(len(rows), bool)
+        is_merged = np.zeros(len(rows), bool)
         for row in sorted(buckets):
-            if taken[row]:
+            if is_merged[row]:
                 continue
             later = np.unique(np.concatenate([bucket[bucket > row] for bucket in buckets[row]]))
-            later = later[~taken[later]]
+            later = later[~is_merged[later]]
             for start in range(0, len(later), COMPARED_AT_ONCE):
                 others = later[start : start + COMPARED_AT_ONCE]
                 same = np.count_nonzero(signatures[others] == signatures[row], axis=1)
                 for other in others[same >= needed]:
-                    taken[other] = True
+                    is_merged[other] = True
                     yield numbers[other], numbers[row]
 
 
@@ -208,23 +217,23 @@ def signature(words: Hashes) -> bytes:
     smallest = np.full(NUM_PERMUTATIONS, 0xFFFFFFFF, np.uint32)
     for start in range(0, len(phrases), BLOCK_PHRASES):
         block = phrases[start : start + BLOCK_PHRASES]
-        room = _room()[: NUM_PERMUTATIONS * len(block)].reshape(NUM_PERMUTATIONS, len(block))
-        np.multiply(factors, block, out=room)  # modulo 2**32
-        room += offsets
-        np.minimum(smallest, np.minimum.reduce(room, axis=1), out=smallest)
-    # Of the smallest of many numbers the high bits are always 0; the low ones tell signatures apart.
+        product = _scratch()[: NUM_PERMUTATIONS * len(block)].reshape(NUM_PERMUTATIONS, len(block))
+        np.multiply(factors, block, out=product)  # modulo 2**32
+        product += offsets
+        np.minimum(smallest, np.minimum.reduce(product, axis=1), out=smallest)
+    # The smallest of many numbers always begins with zero bits; the low 16 bits differ.
     return smallest.astype("<u2").tobytes()
 
 
 @functools.cache
-def _room() -> npt.NDArray[np.uint32]:
-    """Memory for one block under all permutations; taking it anew for each costs a fifth of the time."""
+def _scratch() -> npt.NDArray[np.uint32]:
+    """Memory for one block under all permutations; allocating it for each block costs a fifth of the time."""
     return np.empty(NUM_PERMUTATIONS * BLOCK_PHRASES, np.uint32)
 
 
 @functools.cache
 def _permutations() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """x * factor + offset modulo 2**32 is a permutation for every odd factor; these are fixed for ever."""
+    """Factors and offsets: x * factor + offset modulo 2**32 is a permutation for every odd factor. Never changed."""
     stream = hashlib.shake_128(b"permutations of word 5-grams").digest(8 * NUM_PERMUTATIONS)
     numbers = np.frombuffer(stream, "<u4").astype(np.uint32).reshape(2, NUM_PERMUTATIONS, 1)
     return numbers[0] | np.uint32(1), numbers[1]

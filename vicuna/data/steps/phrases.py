@@ -1,13 +1,13 @@
-"""The word lists of the cleaning: those that come along, in the folder `lists`, and the user's own.
+"""The word lists of the cleaning: the shipped ones, in the folder `lists`, and the user's own.
 
 A list is UTF-8 text with a phrase on each line. Empty lines are skipped, and a line that begins with # is a comment (a
 space before it makes the # part of a phrase). In every list letter case, runs of spaces and the shape of apostrophes do
 not count; how the phrases are looked for is said at the top of each shipped list.
 
-`options` names the lists, `filters` makes steps of their phrases, `lists` prints the shipped ones.
+`options` names the lists; `noise` and `answers` make steps of their phrases.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vicuna.data.options import LISTS, NONE, SHIPPED, DataOptions
@@ -15,32 +15,42 @@ from vicuna.errors import UsageError, VicunaError, describe
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import JsonObject
 
-STEPS = {  # each list, which is an option too, and the step that it is for
+LIST_STEPS = {  # each list, whose name is also that of its option, and the step that uses it
     "refusals": "refusals",
     "refusal_turns": "refusals",
     "blocked": "blocked",
     "error_messages": "errors",
     "leftovers": "noise",
 }
-LONGEST = {"refusals": "max_refusal_characters", "error_messages": "max_error_characters"}
-MARKS = "*_. "  # of which no phrase may be made alone: it would match nothing, or everything
+LIMIT_OPTIONS = {"refusals": "max_refusal_characters", "error_messages": "max_error_characters"}
+MARKS = "*_. "  # a phrase of nothing else would match nothing, or everything
+
+
+def fold(text: str) -> str:
+    """A text as phrases are compared: case, runs of space and the shape of apostrophes aside."""
+    return " ".join(text.replace("’", "'").casefold().split())
+
+
+def fold_all(phrases: Iterable[str]) -> tuple[str, ...]:
+    """Phrases as they are compared, each once, in order."""
+    return tuple(dict.fromkeys(map(fold, phrases)))
 
 
 def shipped_list(name: str) -> Path:
-    """The file of a list that comes along."""
+    """The file of a shipped list."""
     return LISTS / f"{name}.txt"
 
 
 def shipped_phrases(name: str) -> tuple[str, ...]:
-    """The phrases of a list that comes along."""
+    """The phrases of a shipped list."""
     return tuple(phrase for _, phrase in _phrases(shipped_list(name).read_text("utf-8")))
 
 
 def chosen_phrases(name: str, options: DataOptions) -> tuple[str, ...]:
-    """The phrases of a list as the options have it, each file's after those of the one before.
+    """The phrases of a list as the options choose it, file after file.
 
     Raises:
-        UsageError: the option's words do not go together.
+        UsageError: the option's values contradict each other.
         VicunaError: a file cannot be read, holds no phrase, or one that can never be found.
     """
     phrases: list[str] = []
@@ -50,10 +60,10 @@ def chosen_phrases(name: str, options: DataOptions) -> tuple[str, ...]:
 
 
 def describe_lists(options: DataOptions) -> dict[str, list[JsonObject]]:
-    """What each list is made of: names without folders, sizes and hashes.
+    """For each list its files: names without folders, sizes and hashes.
 
     Raises:
-        UsageError: the option's words do not go together.
+        UsageError: the option's values contradict each other.
         OSError: a file cannot be read.
     """
     return {
@@ -61,12 +71,12 @@ def describe_lists(options: DataOptions) -> dict[str, list[JsonObject]]:
             {"name": given, "size_bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for given, path in _files(name, options)
         ]
-        for name in STEPS
+        for name in LIST_STEPS
     }
 
 
 def recorded_name(given: str) -> str:
-    """A file by its name alone: where it lies says nothing about the result."""
+    """The name of a list's file without its folder, which does not change the result."""
     return given if given in (SHIPPED, NONE) else Path(given).name
 
 
@@ -75,7 +85,7 @@ def _flag(name: str) -> str:
 
 
 def _files(name: str, options: DataOptions) -> list[tuple[str, Path]]:
-    """The files that an option names, each behind the name that it is recorded under."""
+    """The files that an option names, each with the name that it is recorded under."""
     given: tuple[str, ...] = getattr(options, name)
     if not given:
         raise UsageError(f"{_flag(name)} names no list; give files, the word {SHIPPED}, or {NONE} for an empty list")
@@ -91,7 +101,7 @@ def _files(name: str, options: DataOptions) -> list[tuple[str, Path]]:
 
 def _own_phrases(name: str, path: Path, options: DataOptions) -> list[str]:
     file = f"{_flag(name)} {path}"
-    if path.exists() and not path.is_file():  # a pipe has nothing more for the second who reads it
+    if path.exists() and not path.is_file():  # a pipe cannot be read twice
         raise VicunaError(f"{file}: a folder or a pipe; give a file, the word {SHIPPED}, or {NONE}")
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -105,7 +115,7 @@ def _own_phrases(name: str, path: Path, options: DataOptions) -> list[str]:
             raise VicunaError(
                 f"{file}, line {number}: '{phrase}' holds no word to look for; correct or delete the line"
             )
-        if (limit := LONGEST.get(name)) and len(phrase) > getattr(options, limit):
+        if (limit := LIMIT_OPTIONS.get(name)) and len(phrase) > getattr(options, limit):
             raise VicunaError(
                 f"{file}, line {number}: a phrase of {len(phrase)} characters is never found, because no text longer "
                 f"than {_flag(limit)} {getattr(options, limit)} is looked at; shorten it or raise the number"

@@ -1,10 +1,8 @@
-"""Answers that go round in circles: the same words, lines or characters again and again. The conversation ends before.
+"""The step `quality`: the conversation is cut before an answer that repeats itself (words, lines or letters).
 
-A model that repeats itself was caught in a loop, and who trains on that learns it. The measure is one of those of
-MassiveText (Rae et al. 2021, arXiv:2112.11446, table A1: the part of a text in repeated n-grams and lines), but the
-limits there, made for web pages, would drop good answers: tables, code, songs with a refrain, lists of like sentences.
-So only prose is looked at, and only what no person writes counts: much text, and hardly anything new in it. `filters`
-comes before; `language` and `dedup` after.
+The measure is one of those of MassiveText (Rae et al. 2021, arXiv:2112.11446, table A1: the part of a text in repeated
+n-grams and lines), but the limits there, made for web pages, would drop good answers: tables, code, songs with a
+refrain, lists of similar sentences. So only prose is measured, and the limits are those that no person's text reaches.
 """
 
 import functools
@@ -16,18 +14,18 @@ import numpy.typing as npt
 
 from vicuna.data.options import REPEATED_PART
 from vicuna.data.step_kinds import Finding, Record, Step, excerpt
-from vicuna.data.steps.filters import cut_rounds
+from vicuna.data.steps.rounds import cut_rounds
 from vicuna.data.steps.shingles import Hashes, hashes_of, phrase_hashes, word_hashes
 
 PHRASE_WORDS = 5
-LOOP_ROUNDS = 5  # a chorus comes back after a verse; the same words at once, five times, are a loop
-LOOP_WORDS = 100  # ... if what repeats the first round has this many words: the end of "Hey Jude" has about 60
+LOOP_ROUNDS = 5  # the same words five times in a row are a loop; between two choruses there is a verse
+LOOP_WORDS = 100  # ... if the repetitions have so many words together: the end of "Hey Jude" has about 60
 REPEATED_WORDS = 200  # in a shorter text a few formulas are a large part
-RUN_CHARACTERS = 50  # cries and fillers are shorter, and rules and blanks are no letters
-RUN = re.compile(rf"([^\W_])\1{{{RUN_CHARACTERS - 1},}}")
-# A text's bytes as what may be part of a letter or digit, and the rest.
+LETTER_RUN_CHARACTERS = 50  # exclamations are shorter, and lines and blanks to fill in are not letters
+LETTER_RUN = re.compile(rf"([^\W_])\1{{{LETTER_RUN_CHARACTERS - 1},}}")
+# Maps a text's bytes to 0 (part of a letter or digit) or a space.
 LETTER_CLASS = bytes(0x30 if byte >= 0x80 or chr(byte).isalnum() else 0x20 for byte in range(256))
-BORDER = "ꙮ"  # between answers that are looked at together; a letter that no answer has
+BORDER = "ꙮ"  # between answers that are searched together; a letter that no answer has
 
 RULES = {
     "repeated_words": "an answer says the same words over and over at once; the conversation ends before its round",
@@ -40,30 +38,30 @@ def quality_step(repeated_part: float = REPEATED_PART) -> Step:
     """The step.
 
     Args:
-        repeated_part: the part of an answer's phrases that may not have come before in it.
+        repeated_part: an answer is bad if at least this part of its 5-grams came before in it.
     """
-    return Step("quality", 1, RULES, cut_rounds(functools.partial(_find, repeated_part)))
+    return Step("quality", 1, RULES, cut_rounds(functools.partial(_repetitions, repeated_part)))
 
 
-def _find(repeated_part: float, record: Record) -> Iterator[tuple[int, Finding]]:
+def _repetitions(repeated_part: float, record: Record) -> Iterator[tuple[int, Finding]]:
     answers = [index for index, message in enumerate(record.messages) if message.role == "assistant"]
     hashes = hashes_of(record)
     texts = [record.messages[index].content for index in answers]
-    if not (_may_have_run("\n".join(texts)) or _may_repeat([hashes[index] for index in answers], repeated_part)):
+    if not (_may_have_letter_run("\n".join(texts)) or _may_repeat([hashes[index] for index in answers], repeated_part)):
         return
     for index, text in zip(answers, texts, strict=True):
-        if finding := judge(text, record.turns[index], repeated_part):
+        if finding := find_repetition(text, record.turns[index], repeated_part):
             yield index, finding
 
 
-def _may_have_run(text: str) -> bool:
-    """A quick look for a run of one letter: as many letters in a row are a substring of the text's classes."""
+def _may_have_letter_run(text: str) -> bool:
+    """Whether one letter is repeated; searched only where there are so many letters in a row at all."""
     classes = text.encode("utf-8", "surrogatepass").translate(LETTER_CLASS)
-    return b"0" * RUN_CHARACTERS in classes and RUN.search(text) is not None
+    return b"0" * LETTER_RUN_CHARACTERS in classes and LETTER_RUN.search(text) is not None
 
 
 def _may_repeat(answers: list[Hashes], repeated_part: float) -> bool:
-    """A quick look at all answers together, code and all, because arrays are slow to begin with."""
+    """A fast check of all answers at once, code included: False only where no answer repeats words."""
     if not answers:
         return False
     words = np.concatenate([part for answer in answers for part in (_border(), answer)][1:])
@@ -82,10 +80,10 @@ def _may_repeat(answers: list[Hashes], repeated_part: float) -> bool:
     return bool(is_much.any()) or _longest_loop(distances) is not None
 
 
-def judge(text: str, turn: int | None = None, repeated_part: float = REPEATED_PART) -> Finding | None:
-    """What is wrong with one answer, if anything."""
+def find_repetition(text: str, turn: int | None = None, repeated_part: float = REPEATED_PART) -> Finding | None:
+    """What one answer repeats; None if nothing."""
     text = prose(text)
-    if run := RUN.search(text):
+    if run := LETTER_RUN.search(text):
         return Finding("repeated_characters", f"{len(run[0])} times {run[1]}", turn)
     words = word_hashes(text)
     phrases = phrase_hashes(words, PHRASE_WORDS)
@@ -135,13 +133,13 @@ def _distances(phrases: Hashes) -> npt.NDArray[np.int64]:
 def _longest_loop(distances: npt.NDArray[np.int64]) -> tuple[int, int, int] | None:
     """The first word, the length and the number of rounds of the longest loop that is long enough.
 
-    In a loop of p words every phrase stands p words behind itself, so the distance is p all along.
+    In a loop of p words the same phrase stands p words before each phrase, so all distances are p.
     """
     edges = np.flatnonzero(np.diff(distances)) + 1
     starts = np.concatenate(([0], edges))
     lengths = np.diff(np.concatenate((starts, [len(distances)])))
     periods = distances[starts]
-    repeated = lengths + PHRASE_WORDS - 1  # words behind the first round
+    repeated = lengths + PHRASE_WORDS - 1  # words after the first round
     is_loop = (periods > 0) & (repeated >= LOOP_WORDS) & (repeated >= (LOOP_ROUNDS - 1) * periods)
     if not is_loop.any():
         return None
@@ -151,6 +149,6 @@ def _longest_loop(distances: npt.NDArray[np.int64]) -> tuple[int, int, int] | No
 
 
 def _words_at(text: str, num_words: int, start: int, count: int) -> str:
-    """Words of a text, for the evidence; its end, where Python counts other words than `words` does."""
+    """Words of a text, for the evidence; the text's end, where this pattern and `shingles` count words differently."""
     found = re.findall(r"[^\W_]+", text)
     return " ".join(found[start : start + count]) if len(found) == num_words else text[-100:]

@@ -1,8 +1,8 @@
-"""The words of a text as numbers, so that phrases are compared by arithmetic on arrays.
+"""Hashes of a text's words and word n-grams, as arrays.
 
-`decontaminate`, `dedup` and `quality` ask whether two texts share runs of words. A word is a run of letters and digits,
-case and punctuation aside; of a script that writes no spaces between words, each character is one. The numbers depend
-on the text alone: not on the machine, the process or Python's hash seed.
+`decontaminate`, `dedup` and `quality` compare texts by them. A word is a run of letters and digits, in lower case; in
+scripts that write no spaces between words, each character is a word. The hashes depend on the text alone: not on the
+machine, the process or Python's hash seed.
 """
 
 import functools
@@ -16,60 +16,62 @@ from vicuna.data.step_kinds import Record
 
 Hashes = npt.NDArray[np.uint64]
 
-CHUNK_CHARACTERS = 1 << 18  # bounds the arrays' memory for a text of any length; a word across a border becomes two
-KEPT_CHARACTERS = 1 << 21  # a shard has fewer
+CHUNK_CHARACTERS = (
+    1 << 18
+)  # bounds the arrays' memory for a text of any length; a word across a chunk's end becomes two
+CACHED_CHARACTERS = 1 << 21  # a batch has fewer
 MULTIPLIER = (
     0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64: the golden ratio, as in Fibonacci hashing
 )
 # Kana, CJK ideographs with their extensions: one character, one word. Hangul writes spaces.
 IDEOGRAPHS = ((0x3041, 0x3100), (0x31F0, 0x3200), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00))
-CODE_POINTS = 0x10000  # what lies beyond is no letter, or one that is a word by itself
+CODE_POINTS = 0x10000  # everything beyond counts as an ideograph
 
 SEPARATOR, LETTER, IDEOGRAPH = 0, 1, 2
 
 
 def word_hashes(text: str) -> Hashes:
-    """A number of 64 bits for each word of a text, in order."""
+    """A hash of 64 bits for each word of a text, in order: (W,)."""
     if len(text) <= CHUNK_CHARACTERS:
         return _chunk_hashes(text.casefold())[0]
     starts = range(0, len(text), CHUNK_CHARACTERS)
     return np.concatenate([_chunk_hashes(text[start : start + CHUNK_CHARACTERS].casefold())[0] for start in starts])
 
 
-class _Kept:
-    """What was asked last, for as many records as `KEPT_CHARACTERS` are.
+class _HashCache:
+    """The hashes of the latest texts, up to `CACHED_CHARACTERS`.
 
-    `quality`, `decontaminate` and `dedup` ask about the same records, one of them about a whole shard before the next.
+    `quality`, `decontaminate` and `dedup` hash the same records, each a whole batch before the next step does.
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, ...], tuple[Hashes, ...]] = {}
+        self._hashes: dict[tuple[str, ...], tuple[Hashes, ...]] = {}
         self._characters = 0
 
     def hashes(self, texts: tuple[str, ...]) -> tuple[Hashes, ...]:
-        found = self._found.get(texts)
+        found = self._hashes.get(texts)
         if found is None:
-            while self._found and self._characters > KEPT_CHARACTERS:
-                oldest = next(iter(self._found))
+            while self._hashes and self._characters > CACHED_CHARACTERS:
+                oldest = next(iter(self._hashes))
                 self._characters -= sum(map(len, oldest))
-                del self._found[oldest]
-            found = self._found[texts] = _hashes_of_each(texts)
+                del self._hashes[oldest]
+            found = self._hashes[texts] = _hashes_of_each(texts)
             self._characters += sum(map(len, texts))
         return found
 
 
-_kept = _Kept()
+_cache = _HashCache()
 
 
 def hashes_of(record: Record) -> tuple[Hashes, ...]:
     """`word_hashes` of each message's text."""
-    return _kept.hashes(tuple(message.content for message in record.messages))
+    return _cache.hashes(tuple(message.content for message in record.messages))
 
 
 def _hashes_of_each(texts: tuple[str, ...]) -> tuple[Hashes, ...]:
-    """All texts go through in one, because arrays are slow to begin with and most turns are short."""
+    """`word_hashes` of each text, computed on all texts joined: most turns are short, and numpy's calls cost."""
     folded = [text.casefold() for text in texts]
-    ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break behind it
+    ends = list(itertools.accumulate(len(text) + 1 for text in folded))  # each with the line break after it
     if not ends or ends[-1] > CHUNK_CHARACTERS:
         return tuple(word_hashes(text) for text in texts)
     hashes, starts = _chunk_hashes("\n".join(folded))
@@ -78,7 +80,7 @@ def _hashes_of_each(texts: tuple[str, ...]) -> tuple[Hashes, ...]:
 
 
 def phrase_hashes(words: Hashes, length: int) -> Hashes:
-    """A number for each run of `length` words; for none of them if there are fewer words."""
+    """A hash for each run of `length` words: (W - length + 1,), empty if there are fewer words."""
     count = len(words) - length + 1
     if count <= 0:
         return np.empty(0, np.uint64)
@@ -90,30 +92,30 @@ def phrase_hashes(words: Hashes, length: int) -> Hashes:
 
 
 def _chunk_hashes(text: str) -> tuple[Hashes, npt.NDArray[np.int64]]:
-    """The words' numbers, and where each word begins. The text is folded."""
-    alone = np.empty(0, np.int64)
-    if text.isascii():  # the same, with a quarter of the memory to walk through
+    """The words' hashes, and where each word begins: (W,) each. The text must be folded."""
+    ideographs = np.empty(0, np.int64)
+    if text.isascii():  # the same result from a quarter of the memory
         data = text.encode("ascii")
         values = _ascii_values().take(np.frombuffer(data, np.uint8))
         is_letter = np.frombuffer(data.translate(_ascii_letters()), np.bool_)
     else:
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
         values = _scrambled(points)
-        kinds = _kinds().take(np.minimum(points, CODE_POINTS))
+        kinds = _character_kinds().take(np.minimum(points, CODE_POINTS))
         is_letter = kinds == LETTER
-        alone = np.flatnonzero(kinds == IDEOGRAPH)
+        ideographs = np.flatnonzero(kinds == IDEOGRAPH)
     edges = np.flatnonzero(is_letter[1:] != is_letter[:-1]) + 1
     if len(values) and is_letter[0]:
         edges = np.concatenate(([0], edges))
     if len(edges) % 2:
         edges = np.concatenate((edges, [len(values)]))
     starts, ends = edges[::2], edges[1::2]
-    if len(alone):
-        starts = np.concatenate((starts, alone))
+    if len(ideographs):
+        starts = np.concatenate((starts, ideographs))
         order = np.argsort(starts, kind="stable")
-        starts, ends = starts[order], np.concatenate((ends, alone + 1))[order]
+        starts, ends = starts[order], np.concatenate((ends, ideographs + 1))[order]
     powers, inverses = _powers(1 << len(values).bit_length())
-    # The sum of letter * multiplier**place up to each place; the difference of two is a word, moved to place 0.
+    # Prefix sums of letter * multiplier**place; the difference of two is a word's hash, then shifted to place 0.
     sums = np.empty(len(values) + 1, np.uint64)
     sums[0] = 0
     np.cumsum(np.multiply(values, powers[: len(values)], out=values), out=sums[1:])
@@ -128,12 +130,12 @@ def _ascii_values() -> Hashes:
 @functools.cache
 def _ascii_letters() -> bytes:
     """For each byte whether it is a letter, as a table for `bytes.translate`."""
-    is_letter: bytes = (_kinds()[:0x100] == LETTER).tobytes()
+    is_letter: bytes = (_character_kinds()[:0x100] == LETTER).tobytes()
     return is_letter
 
 
 def _scrambled(points: npt.NDArray[Any]) -> Hashes:
-    """Code points spread over 64 bits; letters next to each other in the alphabet must not cancel out."""
+    """Code points spread over 64 bits, so that sums of neighbouring letters differ."""
     values = points.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)
     return values ^ (values >> np.uint64(32))
 
@@ -160,8 +162,8 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
 
 
 @functools.cache
-def _kinds() -> npt.NDArray[np.uint8]:
-    """What each code point is. Python's own tables change with its version, so only plain ranges are used.
+def _character_kinds() -> npt.NDArray[np.uint8]:
+    """`SEPARATOR`, `LETTER` or `IDEOGRAPH` for each code point, from fixed ranges: Python's own tables change.
 
     Below 0x80: letters and digits. Above: everything but spaces, punctuation and symbols, by Unicode block.
     """

@@ -1,12 +1,12 @@
-"""Conversations that are too long for the model, cut between rounds; and the length of each in tokens.
+"""The step `split`: counts a conversation's tokens, and cuts one that is too long between rounds.
 
 A round is a question with all that follows up to the next question. Pieces are filled from the front, each with the
-system text of the whole, and measured as the trainer will measure them: the training template, its tokenizer, marks
-and all. Every round comes out exactly once to be learned from. What becomes of a round that is too long by itself is
-the user's choice: it is left out, its answer is cut at the end of a block (`cut`), or it is kept and marked.
+system text of the whole, and counted as the trainer counts them, with the training template and its tokenizer. Every
+round is in exactly one piece as training data. A round that is too long by itself is left out, its answer is cut at
+the end of a block (`cut`), or it is kept and marked, as the user chooses.
 
-A later piece may carry the rounds before it as context. `context_messages` counts their messages, which stand behind
-the system text; the trainer shows them to the model and does not learn their replies a second time.
+A later piece may repeat the rounds before it as context. `context_messages` counts their messages, which stand after
+the system text; the trainer does not supervise them a second time.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from vicuna.data.step_kinds import Drop, Finding, Keep, Outcome, Record, Split, 
 from vicuna.data.steps.cut import shorten
 
 CONTEXT, OVER_LONG = "context_messages", "over_long"  # keys of a record
-CONTEXT_SHARE = 0.5  # of the budget: with more, a piece would have too little room for what is new
+CONTEXT_SHARE = 0.5  # of the budget, so that enough is left for new rounds
 RULES = {
     "too_long": "every round alone is longer than the token budget",
     "round_too_long": "one round alone is longer than the token budget; left out, and a new piece begins after it",
@@ -38,12 +38,12 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A record taken apart.
+class Sections:
+    """The messages of a record by sections.
 
     Attributes:
-        context: rounds at the start that an earlier piece has been learned from already.
-        rounds: all others.
+        context: rounds at the start that are supervised in an earlier piece.
+        rounds: all other rounds.
     """
 
     system: Round
@@ -59,7 +59,7 @@ class _Piece:
     is_over_long: bool = False
 
 
-def splitting(
+def split_step(
     count_tokens: CountTokens, max_tokens: int | None, over_long: OverLong = "drop", carry_over: int = 0
 ) -> Step:
     """The step. Without `max_tokens` it only counts.
@@ -72,13 +72,13 @@ def splitting(
 
     def run(record: Record) -> Outcome:
         given = record.extra.get(CONTEXT, 0)
-        record = _settled(record)
-        if not _is_count(given) or (given and not take_apart(record).rounds):
+        record = _with_current_context(record)
+        if not _is_count(given) or (given and not sections_of(record).rounds):
             return Drop(Finding("bad_context", f"{CONTEXT} is {given!r}"))
         try:
             size = count_tokens(record.messages)
             if max_tokens is None or size <= max_tokens:
-                return Keep(_with(record, num_tokens=size))
+                return Keep(_with_extra(record, num_tokens=size))
             return _Splitter(record, count_tokens, max_tokens, over_long, carry_over).split()
         except TemplateError as error:
             raise TemplateError(f"record {record.id} ({record.source}): {error}") from None
@@ -86,7 +86,7 @@ def splitting(
     return Step("split", 2, RULES, run)
 
 
-def take_apart(record: Record) -> Parts:
+def sections_of(record: Record) -> Sections:
     """System text, context and rounds. Every message is in exactly one of them, whatever the order of roles."""
     found: list[list[int]] = []
     num_system = 0
@@ -102,18 +102,18 @@ def take_apart(record: Record) -> Parts:
     known_until = num_system + (num_context if _is_count(num_context) else 0)
     num_known = sum(indices[-1] < known_until for indices in found)
     rounds = tuple(_round(record, indices) for indices in found)
-    return Parts(_round(record, range(num_system)), rounds[:num_known], rounds[num_known:])
+    return Sections(_round(record, range(num_system)), rounds[:num_known], rounds[num_known:])
 
 
 def count_rounds(record: Record, outcome: Outcome) -> tuple[int, int, int]:
-    """Rounds to be learned that came to the step, came out of it, and were left out."""
-    num_in = len(take_apart(_settled(record)).rounds)
+    """The numbers of rounds (without context) that came into the step, came out of it, and were left out."""
+    num_in = len(sections_of(_with_current_context(record)).rounds)
     if isinstance(outcome, Keep) and outcome.record.messages is record.messages:
         return num_in, num_in, 0
     if isinstance(outcome, Keep | Split):
         pieces = outcome.records if isinstance(outcome, Split) else (outcome.record,)
         dropped = sum(repair.rule == "round_too_long" for repair in outcome.repairs)
-        return num_in, sum(len(take_apart(piece).rounds) for piece in pieces), dropped
+        return num_in, sum(len(sections_of(piece).rounds) for piece in pieces), dropped
     return num_in, 0, num_in
 
 
@@ -125,8 +125,8 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _settled(record: Record) -> Record:
-    """The record with `context_messages` as its messages are now: earlier steps may have left out some of them."""
+def _with_current_context(record: Record) -> Record:
+    """The record with `context_messages` counted anew: earlier steps may have left out some of the messages."""
     given = record.extra.get(CONTEXT, 0)
     if not given or not _is_count(given):
         return record
@@ -136,13 +136,13 @@ def _settled(record: Record) -> Record:
     return replace(record, extra=extra | ({CONTEXT: number} if number else {}))
 
 
-def _with(record: Record, **extra: Any) -> Record:
+def _with_extra(record: Record, **extra: Any) -> Record:
     return replace(record, extra=record.extra | extra)
 
 
 @dataclass
 class _Splitter:
-    """One record on its way to pieces."""
+    """Splits one record."""
 
     record: Record
     count_tokens: CountTokens
@@ -153,9 +153,9 @@ class _Splitter:
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        parts = take_apart(self.record)
+        parts = sections_of(self.record)
         self.system, self.rounds = parts.system, parts.rounds
-        self.earlier = list(parts.context)  # the rounds right before the next one
+        self.earlier = list(parts.context)  # the rounds right before the next one, as far as they may be context
         self.num_carried = max(self.carry_over, len(parts.context))  # in the first piece; then as asked for
 
     def split(self) -> Outcome:
@@ -178,7 +178,7 @@ class _Splitter:
         return self.count_tokens([*self.system.messages, *(message for round in rounds for message in round.messages)])
 
     def _new_piece(self, round: Round, size: int) -> _Piece:
-        """A piece that begins with this round, behind as many of the rounds before it as may be carried and fit."""
+        """A piece that begins with this round, after as many earlier rounds as are wanted as context and fit."""
         piece = _Piece([round], size)
         for number in range(1, min(self.num_carried, len(self.earlier)) + 1):
             context = self.earlier[-number:]
