@@ -7,9 +7,14 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 
-from vicuna.report_page import Page, bar_chart, histogram, line_chart, radar_chart, table, ticks
+import vicuna
+from vicuna.io.markup import Markup, fill
+from vicuna.report_page import Page, bar_chart, histogram, line_chart, radar_chart, table
+from vicuna.report_page.charts import ticks
 
+PACKAGE = Path(vicuna.__file__).parent
 NASTY = '<script>alert("x")</script> & "'
 NUMBERS = st.floats(-1e30, 1e30) | st.sampled_from([float("nan"), float("inf"), float("-inf")])
 
@@ -17,10 +22,33 @@ NUMBERS = st.floats(-1e30, 1e30) | st.sampled_from([float("nan"), float("inf"), 
 def test_everything_is_escaped(tmp_path: Path) -> None:
     page = Page(NASTY).add_heading(NASTY).add_paragraph(NASTY).add_code(NASTY).add_table([NASTY], [[NASTY]])
     page.add_details(NASTY, line_chart({NASTY: [(0, 1)], "b": []}, title=NASTY, x_label=NASTY, y_label=NASTY))
+    page.add_charts([bar_chart({NASTY: 1}, title=NASTY, unit=NASTY), histogram([1], title=NASTY, x_label=NASTY)])
+    page.add_figure(radar_chart([NASTY] * 3, {NASTY: [1, 2, 3]}, maximum=3, title=NASTY))
     page.write(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "<script" not in text
     assert not re.search(r"(src|href)=|@import|url\(", text)
+
+
+def test_what_is_no_markup_is_escaped_wherever_it_goes() -> None:
+    text = Markup("<b>{}</b>").format(NASTY)
+    assert Markup("<p>{}</p>").format(text) == f"<p>{text}</p>"
+    page = Page("t").add_html(NASTY).add_details("s", NASTY).add_figure(NASTY).add_charts([NASTY])  # type: ignore[arg-type, list-item]
+    assert "<script" not in page.render()
+    assert page.render().count("&lt;script&gt;") == 4
+
+
+def test_a_template_without_its_value_is_an_error() -> None:
+    with pytest.raises(UndefinedError, match="blocks"):
+        fill("report_page/page.html", title="t")
+
+
+def test_there_is_no_other_door_to_markup() -> None:
+    for path in PACKAGE.rglob("*"):
+        if path.suffix in (".html", ".svg"):
+            assert not re.search(r"\bsafe\b|autoescape", path.read_text("utf-8")), path
+        elif path.suffix == ".py" and path.parent != PACKAGE / "data" / "html":  # reads markup, and writes Markdown
+            assert not re.search(r"\bhtml\.escape\b|xml\.sax", path.read_text("utf-8")), path
 
 
 def test_number_columns_align_right() -> None:

@@ -1,6 +1,5 @@
 """The demo's page: every figure and plot of the chain on one page, in the order in which it ran."""
 
-import html
 import os
 import platform
 from pathlib import Path
@@ -11,6 +10,7 @@ from vicuna.bot.demo.chain import BASE, TUNED
 from vicuna.bot.stages import Workspace
 from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.io.log import human_bytes, human_seconds
+from vicuna.io.markup import Markup
 from vicuna.report_page import Page, bar_chart, table
 
 
@@ -43,7 +43,7 @@ def _add_clean(page: Page, workspace: Workspace) -> None:
     page.add_paragraph(figures["shown"])
     if figures["dropped"]:
         page.add_html(bar_chart(figures["dropped"], title="dropped records by rule"))
-    page.add_html('<p><a href="data/report.html">the cleaning report</a>: what was dropped and why</p>')
+    page.add_html(Markup('<p><a href="data/report.html">the cleaning report</a>: what was dropped and why</p>'))
 
 
 def _add_train(page: Page, workspace: Workspace) -> None:
@@ -54,7 +54,7 @@ def _add_train(page: Page, workspace: Workspace) -> None:
         f"held out: {figures['held_out_before']:.4f} before, {figures['held_out_after']:.4f} after "
         f"{len(figures['losses'])} steps."
     )
-    page.add_html(f"<figure>{(workspace.folder / 'train/loss.svg').read_text('utf-8')}</figure>")
+    page.add_figure(Markup((workspace.folder / "train/loss.svg").read_text("utf-8")))  # drawn by the step before
 
 
 def _add_weights(page: Page, workspace: Workspace) -> None:
@@ -82,8 +82,7 @@ def _add_served(page: Page, workspace: Workspace) -> None:
         f"Process {found['replacement_pid']} took its place. {workspace.figures('chat')['outcome'].capitalize()}."
     )
     place = cut["killed_after_characters"]
-    before, after = html.escape(cut["answer"][:place]), html.escape(cut["answer"][place:])
-    page.add_html(f"<pre>{before}<b> ✂ </b>{after}</pre>")
+    page.add_html(Markup("<pre>{}<b> ✂ </b>{}</pre>").format(cut["answer"][:place], cut["answer"][place:]))
 
 
 def _add_judge(page: Page, workspace: Workspace, judge: str | None) -> None:
@@ -96,7 +95,9 @@ def _add_judge(page: Page, workspace: Workspace, judge: str | None) -> None:
         )
     for finding in report["findings"]:
         page.add_paragraph(finding)
-    page.add_html('<p><a href="eval/report.html">the evaluation report</a>: every question, answer and verdict</p>')
+    page.add_html(
+        Markup('<p><a href="eval/report.html">the evaluation report</a>: every question, answer and verdict</p>')
+    )
     answers = list(read_jsonl(workspace.folder / "eval" / "answers.jsonl"))
     texts: dict[int, dict[str, str]] = {}
     for answer in answers:

@@ -1,12 +1,12 @@
 """The report of a cleaning as an HTML page: what came in, where records were dropped and why, and what came out."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vicuna.data.look.figures import Figures, clip_at_p99
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
+from vicuna.io.markup import fill
 from vicuna.report_page import Page, bar_chart, histogram, table
 
 NUM_LANGUAGES = 15  # in the chart; report.json has all
@@ -81,10 +81,11 @@ def _add_rules(page: Page, title: str, text: str, rules: Sequence[JsonObject], t
             [sample["id"], "" if sample["turn"] is None else str(sample["turn"]), sample["source"], sample["evidence"]]
             for sample in rule["samples"]
         ]
-        more = f"<p class=faint>{len(rows)} of {rule['count']:,}:</p>" if len(rows) < rule["count"] else ""
-        examples = table(["id", "turn", "source", "evidence"], rows, numeric=())
-        step = f"<p class=faint>Found by the step {html.escape(rule['step'])}.</p>"
-        page.add_details(f"{rule['rule']}: {rule['count']:,}{part}: {rule['meaning']}", step + more + examples)
+        samples = table(["id", "turn", "source", "evidence"], rows, numeric=())
+        page.add_details(
+            f"{rule['rule']}: {rule['count']:,}{part}: {rule['meaning']}",
+            fill("data/look/rule.html", rule=rule, samples=samples),
+        )
 
 
 def _add_duplicates(page: Page, duplicates: JsonObject) -> None:
@@ -150,7 +151,7 @@ def _add_lengths(page: Page, lengths: Mapping[str, JsonObject], figures: Figures
             shown, last = clip_at_p99(values)
             label = name if last == max(values) else f"{name} ({last:,} and more in the last bar)"
             charts.append(histogram(shown, title=f"{name.capitalize()} in a record", x_label=label))
-    page.add_html(f"<div class=charts>{''.join(charts)}</div>")
+    page.add_charts(charts)
 
 
 def _add_split(page: Page, split: JsonObject) -> None:

@@ -4,7 +4,6 @@ After `score`; `report` puts it at the end of its page. The texts come from the 
 answer files where a judgment was kept without its prompt.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 
 from vicuna.eval.answer import Answer
@@ -12,9 +11,7 @@ from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.questions import QuestionId
 from vicuna.eval.reporting.score import Results
 from vicuna.eval.verdict import explanation
-
-GRID = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:0 1.2rem"
-NO_ANSWER = "not recorded; give the answer file with --answers"
+from vicuna.io.markup import Markup, fill
 
 
 def answer_texts(
@@ -32,23 +29,27 @@ def answer_texts(
     return texts
 
 
-def question_block(question_id: QuestionId, results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> str:
-    """One question as a `<details>` element: its category and outcome, and inside all answers and verdicts."""
+def question_block(question_id: QuestionId, results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> Markup:
+    """One question as markup: closed, its category and outcome; open, all that was said."""
     judgments = [one for one in results.judgments if one.question_id == question_id]
-    shown = next((one.sections for one in judgments if one.sections), {})
-    parts = [_text("Question", shown.get("question"), "not recorded")]
-    if "reference" in shown:
-        parts.append(f"<details><summary>Reference answer</summary>{_pre(shown['reference'])}</details>")
-    columns = "".join(
-        f"<div>{_text(model, texts.get(model, {}).get(question_id), NO_ANSWER)}</div>" for model in results.models
+    return fill(
+        "eval/reporting/question.html",
+        id=question_id,
+        category=results.categories[question_id],
+        outcome=outcome(question_id, results),
+        shown=next((one.sections for one in judgments if one.sections), {}),
+        answers={model: texts.get(model, {}).get(question_id) for model in results.models},
+        verdicts=[
+            {
+                "words": verdict_words(one),
+                "judge": one.judge,
+                "place": one.models[0] if one.mode == "single" else f"A is {_first(one)}",
+                "repeat": one.repeat,
+                "explanation": explanation(one.reply),
+            }
+            for one in judgments
+        ],
     )
-    parts.append(f'<div style="{GRID}">{columns}</div>')
-    parts.append("<h3>Verdicts</h3>")
-    parts += [_verdict(one) for one in judgments]
-    summary = (
-        f"{question_id} · {html.escape(results.categories[question_id])} · {html.escape(outcome(question_id, results))}"
-    )
-    return f"<details><summary>{summary}</summary>{''.join(parts)}</details>"
 
 
 def outcome(question_id: QuestionId, results: Results) -> str:
@@ -72,18 +73,6 @@ def verdict_words(one: Judgment) -> str:
     return "tie" if one.points == 0.5 else one.models[0] if one.points == 1.0 else one.models[1]
 
 
-def _verdict(one: Judgment) -> str:
-    first = one.models[0] if one.order == 1 else one.models[-1]
-    place = one.models[0] if one.mode == "single" else f"A is {first}"
-    repeat = f", repeat {one.repeat + 1}" if one.repeat else ""
-    head = f"<strong>{html.escape(verdict_words(one))}</strong> <span class=faint>{html.escape(one.judge)}, "
-    return f"<p>{head}{html.escape(place)}{repeat}</span></p>{_pre(explanation(one.reply))}"
-
-
-def _text(title: str, text: str | None, otherwise: str) -> str:
-    body = f"<p class=faint>{otherwise}</p>" if text is None else _pre(text)
-    return f"<h3>{html.escape(title)}</h3>{body}"
-
-
-def _pre(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>" if text.strip() else "<p class=faint>(empty)</p>"
+def _first(one: Judgment) -> str:
+    """The model whose answer stood in the first place."""
+    return one.models[0] if one.order == 1 else one.models[-1]

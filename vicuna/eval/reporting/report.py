@@ -3,7 +3,6 @@
 After `judge`, last of all. The page and the JSON file are made of the same `figures`, so they cannot disagree.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from vicuna.eval.reporting.score import Results, load_judgments, summarize
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import warning
+from vicuna.io.markup import Markup
 from vicuna.options import option, parse
 from vicuna.report_page import Page, radar_chart
 from vicuna.statistics.intervals import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES
@@ -101,7 +101,7 @@ def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, M
             "nothing about quality."
         )
     for finding in found["findings"]:
-        page.add_html(f"<p><strong>{html.escape(finding)}</strong></p>")
+        page.add_html(Markup("<p><strong>{}</strong></p>").format(finding))
     _add_models(page, results, found)
     _add_categories(page, results, found)
     if is_pair:
@@ -177,7 +177,7 @@ def _add_categories(page: Page, results: Results, found: Mapping[str, Any]) -> N
             for model in results.models
         }
         title = "points by category, in percent" if is_pair else "score by category"
-        page.add_html(f"<figure>{radar_chart(complete, series, maximum=100 if is_pair else 10, title=title)}</figure>")
+        page.add_figure(radar_chart(complete, series, maximum=100 if is_pair else 10, title=title))
     rows = []
     for name, of in categories.items():
         cells = [_cell(of[model], results.mode) if model in of else "unscored" for model in results.models]

@@ -3,7 +3,6 @@
 Called by the events of `web_events` and by the layout of `web_page`; nothing here knows the server.
 """
 
-import html
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from vicuna.conversation import Message
+from vicuna.io.markup import Markup
 
 # Fenced and inline code; the group makes `split` return code at the odd positions.
 CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
@@ -49,9 +49,9 @@ def unshield_tags(shown: str) -> str:
 
 def notice(text: str, kind: str = "") -> str:
     """The line under the chat."""
-    return f'<div class="notice {kind}" role="status">{html.escape(text)}</div>'
+    return str(Markup('<div class="notice {}" role="status">{}</div>').format(kind, text))
 
 
 def health(text: str, *, is_alive: bool) -> str:
     """The line under the model picker, with its green or red dot."""
-    return f'<div class="health {"alive" if is_alive else "dead"}">{html.escape(text)}</div>'
+    return str(Markup('<div class="health {}">{}</div>').format("alive" if is_alive else "dead", text))
