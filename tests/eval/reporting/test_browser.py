@@ -45,4 +45,4 @@ def test_a_text_is_taken_from_the_answer_file_where_the_prompt_is_not_recorded()
     block = question_block(1, found, texts)
     assert "&lt;b&gt;mine&lt;/b&gt;" in block and "<b>" not in block
     assert block.count("not recorded; give the answer file") == 1, "of m2"
-    assert block.startswith("<details><summary>1 · math · tie</summary>")
+    assert block.startswith("<details>\n<summary>1 · math · tie</summary>")
