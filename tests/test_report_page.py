@@ -53,7 +53,7 @@ def test_there_is_no_other_door_to_markup() -> None:
 
 def test_number_columns_align_right() -> None:
     markup = table(["name", "count"], [["a", 1200], ["b", 0.5]])
-    assert "<td class=number>1,200</td>" in markup
+    assert '<td class=number data-label="count">1,200</td>' in markup
     assert "<td>a</td>" in markup
 
 
@@ -83,3 +83,16 @@ def test_ticks_cover_the_range_with_round_numbers(low: float, high: float) -> No
     assert found[0] <= low
     assert found[-1] >= high
     assert 2 <= len(found) <= 12
+
+
+def test_columns_and_marks_are_escaped() -> None:
+    page = (
+        Page("x").add_columns({"<a>": "<b>", "c": "d"}).add_marked_code("one <two> three", [(4, 9), (10, 15)]).render()
+    )
+    assert "<h3>&lt;a&gt;</h3><pre>&lt;b&gt;</pre>" in page
+    assert "<pre>one <mark>&lt;two&gt;</mark> <mark>three</mark></pre>" in page
+
+
+def test_a_cell_knows_its_heading_for_narrow_screens() -> None:
+    page = Page("x").add_table(['size "MB"', "name"], [(1, "a")]).render()
+    assert 'data-label="size &#34;MB&#34;">1</td>' in page

@@ -1,6 +1,6 @@
 """A page under construction: headings, paragraphs, tables and what opens at a click, in the order of their adding."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -47,6 +47,18 @@ class Page:
         """Add a table; the columns in `numeric` (by default those whose every cell is a number) align right."""
         return self.add_html(table(headers, rows, numeric=numeric))
 
+    def add_columns(self, texts: Mapping[str, str]) -> Self:
+        """Add texts beside one another, each under its title; one below the other where there is no room."""
+        return self.add_html(columns(texts))
+
+    def add_marked_code(self, text: str, spans: Iterable[tuple[int, int]]) -> Self:
+        """Add text in which every space counts, with the characters of `[start, end)` spans marked."""
+        pieces, position = [], 0
+        for start, end in spans:
+            pieces += [(text[position:start], False), (text[start:end], True)]
+            position = end
+        return self.add_html(fill("report_page/spans.html", pieces=[*pieces, (text[position:], False)]))
+
     def add_details(self, summary: str, markup: Markup) -> Self:
         """Add markup that opens when its summary is clicked."""
         return self.add_html(Markup("<details><summary>{}</summary>{}</details>").format(summary, markup))
@@ -59,6 +71,11 @@ class Page:
         """Write the page atomically. Half a surrogate pair, which UTF-8 cannot hold, is spelled out."""
         with atomic_file(path, "wb") as file:
             file.write(self.render().encode("utf-8", "backslashreplace"))
+
+
+def columns(texts: Mapping[str, str]) -> Markup:
+    """Texts beside one another, each under its title."""
+    return fill("report_page/columns.html", texts=texts)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Iterable[int] | None = None) -> Markup:

@@ -1,5 +1,6 @@
 """The demo's page shows the figures of every stage, and texts are escaped."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 
 from vicuna.bot.demo.report import write_page
 from vicuna.bot.stages import Done, Stage, Workspace
+from vicuna.eval.questions import load_questions
 from vicuna.io.jsonl import write_json, write_jsonl
+from vicuna.material import material
 
 FIGURES: dict[str, dict[str, Any]] = {
     "clean": {"dropped": {"html": 3}, "shown": "5 in = 2 kept + 3 dropped"},
@@ -32,7 +35,11 @@ def workspace(tmp_path: Path) -> Workspace:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "loss.svg").write_text("<svg></svg>")
     write_json(tmp_path / "chat.json", SERVED)
-    write_jsonl(tmp_path / "eval" / "answers.jsonl", [{"question_id": 7, "model_id": "vicuna", "text": "<i>x</i>"}])
+    answers = [{"question_id": 7, "model_id": model, "text": f"<i>{model}</i>"} for model in ("vicuna", "smollm2")]
+    write_jsonl(tmp_path / "eval" / "answers.jsonl", answers)
+    talk = [("user", "Who <are> you?"), ("assistant", "I am Vicuna."), ("user", "And?"), ("assistant", "A bot.")]
+    messages = [{"role": role, "content": content} for role, content in talk]
+    write_jsonl(tmp_path / "data" / "records.jsonl", [{"id": "a", "messages": messages}])
     stages = {name: Stage(name, f"title of {name}", lambda: {}, (), ()) for name in FIGURES}
     return Workspace(tmp_path, {name: Done(stages[name], FIGURES[name], 1.0) for name in FIGURES})
 
@@ -50,7 +57,10 @@ def test_every_stage_is_on_the_page(workspace: Workspace, tmp_path: Path) -> Non
         "Process 12 took its place",
         "The judge prefers vicuna.",
         "rule-based stand-in",
-        "&lt;i&gt;x&lt;/i&gt;",
+        "&lt;i&gt;vicuna&lt;/i&gt;",
+        "2 training steps give a model a name",
+        "Who &lt;are&gt; you?",
+        "<mark>I am Vicuna.&lt;|im_end|&gt;",
         "3.0 GiB",
         "<svg></svg>",
     ):
@@ -61,3 +71,13 @@ def test_a_real_judge_is_no_stand_in(workspace: Workspace, tmp_path: Path) -> No
     write_page(tmp_path / "index.html", workspace, judge="judge", peak_bytes=0)
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "stand-in" not in page and "Peak memory" not in page
+
+
+def test_the_page_opens_with_what_changed_and_shows_every_question(workspace: Workspace, tmp_path: Path) -> None:
+    write_page(tmp_path / "index.html", workspace, judge=None, peak_bytes=0)
+    page = (tmp_path / "index.html").read_text("utf-8")
+    places = [page.index(text) for text in ("Before and after", "What was done", "Shared conversations", "Fine-tuned")]
+    assert places == sorted(places)
+    question = next(one for one in load_questions(material("eval/questions.jsonl")) if one.question_id == 7)
+    assert f"<summary>{question.category}: {html.escape(question.text, quote=False)[:20]}" in page
+    assert page.index("smollm2 (base)") < page.index("vicuna (tuned)")
