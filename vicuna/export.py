@@ -1,6 +1,6 @@
 """`vicuna export gguf|check`: a Hugging Face model as a GGUF file for llama.cpp and its kin, and proof that it is one.
 
-Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. Work: `weights.gguf.export` and
+Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. Work: `weights.gguf.to_gguf` and
 `weights.gguf.check`.
 """
 
@@ -15,7 +15,7 @@ from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.hub import Source, find_source
 from vicuna.weights.gguf.card import HUB, Card
-from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
 
 USAGE = """usage: vicuna export VERB [OPTION ...]

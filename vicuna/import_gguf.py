@@ -1,6 +1,6 @@
 """`vicuna import gguf`: a GGUF file as a Hugging Face folder, to be trained on, served or exported again.
 
-The way back of `vicuna.export`. Work: `weights.gguf.convert`.
+The way back of `vicuna.export`. Work: `weights.gguf.from_gguf`.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Literal
 
 from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
-from vicuna.weights.gguf.convert import DTYPES, import_gguf
+from vicuna.weights.gguf.from_gguf import DTYPES, import_gguf
 
 USAGE = """usage: vicuna import VERB [OPTION ...]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vicuna.weights.files.checkpoint import INDEX_NAME, write_checkpoint
-from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor, plan_shards
+from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor, split_into_shards
 
 SHAPES = {
     "lm_head.weight": (33, 16),
@@ -43,7 +43,7 @@ def write_raw(folder: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes
     """A checkpoint of given bytes: `{name: (dtype, shape, data)}`, with configuration and tokenizer files."""
     folder.mkdir(parents=True)
     plan = [Tensor(name, dtype, shape) for name, (dtype, shape, _) in tensors.items()]
-    shards, index = plan_shards(plan, max_shard_bytes=shard_bytes)
+    shards, index = split_into_shards(plan, max_shard_bytes=shard_bytes)
     write_checkpoint(folder, shards, index, lambda tensor: [tensors[tensor.name][2]])
     assert (index is not None) == (folder / INDEX_NAME).exists()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 33}))

@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.weights.builders import to_bytes
 from vicuna.weights.files.checkpoint import write_checkpoint
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PRE_TOKENIZERS
 
 CORPUS = [
@@ -89,7 +89,7 @@ def make_model(
         for name, shape in shapes(config).items()
     }
     plan = [Tensor(name, dtype, shape) for name, shape in shapes(config).items()]
-    shards, index = plan_shards(plan, max_shard_bytes=shard_bytes)
+    shards, index = split_into_shards(plan, max_shard_bytes=shard_bytes)
     write_checkpoint(folder, shards, index, lambda tensor: [data[tensor.name]])
     (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -21,10 +21,11 @@ from vicuna.errors import UsageError, VerificationError, VicunaError
 from vicuna.make_delta import main as make_main
 from vicuna.weights.__main__ import main as weights_main
 from vicuna.weights.delta.apply import apply_delta
-from vicuna.weights.delta.codec import cast, decode_frame, encode_frame
+from vicuna.weights.delta.codec import decode_frame, encode_frame
 from vicuna.weights.delta.layout import read_delta
 from vicuna.weights.delta.make import Format, make_delta
 from vicuna.weights.files.manifest import SUMS_NAME, WEIGHTS_NAME
+from vicuna.weights.files.numbers import cast
 from vicuna.weights.files.tensors import FLOATS
 
 

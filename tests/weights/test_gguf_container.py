@@ -24,8 +24,8 @@ from vicuna.weights.gguf.container import (
     uint32,
     write_gguf,
 )
-from vicuna.weights.gguf.convert import GGUFModel, import_gguf
-from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, GGMLType
 
 BOUNDS = {"b": 7, "B": 8, "h": 15, "H": 16, "i": 31, "I": 32, "q": 63, "Q": 64}

@@ -18,15 +18,15 @@ from tests.weights.gguf_models import byte_level, make_model, small_sentencepiec
 from vicuna.cli import main
 from vicuna.errors import VicunaError
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.files.tensors import Tensor, plan_shards
-from vicuna.weights.gguf import export as export_module
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.gguf import quantize as quantize_module
+from vicuna.weights.gguf import to_gguf as export_module
 from vicuna.weights.gguf.card import Card, size_label
 from vicuna.weights.gguf.check import check_gguf
-from vicuna.weights.gguf.convert import GGUFModel, import_gguf
-from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.names import permute, unpermute
 from vicuna.weights.gguf.quantize import encode, native_quantizer, numpy_quantizer, to_bfloat16
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, GGMLType, ModelShape, tensor_type
 
 LLAMA3 = {
@@ -269,7 +269,7 @@ def rewrite(folder: Path, change: Any) -> None:
     with CheckpointReader(folder) as reader:
         data = {name: reader.read(name) for name in reader.tensors}
         plan = change({name: (tensor.dtype, tensor.shape, data[name]) for name, tensor in reader.tensors.items()})
-    shards, index = plan_shards(Tensor(name, dtype, shape) for name, (dtype, shape, _) in plan.items())
+    shards, index = split_into_shards(Tensor(name, dtype, shape) for name, (dtype, shape, _) in plan.items())
     write_checkpoint(folder, shards, index, lambda tensor: [plan[tensor.name][2]])
 
 

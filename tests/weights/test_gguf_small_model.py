@@ -13,12 +13,12 @@ from tests.weights.gguf_models import byte_level, make_model, shapes
 from vicuna.cli import main
 from vicuna.conversation import load_tokenizer
 from vicuna.weights.files.checkpoint import CheckpointReader
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.gguf.check import HARD_STRINGS, check_gguf
 from vicuna.weights.gguf.container import GGUFFile
-from vicuna.weights.gguf.convert import import_gguf
-from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.from_gguf import import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES
 from vicuna.weights.small_model import find_small_model
 
@@ -124,7 +124,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         config |= {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": layers}
         (folder / "config.json").write_text(json.dumps(config))
-        plan, _ = plan_shards(Tensor(name, "F32", shape) for name, shape in shapes(config).items())
+        plan, _ = split_into_shards(Tensor(name, "F32", shape) for name, shape in shapes(config).items())
         with (folder / "model.safetensors").open("wb") as file:
             file.write(plan[0].preamble)
             file.truncate(plan[0].size_bytes)

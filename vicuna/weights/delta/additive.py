@@ -10,16 +10,22 @@ sum to round it right once more, and every NaN becomes the same one, because pro
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import require
+from vicuna.weights.delta.bits import (
+    BLOCK,
+    Bits,
+    as_bits,
+    fold,
+    from_ordered,
+    from_planes,
+    to_ordered,
+    to_planes,
+    unfold,
+)
 from vicuna.weights.delta.codec import decompress
-from vicuna.weights.files.bits import BLOCK, Bits, as_bits, fold, from_planes, ordered, to_planes, unfold, unordered
+from vicuna.weights.files.numbers import QUIET_NANS, Floats
 from vicuna.weights.files.tensors import ELEMENT_BYTES, Buffer
-
-QUIET = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000}
-
-Floats = NDArray[np.float32]
 
 
 def subtract(target: Buffer, base: Buffer, dtype: str) -> Buffer:
@@ -39,7 +45,7 @@ def find_corrections(target: Buffer, total: Buffer, dtype: str) -> tuple[int, by
     if not len(places):
         return 0, b""
     gaps = np.diff(places, prepend=np.uint32(0)).astype("<u4")
-    differences = fold(ordered(wanted[places]) - ordered(found[places]))
+    differences = fold(to_ordered(wanted[places]) - to_ordered(found[places]))
     zstandard = require("zstandard", "export")
     packed: bytes = zstandard.ZstdCompressor(level=3).compress(b"".join([to_planes(gaps), to_planes(differences)]))
     return len(places), packed
@@ -60,7 +66,7 @@ def correct(total: Buffer, count: int, packed: bytes, dtype: str) -> Buffer:
     places = np.cumsum(from_planes(planes[: 4 * count], 4), dtype="<u8")
     if places[-1] >= len(numbers):
         raise ValueError("a correction beyond the end")
-    numbers[places] = unordered(ordered(numbers[places]) + unfold(from_planes(planes[4 * count :], width)))
+    numbers[places] = from_ordered(to_ordered(numbers[places]) + unfold(from_planes(planes[4 * count :], width)))
     return numbers.data.cast("B")
 
 
@@ -108,4 +114,4 @@ def _round(numbers: Floats, dtype: str, out: Bits) -> None:
     else:
         out.view("<f2" if dtype == "F16" else "<f4")[:] = numbers
     if len(numbers) and np.isnan(numbers.max()):
-        out[np.isnan(numbers)] = QUIET[dtype]
+        out[np.isnan(numbers)] = QUIET_NANS[dtype]

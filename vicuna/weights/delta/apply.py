@@ -18,7 +18,7 @@ from vicuna.weights.delta.restore import open_restorer
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import has_manifest, kind_of, refuse_delta
 from vicuna.weights.files.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest
-from vicuna.weights.files.output import ShardWriter
+from vicuna.weights.files.shard_writer import ShardWriter
 from vicuna.weights.files.tensors import Tensor
 from vicuna.weights.files.unfinished import identity, resumable_directory, unfinished_bytes
 
@@ -55,7 +55,7 @@ def apply_delta(
     refuse_delta(base)
     with CheckpointReader(base) as reader:
         check_base_tensors(manifest, reader)
-        shards = manifest.plan()
+        shards = manifest.target_shards()
         files = files_folder(delta, manifest)
         needed = sum(shard.size_bytes for shard in shards) + sum(
             (files / name).stat().st_size for name in manifest.files

@@ -20,7 +20,7 @@ from vicuna.weights.delta.regions import RegionFile
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import ADDITIVE, DELTA_MANIFEST, EXACT, Manifest
-from vicuna.weights.files.output import copy_files, other_files
+from vicuna.weights.files.other_files import copy_files, other_files
 from vicuna.weights.files.unfinished import identity, resumable_directory, unfinished_bytes
 
 Value = TypeVar("Value")

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 from vicuna.io.log import Progress
 from vicuna.weights.delta.additive import add, find_corrections, subtract
-from vicuna.weights.delta.codec import encode_frame, in_order
+from vicuna.weights.delta.codec import encode_frame
 from vicuna.weights.delta.layout import FRAME_BYTES, FRAME_HEADER
 from vicuna.weights.delta.pairs import find_base, fit, read_base
 from vicuna.weights.delta.regions import RegionFile
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.manifest import ShardRecord, TensorRecord, tensor_record
-from vicuna.weights.files.output import Digests, ShardWriter, TensorDigest
+from vicuna.weights.files.shard_writer import Digests, ShardWriter, TensorDigest
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.files.unfinished import Work
 
 
@@ -130,7 +131,7 @@ class ExactMaker(_Maker):
             kind, payload = encode_frame(data, pair.fitted(base_data, len(data)), tensor.dtype)
             return FRAME_HEADER.pack(kind, len(payload)) + payload, len(data)
 
-        for frame, size in in_order(encode, pair.pieces(self._digest)):
+        for frame, size in map_in_threads(encode, pair.pieces(self._digest)):
             self.regions.write(frame)
             self.progress.update(size)
         offset, size_bytes, sha256 = self.regions.end()
@@ -168,7 +169,7 @@ class AdditiveMaker(_Maker):
             difference = subtract(data, fitted, tensor.dtype)
             return difference, find_corrections(data, add(fitted, difference, tensor.dtype), tensor.dtype)
 
-        for difference, corrections in in_order(encode, pair.pieces(self._digest)):
+        for difference, corrections in map_in_threads(encode, pair.pieces(self._digest)):
             if corrections is not None:
                 count, packed = corrections
                 self.regions.write(FRAME_HEADER.pack(count, len(packed)) + packed)

@@ -13,8 +13,8 @@ Stands on `checkpoint` and `codec`; `make`, `apply` and `published` use it. The 
 import math
 from collections.abc import Iterator
 
-from vicuna.weights.delta.codec import cast
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
+from vicuna.weights.files.numbers import cast
 from vicuna.weights.files.tensors import ELEMENT_BYTES, FLOATS, Tensor
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"

@@ -15,14 +15,14 @@ from vicuna.errors import VerificationError
 from vicuna.io.jsonl import read_json
 from vicuna.io.log import info, warning
 from vicuna.weights.delta.additive import add
-from vicuna.weights.delta.codec import in_order
 from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY, find_base, fit, is_match, read_base
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.files.new_model import NewModel, read_config, write_model
-from vicuna.weights.files.output import TOKENIZER_NAMES, other_files
-from vicuna.weights.files.tensors import Buffer, Tensor, plan_shards
+from vicuna.weights.files.other_files import TOKENIZER_NAMES, other_files
+from vicuna.weights.files.tensors import Buffer, Tensor, split_into_shards
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.files.unfinished import identity
 
 IGNORED_SUFFIX = "rotary_emb.inv_freq"  # computed from the config; old checkpoints stored it
@@ -68,9 +68,9 @@ def apply_published(
                 difference, base_data = piece
                 return add(fit(base_data, found, tensor, len(difference)), difference, tensor.dtype)
 
-            return in_order(total, pieces())
+            return map_in_threads(total, pieces())
 
-        shards, index = plan_shards(tensors)
+        shards, index = split_into_shards(tensors)
         files = _files(base_reader.folder, delta_reader.folder)
         config, texts = _repairs(base_reader, tensors, files)
         new = NewModel(shards, index, data_of, files, config=config, texts=texts, sources=sources or {})

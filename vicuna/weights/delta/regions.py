@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vicuna.weights.files.output import read_region
+from vicuna.weights.files.shard_writer import read_region
 from vicuna.weights.files.unfinished import Work
 
 

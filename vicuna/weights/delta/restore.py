@@ -11,13 +11,14 @@ from typing import NoReturn, Self
 
 from vicuna.errors import VerificationError
 from vicuna.weights.delta.additive import add, correct
-from vicuna.weights.delta.codec import decode_frame, in_order
+from vicuna.weights.delta.codec import decode_frame
 from vicuna.weights.delta.layout import DAMAGED, FRAME_BYTES, FRAME_HEADER, PREAMBLES, REGION_NAMES
 from vicuna.weights.delta.pairs import fit, read_base
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.manifest import ADDITIVE, EXACT, Manifest, TensorRecord
-from vicuna.weights.files.output import Digests
+from vicuna.weights.files.shard_writer import Digests
 from vicuna.weights.files.tensors import Buffer, Tensor
+from vicuna.weights.files.threads import map_in_threads
 
 MAX_CORRECTIONS_BYTES = 4 * FRAME_BYTES  # more than any list of a frame's numbers takes
 
@@ -69,7 +70,7 @@ class Restorer:
             return self._restore(tensor, part, fitted, size)
 
         try:
-            yield from in_order(restore, pieces())
+            yield from map_in_threads(restore, pieces())
         except ValueError as error:
             raise self._damaged(tensor, self._regions.name, f" ({error})") from None
         self._check_delta(tensor, record)

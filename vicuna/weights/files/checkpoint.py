@@ -24,8 +24,8 @@ from vicuna.weights.files.tensors import (
     Shard,
     Tensor,
     build_index,
+    build_shard,
     check_shard_name,
-    plan_shard,
     read_shard,
 )
 
@@ -127,7 +127,7 @@ class CheckpointReader:
             if other != tensor.name and tensor.size_bytes:
                 self.aliases[tensor.name] = other
         name = file.name.removesuffix(".bin").replace("pytorch_model", "model") + ".safetensors"
-        return plan_shard(name, pickled.tensors)
+        return build_shard(name, pickled.tensors)
 
     def _add_tensor(self, tensor: Tensor, file: Path, place: Place) -> None:
         if tensor.name in self.tensors:

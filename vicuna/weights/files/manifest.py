@@ -91,7 +91,7 @@ class Manifest:
     files: dict[str, str]
     tensors: tuple[TensorRecord, ...]
 
-    def plan(self) -> list[Shard]:
+    def target_shards(self) -> list[Shard]:
         """The target's files as they are to be written."""
         return [
             Shard(shard.file, shard.header.encode(), parse_header(shard.header.encode(), None, shard.file))

@@ -16,7 +16,8 @@ from vicuna.io.files import ensure_free_space, sha256_file
 from vicuna.io.jsonl import read_json, write_json
 from vicuna.io.log import Progress, info
 from vicuna.weights.files.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
-from vicuna.weights.files.output import Digests, ShardWriter, copy_files
+from vicuna.weights.files.other_files import copy_files
+from vicuna.weights.files.shard_writer import Digests, ShardWriter
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.unfinished import resumable_directory, unfinished_bytes
 

@@ -153,7 +153,7 @@ def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> 
     return name
 
 
-def plan_shards(
+def split_into_shards(
     tensors: Iterable[Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES, metadata: Mapping[str, str] | None = None
 ) -> tuple[list[Shard], bytes | None]:
     """Lay tensors out in files of at most `max_shard_bytes` of data (a larger tensor gets a file of its own).
@@ -171,11 +171,11 @@ def plan_shards(
         filled += tensor.size_bytes
     count = len(groups)
     names = [SINGLE_NAME] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    shards = [plan_shard(name, group, metadata) for name, group in zip(names, groups, strict=True)]
+    shards = [build_shard(name, group, metadata) for name, group in zip(names, groups, strict=True)]
     return shards, build_index(shards) if count > 1 else None
 
 
-def plan_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> Shard:
+def build_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> Shard:
     """One file that holds these tensors in this order. `metadata` is what transformers writes by default."""
     placed, filled = [], 0
     for tensor in tensors:

@@ -30,7 +30,7 @@ from vicuna.conversation import (
 )
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
-from vicuna.weights.gguf.convert import GGUFModel, import_gguf
+from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
 from vicuna.weights.gguf.types import GGMLType
 from vicuna.weights.tools.inspect import inspect

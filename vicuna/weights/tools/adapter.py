@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import read_json
-from vicuna.weights.delta.codec import cast
 from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.numbers import cast
 from vicuna.weights.files.tensors import FLOATS
 
 CONFIG_NAME = "adapter_config.json"

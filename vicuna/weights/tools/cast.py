@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from vicuna.weights.delta.codec import cast, in_order
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.files.new_model import NewModel, read_config, write_model
-from vicuna.weights.files.output import other_files
-from vicuna.weights.files.tensors import FLOATS, MAX_SHARD_BYTES, Tensor, plan_shards
+from vicuna.weights.files.numbers import cast
+from vicuna.weights.files.other_files import other_files
+from vicuna.weights.files.tensors import FLOATS, MAX_SHARD_BYTES, Tensor, split_into_shards
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.files.unfinished import identity
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -47,14 +48,14 @@ def cast_model(
             source = reader.tensors[tensor.name]
             if source.dtype == tensor.dtype:
                 return reader.chunks(tensor.name)
-            return in_order(lambda chunk: cast(chunk, source.dtype, tensor.dtype), reader.chunks(tensor.name))
+            return map_in_threads(lambda chunk: cast(chunk, source.dtype, tensor.dtype), reader.chunks(tensor.name))
 
         tensors = [
             Tensor(tensor.name, new_dtype(tensor), tensor.shape)
             for tensor in reader.tensors.values()
             if tensor.name not in skipped
         ]
-        shards, index = plan_shards(tensors, max_shard_bytes=max_shard_bytes)
+        shards, index = split_into_shards(tensors, max_shard_bytes=max_shard_bytes)
         changes: dict[str, str] = {}
         if dtype:
             changes = {name: dtype for name in ("torch_dtype", "dtype") if name in config} or {"torch_dtype": dtype}

@@ -79,7 +79,7 @@ def _facts(path: Path, kind: str, tensors: list[Tensor]) -> dict[str, Any]:
 
 def _delta(path: Path) -> dict[str, Any]:
     manifest = read_delta(path)
-    tensors = [tensor for shard in manifest.plan() for tensor in shard.tensors]
+    tensors = [tensor for shard in manifest.target_shards() for tensor in shard.tensors]
     is_additive = manifest.format == ADDITIVE
     return {
         **_facts(path, "additive delta" if is_additive else "exact delta", tensors),

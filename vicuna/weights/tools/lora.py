@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from vicuna.errors import VicunaError
-from vicuna.weights.delta.codec import cast
 from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.files.new_model import NewModel, read_config, write_model
-from vicuna.weights.files.output import other_files
-from vicuna.weights.files.tensors import ELEMENT_BYTES, FLOATS, Tensor, plan_shards
+from vicuna.weights.files.numbers import cast
+from vicuna.weights.files.other_files import other_files
+from vicuna.weights.files.tensors import ELEMENT_BYTES, FLOATS, Tensor, split_into_shards
 from vicuna.weights.files.unfinished import identity
 from vicuna.weights.tools.adapter import Adapter, Change, Floats, check_adapter
 
@@ -60,7 +60,7 @@ def merge_lora(
     with Adapter(adapter) as changes, CheckpointReader(base) as reader:
         merger = _Merger(reader, changes)
         tensors = [merger.new_tensor(name) for name in (*reader.tensors, *merger.added)]
-        shards, index = plan_shards(tensors)
+        shards, index = split_into_shards(tensors)
         new = NewModel(
             shards,
             index,

@@ -15,7 +15,7 @@ from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, read_delta, read_sums
 from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
 from vicuna.weights.files.manifest import MODEL_MANIFEST, Manifest, read_manifest
-from vicuna.weights.files.output import sample_spans
+from vicuna.weights.files.shard_writer import sample_spans
 from vicuna.weights.files.tensors import Tensor
 
 
@@ -42,7 +42,7 @@ def verify_model(model: Path, manifest: Manifest, *, quick: bool = False, is_own
         VicunaError: there is no checkpoint to read.
     """
     with CheckpointReader(model) as reader:
-        planned = {tensor.name: tensor for shard in manifest.plan() for tensor in shard.tensors}
+        planned = {tensor.name: tensor for shard in manifest.target_shards() for tensor in shard.tensors}
         if different := set(planned) ^ set(reader.tensors):
             name = min(different)
             where = "is missing from" if name in planned else "is one too many in"

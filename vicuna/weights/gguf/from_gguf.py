@@ -14,17 +14,17 @@ from vicuna.errors import VicunaError
 from vicuna.io.files import atomic_directory, ensure_free_space
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import Progress
-from vicuna.weights.delta.codec import in_order as in_threads
 from vicuna.weights.files.checkpoint import write_checkpoint
-from vicuna.weights.files.tensors import MAX_SHARD_BYTES, Tensor, plan_shards
+from vicuna.weights.files.tensors import MAX_SHARD_BYTES, Tensor, split_into_shards
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.gguf.config import HubConfig, read_config
+from vicuna.weights.gguf.config_from_gguf import Metadata, build_config, generation_config
 from vicuna.weights.gguf.container import GGUFFile, GGUFTensor
-from vicuna.weights.gguf.export import CHUNK_NUMBERS, expected_shapes
-from vicuna.weights.gguf.hub_config import Metadata, build_config, generation_config
 from vicuna.weights.gguf.names import ROPE_FACTORS, heads_to_permute, to_hugging_face, unpermute
 from vicuna.weights.gguf.quantize import NUMPY_DTYPES, SAME_IN_GGUF, decode, from_float32
+from vicuna.weights.gguf.to_gguf import CHUNK_NUMBERS, expected_shapes
 from vicuna.weights.gguf.types import GGMLType
-from vicuna.weights.gguf.vocabulary.tokenizer import Tokenizer
+from vicuna.weights.gguf.vocabulary.from_gguf import Tokenizer
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -79,7 +79,7 @@ class GGUFModel:
     def data_of(self, name: str) -> Iterator[bytes]:
         """A tensor's bytes in `dtype`, a few rows at a time, by the file's name."""
         tensor = self.file.tensors[name]
-        return in_threads(lambda rows: self._decode(tensor, *rows), self._rows(tensor))
+        return map_in_threads(lambda rows: self._decode(tensor, *rows), self._rows(tensor))
 
     def _heads(self, tensor: GGUFTensor) -> int | None:
         shape = self.shape
@@ -158,7 +158,7 @@ def import_gguf(
 def write_model(model: GGUFModel, folder: Path, description: str, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     """Write weights, configuration and tokenizer into an existing folder."""
     tensors = model.tensors()
-    shards, index = plan_shards(tensors.values(), max_shard_bytes=max_shard_bytes)
+    shards, index = split_into_shards(tensors.values(), max_shard_bytes=max_shard_bytes)
     back = {tensor.name: name for name, tensor in tensors.items()}
     total = sum(shard.size_bytes for shard in shards)
     with model.file, Progress(total, description=description, unit="B") as progress:

@@ -6,23 +6,18 @@ bytes pass once: they are written and hashed, for the tensor alone, for its file
 
 import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
-from vicuna.io.files import atomic_file, sha256_file
-from vicuna.io.log import Progress, info, warning
+from vicuna.io.files import atomic_file
+from vicuna.io.log import Progress
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
-from vicuna.weights.files.manifest import OUR_NAMES, TensorRecord, is_copied_verbatim, tensor_record
+from vicuna.weights.files.manifest import TensorRecord, tensor_record
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.unfinished import Work
 
 SAMPLE_BYTES, NUM_SAMPLES = 64 << 10, 4
-MAX_COPIED_BYTES = 256 << 20
-TOKENIZER_NAMES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-WEIGHT_NAMES = (".safetensors", ".bin", ".safetensors.index.json", ".bin.index.json")
 
 
 @dataclass(frozen=True)
@@ -155,32 +150,3 @@ def read_region(file: IO[bytes], position: int, size: int) -> Iterator[bytes]:
     while size > 0 and (chunk := file.read(min(size, CHUNK_BYTES))):
         yield chunk
         size -= len(chunk)
-
-
-def other_files(folder: Path) -> dict[str, Path]:
-    """The files of a model beside its weights that belong to a copy of it: tokenizer, configuration, licence."""
-    found, left_out = {}, []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and is_copied_verbatim(path.name) and path.stat().st_size <= MAX_COPIED_BYTES:
-            found[path.name] = path
-        elif not path.name.endswith(WEIGHT_NAMES) and path.name not in OUR_NAMES:
-            left_out.append(path.name)
-    if left_out:
-        info(f"not copied: {', '.join(left_out)}")
-    if not any(name in found for name in TOKENIZER_NAMES):
-        warning(
-            f"{folder} has no tokenizer (none of {', '.join(TOKENIZER_NAMES)}); copy the one it was trained with there"
-        )
-    return found
-
-
-def copy_files(files: Mapping[str, Path], folder: Path) -> dict[str, str]:
-    """Copy files byte for byte.
-
-    Returns:
-        The hashes of the copies, by name.
-    """
-    folder.mkdir(exist_ok=True)
-    for name, path in files.items():
-        shutil.copyfile(path, folder / name)
-    return {name: sha256_file(folder / name) for name in files}

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError, require
-from vicuna.weights.gguf.hub_config import Metadata
+from vicuna.weights.gguf.config_from_gguf import Metadata
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PreTokenizer, get_pre_tokenizer
-from vicuna.weights.gguf.vocabulary.vocabulary import BPE, LEGACY_KEY, SPACE, Kind
+from vicuna.weights.gguf.vocabulary.to_gguf import BPE, LEGACY_KEY, SPACE, Kind
 
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

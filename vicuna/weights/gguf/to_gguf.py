@@ -20,10 +20,10 @@ from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file, ensure_free_space
 from vicuna.io.jsonl import read_json
 from vicuna.io.log import Progress, info
-from vicuna.weights.delta.codec import in_order as in_threads
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.tensors import Tensor
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.gguf.card import Card, card_metadata
 from vicuna.weights.gguf.config import HubConfig, config_metadata, read_config, rope_factors
 from vicuna.weights.gguf.container import GGUFTensor, Value, build_header, place, string, uint32, write_gguf
@@ -38,7 +38,7 @@ from vicuna.weights.gguf.quantize import (
     to_float32,
 )
 from vicuna.weights.gguf.types import FILE_TYPES, FileType, GGMLType, ModelShape, tensor_type
-from vicuna.weights.gguf.vocabulary.vocabulary import read_vocabulary
+from vicuna.weights.gguf.vocabulary.to_gguf import read_vocabulary
 
 CHUNK_NUMBERS = 1 << 20  # numbers of one tensor in memory at a time (a head's rows at least, where rows are permuted)
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: of the block types themselves
@@ -228,7 +228,7 @@ class _Encoder:
             assert factors is not None
             yield factors.astype("<f4").tobytes()
             return
-        yield from in_threads(lambda rows: self._encode(rows, target), self._rows(target))
+        yield from map_in_threads(lambda rows: self._encode(rows, target), self._rows(target))
 
     def _rows(self, target: GGUFTensor) -> Iterator[_Rows]:
         source, config = self.sources[target.name], self.config

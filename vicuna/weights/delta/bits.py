@@ -1,7 +1,7 @@
-"""Bit patterns of numbers as integers: in the numbers' order, as folded differences, as planes of bytes.
+"""Bit patterns of numbers as integers: in the order of the numbers, as zigzag-folded differences, as byte planes.
 
-Comes before `codec`, which compresses them, `classes`, which sorts them, and `additive`. All work is done in blocks
-that stay in the processor's cache.
+`codec` compresses differences, `magnitude_buckets` sorts them, `additive` stores corrections this way. All work is done
+in blocks that fit into the processor's cache.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vicuna.weights.files.tensors import ELEMENT_BYTES, Buffer
 
-Bits = NDArray[Any]  # of an unsigned type
+Bits = NDArray[Any]  # (N,) of an unsigned integer type
 BLOCK = 1 << 16  # numbers
 
 
@@ -21,44 +21,46 @@ def as_bits(data: Buffer, dtype: str) -> Bits:
     return bits
 
 
-def ordered(bits: Bits) -> Bits:
-    """Bit patterns as integers in the order of their numbers; a bijection."""
+def to_ordered(bits: Bits) -> Bits:
+    """Bit patterns of floating point numbers as integers that are ordered as the numbers are. One to one."""
     return bits ^ _sign_mask(bits)
 
 
-def unordered(integers: Bits) -> Bits:
+def from_ordered(integers: Bits) -> Bits:
+    """The bit patterns that `to_ordered` was given."""
     return integers ^ _sign_mask(~integers)
 
 
 def fold(difference: Bits) -> Bits:
-    """Signed differences 0, -1, 1, -2 .. (modulo 2^width) as 0, 1, 2, 3 .."""
+    """Zigzag: signed differences 0, -1, 1, -2 .. (modulo 2^width) as 0, 1, 2, 3 .."""
     signs: Bits = (difference.view(f"<i{difference.itemsize}") >> (8 * difference.itemsize - 1)).view(difference.dtype)
     return (difference << 1) ^ signs
 
 
 def unfold(folded: Bits) -> Bits:
+    """The differences that `fold` was given."""
     return (folded >> 1) ^ -(folded & 1)
 
 
 def subtract_folded(target: Bits, base: Bits) -> Bits:
-    """How far each pattern is from the base's, folded."""
+    """The folded difference of each bit pattern to the base's, counted in representable numbers."""
     result: Bits = np.empty_like(target)
     for start in range(0, len(target), BLOCK):
         part = slice(start, start + BLOCK)
-        result[part] = fold(ordered(target[part]) - ordered(base[part]))
+        result[part] = fold(to_ordered(target[part]) - to_ordered(base[part]))
     return result
 
 
 def add_folded(base: Bits, folded: Bits) -> Bits:
-    """The patterns that `subtract_folded` was given; `folded` is overwritten with them."""
+    """The target that `subtract_folded` was given, written over `folded`."""
     for start in range(0, len(folded), BLOCK):
         part = slice(start, start + BLOCK)
-        folded[part] = unordered(ordered(base[part]) + unfold(folded[part]))
+        folded[part] = from_ordered(to_ordered(base[part]) + unfold(folded[part]))
     return folded
 
 
 def to_planes(bits: Bits) -> Buffer:
-    """All lowest bytes, then all second ones, and so on."""
+    """Byte planes: the lowest byte of every integer, then the second of every integer, and so on."""
     planes = np.empty((bits.itemsize, len(bits)), "u1")
     for start in range(0, len(bits), BLOCK):
         part = slice(start, start + BLOCK)
@@ -68,7 +70,7 @@ def to_planes(bits: Bits) -> Buffer:
 
 
 def from_planes(planes: Buffer, width: int) -> Bits:
-    """What `to_planes` was given."""
+    """The integers of `width` bytes that `to_planes` was given."""
     rows = np.frombuffer(planes, "u1").reshape(width, -1)
     bits: Bits = np.empty(rows.shape[1], f"<u{width}")
     for start in range(0, len(bits), BLOCK):
