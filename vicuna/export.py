@@ -1,7 +1,7 @@
 """`vicuna export gguf|check`: a Hugging Face model as a GGUF file for llama.cpp and its kin, and proof that it is one.
 
-Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. Work: `weights.gguf.to_gguf` and
-`weights.gguf.check`.
+Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. The work is in
+`weights.gguf.to_gguf` and `weights.gguf.check`.
 """
 
 import json

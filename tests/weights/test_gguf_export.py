@@ -18,14 +18,15 @@ from tests.weights.gguf_models import byte_level, make_model, small_sentencepiec
 from vicuna.cli import main
 from vicuna.errors import VicunaError
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
+from vicuna.weights.files.numbers import to_bfloat16
 from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.gguf import quantize as quantize_module
-from vicuna.weights.gguf import to_gguf as export_module
+from vicuna.weights.gguf import to_gguf as to_gguf_module
 from vicuna.weights.gguf.card import Card, size_label
 from vicuna.weights.gguf.check import check_gguf
 from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.names import permute, unpermute
-from vicuna.weights.gguf.quantize import encode, native_quantizer, numpy_quantizer, to_bfloat16
+from vicuna.weights.gguf.quantize import encode, native_quantizer, numpy_quantizer
 from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, GGMLType, ModelShape, tensor_type
 
@@ -155,7 +156,7 @@ def test_without_xllamacpp(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.
     folder = make_model(tmp_path / "model", tokenizer, hidden_size=256, intermediate_size=512)
     for name in ("q8_0", "q4_0"):
         export_gguf(folder, tmp_path / f"{name}.gguf", FILE_TYPES[name])
-    for module in (quantize_module, export_module):
+    for module in (quantize_module, to_gguf_module):
         monkeypatch.setattr(module, "native_quantizer", lambda: None)
     export_gguf(folder, tmp_path / "numpy.gguf", FILE_TYPES["q8_0"])
     assert (tmp_path / "numpy.gguf").read_bytes() == (tmp_path / "q8_0.gguf").read_bytes()
@@ -306,7 +307,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, tokenizer: Path, change: An
         ({"rope_scaling": {**YARN, "beta_fast": "quick"}}, "beta_fast is 'quick'"),
         ({"rope_theta": 1e300}, "rope_theta is 1e[+]300"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "differ by layer .full_attention."),
-        ({"partial_rotary_factor": 0.5}, "turn only 0.5 of each head"),
+        ({"partial_rotary_factor": 0.5}, "rotate only 0.5 of each head"),
         ({"rope_scaling": "linear"}, "take a table"),
         ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
         ({"num_key_value_heads": 3}, "do not go together"),

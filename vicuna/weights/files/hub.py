@@ -1,6 +1,6 @@
 """A model or delta by name: a folder here, or a repository on the Hugging Face hub.
 
-The commands for weights call it with what the user wrote. A hub id may pin a revision, `owner/name@revision`; without
+The commands call `find_source` with what the user wrote. A hub id may pin a revision, `owner/name@revision`; without
 one the newest is taken. Either way the commit that was really used goes into the manifest. Only what is needed is
 downloaded: safetensors or, where there are none, `.bin`; never code. Files land in the hub's own cache, verified by its
 library, and a broken download goes on when called again.
@@ -30,10 +30,11 @@ class Source:
 
 
 def find_source(name: str, *, weights: bool = True) -> Source:
-    """The folder that `name` means; a hub repository is downloaded.
+    """The folder of a model or delta; a hub repository is downloaded.
 
     Args:
-        weights: whether they are wanted, or only what stands beside them (config, tokenizer).
+        name: a folder, or a hub id, `owner/name` or `owner/name@revision`.
+        weights: whether to download the weights, or only the files beside them (config, tokenizer).
 
     Raises:
         VicunaError: neither a folder here nor to be had from the hub.
@@ -44,7 +45,7 @@ def find_source(name: str, *, weights: bool = True) -> Source:
 
 
 def origins(**sources: Source) -> dict[str, dict[str, str]]:
-    """The parts that came from the hub, for a manifest."""
+    """Repository and commit of the parts that came from the hub, for a manifest."""
     return {part: source.origin for part, source in sources.items() if source.origin is not None}
 
 
@@ -81,7 +82,7 @@ def _download(name: str, repository: str, revision: str | None, weights: bool) -
 
 
 def _cached(hub: ModuleType, repository: str, revision: str | None) -> Source:
-    """What an earlier download left, for machines that are told to stay offline."""
+    """The folder of an earlier download, for processes that are told to stay offline (HF_HUB_OFFLINE)."""
     for name in ("config.json", DELTA_MANIFEST):
         if isinstance(found := hub.try_to_load_from_cache(repository, name, revision=revision), str):
             folder = Path(found).parent
@@ -90,7 +91,7 @@ def _cached(hub: ModuleType, repository: str, revision: str | None) -> Source:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the hub's library raises; which HTTP client stands below depends on its version."""
+    """The exceptions of the hub's library; which HTTP client it uses depends on its version."""
     errors = require("huggingface_hub.errors", "export")
     clients = [importlib.import_module(name) for name in ("httpx", "httpx2") if importlib.util.find_spec(name)]
     return (

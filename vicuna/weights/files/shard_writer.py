@@ -1,7 +1,8 @@
-"""Writing a model's safetensors files, tensor by tensor, so that a killed run can go on.
+"""Writing a checkpoint's safetensors files tensor by tensor, so that a killed run can be resumed.
 
-Stands on `unfinished` and `checkpoint`; `make`, `apply`, `published`, `cast` and `lora` write through it. Each tensor's
-bytes pass once: they are written and hashed, for the tensor alone, for its file, and in samples for a quick look later.
+Stands on `unfinished`; all that write a model or an additive delta use it. Each chunk of a tensor is written and
+hashed in one pass: for the tensor, for its file, and for `quick_sha256`, the hash of samples that
+`vicuna weights verify --quick` compares.
 """
 
 import hashlib
@@ -15,21 +16,21 @@ from vicuna.io.log import Progress
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
 from vicuna.weights.files.manifest import TensorRecord, tensor_record
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
-from vicuna.weights.files.unfinished import Work
+from vicuna.weights.files.unfinished import UnfinishedFolder
 
 SAMPLE_BYTES, NUM_SAMPLES = 64 << 10, 4
 
 
 @dataclass(frozen=True)
 class Digests:
-    """SHA-256 of a tensor's bytes, and of the samples of them (`sample_spans`)."""
+    """SHA-256 of a tensor's bytes, and of samples of them (`sample_spans`)."""
 
     sha256: str
     quick_sha256: str
 
 
 class TensorDigest:
-    """Hashes a tensor's bytes as they pass, whole and in samples."""
+    """Hashes a tensor's bytes chunk by chunk, all of them and the samples."""
 
     def __init__(self, size_bytes: int) -> None:
         self._whole, self._samples, self._position = hashlib.sha256(), hashlib.sha256(), 0
@@ -48,7 +49,8 @@ class TensorDigest:
 
 
 def sample_spans(size_bytes: int) -> list[tuple[int, int]]:
-    """The parts of a tensor that a quick look hashes: 64 KiB at its start, at one and two thirds, and at its end."""
+    """The bytes of a tensor that `quick_sha256` covers, as (start, stop): 64 KiB each at its start, one third, two
+    thirds and its end; all of a small tensor."""
     if size_bytes <= SAMPLE_BYTES * NUM_SAMPLES:
         return [(0, size_bytes)]
     starts = [i * (size_bytes - SAMPLE_BYTES) // (NUM_SAMPLES - 1) for i in range(NUM_SAMPLES)]
@@ -57,17 +59,17 @@ def sample_spans(size_bytes: int) -> list[tuple[int, int]]:
 
 @dataclass
 class ShardWriter:
-    """Writes planned files; what an earlier run wrote, and still has its hash, stays.
+    """Writes shards; a tensor that an earlier run wrote, and that still has its hash, is kept.
 
     Args:
         data_of: gives a tensor's bytes, in chunks.
-        record_of: what to note of a tensor that is written. It raises if its hash is not the one that it must have.
-        written: the hash in a record that the bytes in these files have.
+        record_of: the record to note of a tensor that was written. It raises if the hash is not the expected one.
+        written: the hash, out of a record, that the bytes in these files have.
+        is_done: whether what an earlier run wrote elsewhere for a tensor that it noted is right, too.
         hash_files: also hash whole files, for callers who do not know their hashes.
-        is_done: looks at what else an earlier run wrote for a tensor that it noted.
     """
 
-    work: Work
+    unfinished: UnfinishedFolder
     progress: Progress
     data_of: Callable[[Tensor], Iterable[Buffer]]
     record_of: Callable[[Tensor, Digests], TensorRecord]
@@ -76,23 +78,27 @@ class ShardWriter:
     hash_files: bool = True
 
     def write(self, shards: Sequence[Shard], index: bytes | None) -> tuple[list[TensorRecord], dict[str, str]]:
-        """Write all files. Returns the records in order, and the SHA-256 of every file by its name if asked for."""
+        """Write all files.
+
+        Returns:
+            The tensors' records in order, and the SHA-256 of every file by its name (empty without `hash_files`).
+        """
         records: list[TensorRecord] = []
         digests = {shard.file_name: self._write_shard(shard, records) for shard in shards}
         digests = digests if self.hash_files else {}
         if index is not None:
-            with atomic_file(self.work.folder / INDEX_NAME, "wb") as file:
+            with atomic_file(self.unfinished.folder / INDEX_NAME, "wb") as file:
                 file.write(index)
         return records, digests
 
     def _write_shard(self, shard: Shard, records: list[TensorRecord]) -> str:
-        whole, growing = self.work.folder / shard.file_name, self.work.folder / f"{shard.file_name}.tmp"
-        if whole.exists():  # finished by an earlier run, which its hashes have to show
+        whole, growing = self.unfinished.folder / shard.file_name, self.unfinished.folder / f"{shard.file_name}.tmp"
+        if whole.exists():  # finished by an earlier run; its tensors are hashed before they are kept
             os.replace(whole, growing)
         growing.touch()
         with growing.open("r+b") as file:
             if file.read(len(shard.preamble)) != shard.preamble:
-                self.work.forget()
+                self.unfinished.discard_rest()
                 file.seek(0)
                 file.truncate()
                 file.write(shard.preamble)
@@ -110,7 +116,7 @@ class ShardWriter:
         return digest.hexdigest()
 
     def _write_tensor(self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash") -> TensorRecord:
-        self.work.forget()
+        self.unfinished.discard_rest()
         file.seek(position)
         file.truncate()
         own = TensorDigest(tensor.size_bytes)
@@ -123,14 +129,14 @@ class ShardWriter:
         assert file.tell() == position + tensor.size_bytes, f"{tensor}: {file.tell() - position} bytes were made"
         file.flush()
         record = self.record_of(tensor, own.digests())
-        self.work.note(vars(record))
+        self.unfinished.note(vars(record))
         return record
 
     def _reuse(
         self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash"
     ) -> tuple[TensorRecord | None, "hashlib._Hash"]:
-        """The record of a tensor that lies there already, and the file's hash taken on over it."""
-        if (noted := self.work.next_done(tensor.name)) is None:
+        """The record of a tensor that an earlier run wrote, if its bytes are right, and the file's hash with it."""
+        if (noted := self.unfinished.next_noted(tensor.name)) is None:
             return None, digest
         record, own, longer = tensor_record(noted), TensorDigest(tensor.size_bytes), digest.copy()
         for chunk in read_region(file, position, tensor.size_bytes):
@@ -139,13 +145,13 @@ class ShardWriter:
                 longer.update(chunk)
         if own.digests().sha256 != self.written(record) or not self.is_done(tensor, record):
             return None, digest
-        self.work.confirm()
+        self.unfinished.confirm()
         self.progress.update(tensor.size_bytes)
         return record, longer
 
 
 def read_region(file: IO[bytes], position: int, size: int) -> Iterator[bytes]:
-    """A part of a file, in chunks; less where the file ends before."""
+    """`size` bytes of a file from `position`, in chunks; fewer where the file ends before."""
     file.seek(position)
     while size > 0 and (chunk := file.read(min(size, CHUNK_BYTES))):
         yield chunk

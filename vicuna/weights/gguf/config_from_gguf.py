@@ -1,7 +1,6 @@
-"""GGUF metadata as `config.json` and `generation_config.json`: the way back of `config`.
+"""GGUF metadata to `config.json` and `generation_config.json`: the inverse of `config_to_gguf`.
 
-Everything in a file is somebody's claim: a number is used when it is a number of a plausible size, and the tensors'
-shapes are held against it before one is read.
+Values are checked for type and range before they are used; `from_gguf` compares the tensors' shapes with them.
 """
 
 import json
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
+from vicuna.io.jsonl import JsonObject
+from vicuna.weights.files.numbers import TORCH_NAMES, Floats
 from vicuna.weights.gguf.config import (
     MODEL_TYPE_KEY,
     ROPE_KEY,
@@ -25,28 +25,27 @@ from vicuna.weights.gguf.config import (
 )
 from vicuna.weights.gguf.names import Architecture, architecture_of_gguf
 
-TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# What Llama 3.1 and later scale their rope by; a file of others holds the resulting factors only.
+# Llama 3.1's and later ones' settings; files written by other tools have only the factors that result.
 KNOWN_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of a GGUF file, asked for by key and type."""
+    """The metadata of a GGUF file, with a getter for each type that checks the value."""
 
     path: Path
-    values: dict[str, Any]
+    values: JsonObject
 
     @property
     def architecture(self) -> Architecture:
         return architecture_of_gguf(self.values.get("general.architecture"), str(self.path))
 
     def own(self, key: str) -> str:
-        """A key of the architecture."""
+        """The full name of a key of the architecture: `llama.block_count`."""
         return f"{self.architecture.name}.{key}"
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A size or an id.
+        """A size, a count or an id.
 
         Raises:
             VicunaError: it is missing without a default, or no whole number from 0.
@@ -57,7 +56,11 @@ class Metadata:
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number above 0."""
+        """A number above 0.
+
+        Raises:
+            VicunaError: it is missing without a default, or no such number.
+        """
         value = self.values.get(key, default)
         if value is None or not is_positive(value):
             raise VicunaError(f"{self.path} says {key} is {value!r}; fetch a complete GGUF file")
@@ -80,21 +83,21 @@ class Metadata:
         return value
 
     def flag(self, key: str) -> bool | None:
-        """Yes, no or unsaid."""
+        """A boolean; None where it is missing."""
         value = self.values.get(key)
         return value if isinstance(value, bool) else None
 
 
-def special_token_ids(metadata: Metadata, num_tokens: int) -> dict[str, Any]:
-    """`bos_token_id`, `eos_token_id` and `pad_token_id`, where the file says them and they are tokens."""
+def special_token_ids(metadata: Metadata, num_tokens: int) -> JsonObject:
+    """`bos_token_id`, `eos_token_id` and `pad_token_id`, where the file has them and they are in the vocabulary."""
     names = {"bos": "bos", "eos": "eos", "pad": "padding"}
     keys = {name: f"tokenizer.ggml.{key}_token_id" for name, key in names.items()}
     ids = {f"{name}_token_id": metadata.size(key) for name, key in keys.items() if key in metadata.values}
     return {name: index for name, index in ids.items() if index < num_tokens}
 
 
-def generation_config(metadata: Metadata, num_tokens: int) -> dict[str, Any]:
-    """The special tokens only, no sampling opinion; every token that ends a reply."""
+def generation_config(metadata: Metadata, num_tokens: int) -> JsonObject:
+    """`generation_config.json`: the special tokens, among them every token that ends a reply; no sampling settings."""
     ids = special_token_ids(metadata, num_tokens)
     keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
     ends = [metadata.size(key) for key in keys if key in metadata.values]
@@ -103,14 +106,14 @@ def generation_config(metadata: Metadata, num_tokens: int) -> dict[str, Any]:
 
 
 def build_config(
-    metadata: Metadata, names: set[str], num_tokens: int, dtype: str, factors: NDArray[np.float32] | None
-) -> dict[str, Any]:
+    metadata: Metadata, names: set[str], num_tokens: int, dtype: str, factors: Floats | None
+) -> JsonObject:
     """`config.json` of the model.
 
     Args:
         names: the file's tensors.
-        num_tokens: of the vocabulary.
-        dtype: safetensors' name of what the weights will be stored as.
+        num_tokens: size of the vocabulary.
+        dtype: dtype of the weights that will be written.
         factors: the file's rope factors tensor.
 
     Raises:
@@ -118,11 +121,11 @@ def build_config(
     """
     architecture, own = metadata.architecture, metadata.own
     hidden_size, num_heads = metadata.size(own("embedding_length")), metadata.size(own("attention.head_count"))
-    said = metadata.text(MODEL_TYPE_KEY)
-    place = architecture.model_types.index(said) if said in architecture.model_types else 0
+    model_type = metadata.text(MODEL_TYPE_KEY)
+    index = architecture.model_types.index(model_type) if model_type in architecture.model_types else 0
     config = {
-        "architectures": [architecture.class_names[place]],
-        "model_type": architecture.model_types[place],
+        "architectures": [architecture.class_names[index]],
+        "model_type": architecture.model_types[index],
         "vocab_size": num_tokens,
         "hidden_size": hidden_size,
         "intermediate_size": metadata.size(own("feed_forward_length")),
@@ -135,7 +138,7 @@ def build_config(
         "rms_norm_eps": metadata.number(own("attention.layer_norm_rms_epsilon")),
         "hidden_act": "silu",
         "tie_word_embeddings": "output.weight" not in names,
-        "torch_dtype": TORCH_DTYPES[dtype],
+        "torch_dtype": TORCH_NAMES[dtype],
         **special_token_ids(metadata, num_tokens),
     }
     if config["model_type"] in ("llama", "qwen3"):
@@ -165,8 +168,8 @@ def _check_heads(metadata: Metadata, config: HubConfig) -> None:
         raise VicunaError(f"{metadata.path} is a mixture of experts; only plain models are converted")
 
 
-def _rope(metadata: Metadata, config: dict[str, Any], factors: NDArray[np.float32] | None) -> dict[str, Any] | None:
-    """`rope_scaling`; None for none."""
+def _rope(metadata: Metadata, config: JsonObject, factors: Floats | None) -> JsonObject | None:
+    """`rope_scaling`; None where the rope is not scaled."""
     if text := metadata.text(ROPE_KEY):
         try:
             said = json.loads(text)
@@ -205,9 +208,7 @@ def _rope(metadata: Metadata, config: dict[str, Any], factors: NDArray[np.float3
     return rope
 
 
-def _compare_factors(
-    metadata: Metadata, config: dict[str, Any], rope: dict[str, Any], factors: NDArray[np.float32] | None
-) -> None:
+def _compare_factors(metadata: Metadata, config: JsonObject, rope: JsonObject, factors: Floats | None) -> None:
     expected = rope_factors(read_config({**config, "rope_scaling": rope}, str(metadata.path)))
     if (expected is None) != (factors is None) or (
         expected is not None

@@ -1,8 +1,9 @@
-"""A Hugging Face folder as one GGUF file, a few rows of one tensor at a time.
+"""A Hugging Face folder to one GGUF file, a few rows of one tensor at a time.
 
-The story: read and check the configuration, the tokenizer and every tensor's shape; decide types; see that there is
-room and code for them; then write. Nothing is written before all that can be known to go wrong has been looked at, and
-the file gets its name when its last byte is on disk. `vicuna.export` is the command, `check` proves the result.
+In this order: read and check the configuration, the tokenizer and every tensor's shape; choose types; see that the disk
+has room and that the types can be encoded; write. So a run fails before it has written anything, except where a number
+does not fit its type. The file gets its name when its last byte is on disk. `vicuna.export` is the command, `check`
+compares the result with the model.
 
 Letters: O output rows, I input columns, N heads, D head size.
 """
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file, ensure_free_space
@@ -22,31 +22,31 @@ from vicuna.io.jsonl import read_json
 from vicuna.io.log import Progress, info
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
-from vicuna.weights.files.tensors import Tensor
+from vicuna.weights.files.numbers import NUMPY_DTYPES, Floats, to_float32
+from vicuna.weights.files.tensors import ROPE_BUFFER_SUFFIX, Tensor
 from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.gguf.card import Card, card_metadata
-from vicuna.weights.gguf.config import HubConfig, config_metadata, read_config, rope_factors
-from vicuna.weights.gguf.container import GGUFTensor, Value, build_header, place, string, uint32, write_gguf
-from vicuna.weights.gguf.names import IGNORED_SUFFIX, ROPE_FACTORS, heads_to_permute, in_order, permute, to_gguf
+from vicuna.weights.gguf.config import HubConfig, read_config, rope_factors
+from vicuna.weights.gguf.config_to_gguf import config_metadata
+from vicuna.weights.gguf.container import GGUFTensor, Value, assign_offsets, build_header, string, uint32, write_gguf
+from vicuna.weights.gguf.names import ROPE_FACTORS, heads_to_permute, model_order, permute, to_gguf
 from vicuna.weights.gguf.quantize import (
+    GGML_TYPES,
     K_TYPES,
-    NUMPY_DTYPES,
-    SAME_IN_GGUF,
     check_can_make,
     encode,
     native_quantizer,
-    to_float32,
 )
 from vicuna.weights.gguf.types import FILE_TYPES, FileType, GGMLType, ModelShape, tensor_type
 from vicuna.weights.gguf.vocabulary.to_gguf import read_vocabulary
 
-CHUNK_NUMBERS = 1 << 20  # numbers of one tensor in memory at a time (a head's rows at least, where rows are permuted)
+CHUNK_NUMBERS = 1 << 20  # numbers of one tensor in memory at a time (at least a head's rows, where they are permuted)
 QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION: of the block types themselves
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: sizes of the file and of the checkpoint's tensors, numbers in it."""
+    """What was written: the file's tensors and numbers, its size, and the size of the checkpoint's tensors."""
 
     num_tensors: int
     num_parameters: int
@@ -89,7 +89,7 @@ def export_gguf(
     with CheckpointReader(model) as reader:
         sources = _sources(reader, config)
         vocabulary = read_vocabulary(model, config.vocab_size, pre_tokenizer)
-        tensors = plan_tensors(sources, config, file_type)
+        tensors = choose_types(sources, config, file_type)
         num_parameters = sum(math.prod(tensor.shape) for tensor in sources.values())
         metadata = {
             "general.architecture": string(config.architecture.name),
@@ -110,19 +110,19 @@ def export_gguf(
 
 
 def _size(metadata: dict[str, Value], tensors: list[GGUFTensor]) -> int:
-    last = place(tensors)[-1]
+    last = assign_offsets(tensors)[-1]
     return len(build_header(metadata, tensors)) + last.offset + last.size_bytes + 64
 
 
 def _sources(reader: CheckpointReader, config: HubConfig) -> dict[str, Tensor]:
-    """The checkpoint's tensors by their GGUF name, each seen to be there and of the shape that the configuration says.
+    """The checkpoint's tensors by their GGUF name, complete and of the shapes that the configuration asks for.
 
     Raises:
         VicunaError: one is missing, left over, of another shape or of a dtype that is not read.
     """
     found: dict[str, Tensor] = {}
     for tensor in reader.tensors.values():
-        if tensor.name.endswith(IGNORED_SUFFIX) or (config.is_tied and tensor.name == "lm_head.weight"):
+        if tensor.name.endswith(ROPE_BUFFER_SUFFIX) or (config.is_tied and tensor.name == "lm_head.weight"):
             continue
         name = to_gguf(tensor.name)
         if name is None or name in found:
@@ -152,11 +152,11 @@ def _sources(reader: CheckpointReader, config: HubConfig) -> dict[str, Tensor]:
             f"{reader.path}: tensor {found[left_over[0]]} is more than config.json describes "
             f"({config.num_layers} layers); the configuration is another model's"
         )
-    return {name: found[name] for name in sorted(found, key=in_order)}
+    return {name: found[name] for name in sorted(found, key=model_order)}
 
 
-def expected_shapes(config: HubConfig, there: set[str]) -> dict[str, tuple[int, ...]]:
-    """GGUF names and shapes (rows first) of a model's tensors; a bias only where it is `there` or must be."""
+def expected_shapes(config: HubConfig, found: set[str]) -> dict[str, tuple[int, ...]]:
+    """GGUF names and shapes (rows first) of a model's tensors; an optional bias only if it is among `found`."""
     hidden, heads = config.hidden_size, config.num_heads * config.head_dim
     key_values = config.num_key_value_heads * config.head_dim
     layer: dict[str, tuple[int, ...]] = {
@@ -178,7 +178,7 @@ def expected_shapes(config: HubConfig, there: set[str]) -> dict[str, tuple[int, 
         for part, shape in layer.items():
             shapes[f"blk.{number}.{part}.weight"] = shape
             bias = f"blk.{number}.{part}.bias"
-            if bias in there or part in must_have:
+            if bias in found or part in must_have:
                 shapes[bias] = shape[:1]
     shapes["output_norm.weight"] = (hidden,)
     if not config.is_tied:
@@ -186,8 +186,8 @@ def expected_shapes(config: HubConfig, there: set[str]) -> dict[str, tuple[int, 
     return shapes
 
 
-def plan_tensors(sources: dict[str, Tensor], config: HubConfig, file_type: FileType) -> list[GGUFTensor]:
-    """Every tensor of the file with its type."""
+def choose_types(sources: dict[str, Tensor], config: HubConfig, file_type: FileType) -> list[GGUFTensor]:
+    """The file's tensors, each with the type that llama.cpp's recipe gives it."""
     is_eightfold = config.num_layers == 80 and (
         config.architecture.name == "qwen2" or config.num_heads != config.num_key_value_heads
     )
@@ -205,7 +205,12 @@ def plan_tensors(sources: dict[str, Tensor], config: HubConfig, file_type: FileT
 
 
 class _Rows(NamedTuple):
-    """A few rows of one tensor, as they are in the checkpoint."""
+    """A few rows of one tensor, as they are in the checkpoint.
+
+    Attributes:
+        columns: None for a tensor of one dimension.
+        heads: how many heads these rows are, if they are to be permuted.
+    """
 
     data: bytes
     dtype: str
@@ -214,7 +219,7 @@ class _Rows(NamedTuple):
 
 
 class _Encoder:
-    """Gives the file's tensors, a few rows at a time."""
+    """Encodes the file's tensors, a few rows at a time."""
 
     def __init__(
         self, reader: CheckpointReader, sources: dict[str, Tensor], config: HubConfig, progress: Progress
@@ -251,10 +256,10 @@ class _Encoder:
 
     def _encode(self, rows: _Rows, target: GGUFTensor) -> bytes:
         shape = (-1,) if rows.columns is None else (-1, rows.columns)
-        if SAME_IN_GGUF[rows.dtype] == target.type:  # bit for bit, whatever the bits are
+        if GGML_TYPES[rows.dtype] == target.type:  # bit for bit, whatever the bits are
             bits = np.frombuffer(rows.data, NUMPY_DTYPES[rows.dtype]).reshape(shape)
             return rows.data if rows.heads is None else permute(bits, rows.heads).tobytes()
-        values: NDArray[np.float32] = to_float32(rows.data, rows.dtype).reshape(shape)
+        values: Floats = to_float32(rows.data, rows.dtype).reshape(shape)
         if rows.heads is not None:
             values = permute(values, rows.heads)
         return encode(values, target.type, self.sources[target.name].name)

@@ -1,7 +1,7 @@
-"""GGUF metadata as a model folder's tokenizer files: the way back of `vocabulary`.
+"""GGUF metadata to a model folder's tokenizer files: the inverse of `to_gguf`.
 
-A byte-level BPE vocabulary becomes `tokenizer.json`, written straight in the `tokenizers` library's format, so that no
-library's guess stands between the file and the token ids. A sentencepiece one becomes `tokenizer.model`.
+A byte-level BPE vocabulary becomes `tokenizer.json`, written here in the `tokenizers` library's format, because a
+conversion by a library may change ids. A sentencepiece one becomes `tokenizer.model`.
 """
 
 import json
@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError, require
+from vicuna.io.jsonl import JsonObject
 from vicuna.weights.gguf.config_from_gguf import Metadata
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PreTokenizer, get_pre_tokenizer
-from vicuna.weights.gguf.vocabulary.to_gguf import BPE, LEGACY_KEY, SPACE, Kind
+from vicuna.weights.gguf.vocabulary.to_gguf import BPE, LEGACY_KEY, SPACE, TokenType
 
 SPECIAL = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
 LARGEST_VOCABULARY = 1 << 24
-KINDS_SAID = frozenset(Kind) - {Kind.NORMAL}  # sentencepiece leaves the usual one out
-DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # llama.cpp's for sentencepiece where a file says nothing
+WRITTEN_TYPES = frozenset(TokenType) - {TokenType.NORMAL}  # sentencepiece's files omit the default
+DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0}  # llama.cpp's for sentencepiece, where a file has none
 
 
-class Tokenizer:
+class GGUFTokenizer:
     """The tokenizer in a file's metadata.
 
     Raises:
@@ -37,10 +38,10 @@ class Tokenizer:
         self.tokens: list[str] = metadata.list_of("tokenizer.ggml.tokens", str)
         if not 0 < len(self.tokens) <= LARGEST_VOCABULARY or len(set(self.tokens)) != len(self.tokens):
             raise VicunaError(f"{self.path}: its {len(self.tokens)} tokens are no vocabulary, or one is there twice")
-        kinds = [Kind.NORMAL] * len(self.tokens)
+        kinds = [TokenType.NORMAL] * len(self.tokens)
         if "tokenizer.ggml.token_type" in metadata.values:
             kinds = metadata.list_of("tokenizer.ggml.token_type", int)
-        self.kinds = self._as_long("token_type", kinds)
+        self.token_types = self._one_per_token("token_type", kinds)
         self.pre: PreTokenizer | None = None
         self.merges: list[list[str]] = []
         self.scores: list[float] = []
@@ -48,7 +49,7 @@ class Tokenizer:
             self.pre = get_pre_tokenizer(metadata.values.get("tokenizer.ggml.pre"), str(self.path))
             self.merges = self._merges()
         else:
-            self.scores = self._as_long("scores", metadata.list_of("tokenizer.ggml.scores", float))
+            self.scores = self._one_per_token("scores", metadata.list_of("tokenizer.ggml.scores", float))
 
     def write(self, folder: Path) -> None:
         """Write the tokenizer's files into a model's folder."""
@@ -58,13 +59,13 @@ class Tokenizer:
         else:
             (folder / "tokenizer.model").write_bytes(self.sentencepiece_model())
 
-    def _as_long(self, what: str, values: list[Any]) -> list[Any]:
+    def _one_per_token(self, what: str, values: list[Any]) -> list[Any]:
         if len(values) != len(self.tokens):
             raise VicunaError(f"{self.path} has {len(self.tokens)} tokens but {len(values)} of {what}; fetch it again")
         return values
 
     def _merges(self) -> list[list[str]]:
-        """Pairs of tokens that make a token; each is one, or the `tokenizers` library would refuse the file."""
+        """Pairs of tokens whose concatenation is a token; the `tokenizers` library refuses files with others."""
         known, pairs = set(self.tokens), []
         for merge in self.metadata.list_of("tokenizer.ggml.merges", str):
             left, _, right = merge.partition(" ")
@@ -86,10 +87,10 @@ class Tokenizer:
                     ids[name] = index
         return ids
 
-    def tokenizer_config(self, context_length: int) -> dict[str, Any]:
+    def tokenizer_config(self, context_length: int) -> JsonObject:
         """`tokenizer_config.json`."""
         is_bpe = self.model == "gpt2"
-        config: dict[str, Any] = {
+        config: JsonObject = {
             # The generic class lets `tokenizer.json` alone decide the ids.
             "tokenizer_class": "PreTrainedTokenizerFast" if is_bpe else "LlamaTokenizer",
             "model_max_length": context_length,
@@ -105,29 +106,29 @@ class Tokenizer:
             config["chat_template"] = template
         return config
 
-    def _sentencepiece_config(self) -> dict[str, Any]:
+    def _sentencepiece_config(self) -> JsonObject:
         adds = {name: self.metadata.flag(f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")}
         listed = {
-            str(index): {"content": text, **FLAGS, "special": kind != Kind.USER_DEFINED}
-            for index, (text, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
-            if kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
+            str(index): {"content": text, **FLAGS, "special": kind != TokenType.USER_DEFINED}
+            for index, (text, kind) in enumerate(zip(self.tokens, self.token_types, strict=True))
+            if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
         }
         return {
             "add_bos_token": adds["bos"] is not False,
             "add_eos_token": adds["eos"] is True,
             "add_prefix_space": self.metadata.flag("tokenizer.ggml.add_space_prefix") is not False,
-            # A space before what follows a control token: so llama.cpp has it, unless the file says how it was before.
+            # Whether a space is put before what follows a control token: llama.cpp always does; our own files say it.
             "legacy": self.metadata.flag(LEGACY_KEY) is not False,
             "added_tokens_decoder": listed,
         }
 
-    def tokenizer_json(self) -> dict[str, Any]:
+    def tokenizer_json(self) -> JsonObject:
         """`tokenizer.json` of a byte-level BPE vocabulary."""
         assert self.pre is not None
         added = [
-            {"id": index, "content": text, **FLAGS, "special": kind == Kind.CONTROL}
-            for index, (text, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))
-            if kind in (Kind.CONTROL, Kind.USER_DEFINED)
+            {"id": index, "content": text, **FLAGS, "special": kind == TokenType.CONTROL}
+            for index, (text, kind) in enumerate(zip(self.tokens, self.token_types, strict=True))
+            if kind in (TokenType.CONTROL, TokenType.USER_DEFINED)
         ]
         return {
             "version": "1.0",
@@ -152,18 +153,18 @@ class Tokenizer:
             },
         }
 
-    def _post_processor(self) -> dict[str, Any] | None:
-        """What puts bos before and eos behind a text, where the file asks for it."""
+    def _post_processor(self) -> JsonObject | None:
+        """The `post_processor` that adds bos and eos to a text, where the file asks for it."""
         special = self._special()
-        default = self.pre is not None and self.pre.name in ("llama-bpe", "tekken")  # llama.cpp's, where unsaid
+        default = self.pre is not None and self.pre.name in ("llama-bpe", "tekken")  # llama.cpp's default
         said = {name: self.metadata.flag(f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")}
         adds = {"bos": default if said["bos"] is None else said["bos"], "eos": said["eos"] is True}
         wanted = [name for name in ("bos", "eos") if adds[name] and name in special]
         if not wanted:
             return None
 
-        def around(*sequences: str) -> list[dict[str, Any]]:
-            parts: list[dict[str, Any]] = []
+        def around(*sequences: str) -> list[JsonObject]:
+            parts: list[JsonObject] = []
             for number, letter in enumerate(sequences):
                 ends = {
                     name: {"SpecialToken": {"id": self.tokens[special[name]], "type_id": number}} for name in wanted
@@ -186,21 +187,21 @@ class Tokenizer:
         require("google.protobuf", "export")
         proto = require("sentencepiece.sentencepiece_model_pb2", "export").ModelProto()
         special = self._special()
-        kinds = list(self.kinds)
+        kinds = list(self.token_types)
         unknown = special.get("unknown", 0)
-        if Kind.UNKNOWN not in kinds:  # sentencepiece refuses a model without one
-            kinds[unknown] = Kind.UNKNOWN
+        if TokenType.UNKNOWN not in kinds:  # sentencepiece refuses a model without one
+            kinds[unknown] = TokenType.UNKNOWN
         for text, score, kind in zip(self.tokens, self.scores, kinds, strict=True):
             piece = proto.pieces.add()
-            piece.piece = text.replace(" ", SPACE) if kind == Kind.USER_DEFINED else text
+            piece.piece = text.replace(" ", SPACE) if kind == TokenType.USER_DEFINED else text
             piece.score = score
-            if kind in KINDS_SAID:
+            if kind in WRITTEN_TYPES:
                 piece.type = kind
         trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
         trainer.model_type = BPE
         trainer.vocab_size = len(self.tokens)
-        trainer.byte_fallback = Kind.BYTE in kinds
-        trainer.unk_id, trainer.bos_id, trainer.eos_id = kinds.index(Kind.UNKNOWN), -1, -1
+        trainer.byte_fallback = TokenType.BYTE in kinds
+        trainer.unk_id, trainer.bos_id, trainer.eos_id = kinds.index(TokenType.UNKNOWN), -1, -1
         trainer.pad_id = special.get("padding", -1)
         for name in ("bos", "eos"):
             if name in special:

@@ -1,8 +1,8 @@
-"""A model folder's tokenizer as GGUF metadata.
+"""A model folder's tokenizer to GGUF metadata.
 
 Two kinds: sentencepiece (`tokenizer.model`; or the same as `tokenizer.json` with byte fallback, as transformers 5 saves
-it, from whose merges the scores are found again) and byte-level BPE (`tokenizer.json`). Tokens that were added later
-come from wherever the folder has them. `tokenizer` is the way back; `pre_tokenizers` knows how BPE cuts text.
+it, from whose merges equivalent scores are computed) and byte-level BPE (`tokenizer.json`). Tokens that were added
+later come from whichever of `tokenizer_files` has them. `from_gguf` is the inverse.
 """
 
 import enum
@@ -14,14 +14,15 @@ from typing import Any
 
 from vicuna.conversation import load_template
 from vicuna.errors import VicunaError, require
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import warning
 from vicuna.weights.gguf.container import Value, ValueType, array, boolean, string, uint32
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import find_name
-from vicuna.weights.gguf.vocabulary.tokenizer_files import SPECIAL_NAMES, Added, TokenizerFiles, list_of
+from vicuna.weights.gguf.vocabulary.tokenizer_files import SPECIAL_NAMES, AddedToken, TokenizerFiles, list_of
 
 
-class Kind(enum.IntEnum):
-    """What a token is (`tokenizer.ggml.token_type`; sentencepiece has the same numbers)."""
+class TokenType(enum.IntEnum):
+    """The type of a token (`tokenizer.ggml.token_type`; sentencepiece has the same numbers)."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -32,7 +33,7 @@ class Kind(enum.IntEnum):
 
 
 SPACE = "▁"
-LEGACY_KEY = "vicuna.tokenizer_legacy"  # our own, for the way back
+LEGACY_KEY = "vicuna.tokenizer_legacy"  # a metadata key of our own, for imports
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0
 BPE, UNIGRAM = 2, 1  # sentencepiece's TrainerSpec.ModelType
 # Tokens at which llama.cpp ends a reply because of their text (llama-vocab.cpp), whatever the metadata say.
@@ -44,23 +45,23 @@ KNOWN_ENDS = {
 
 @dataclass
 class Vocabulary:
-    """What llama.cpp has to know of a tokenizer.
+    """A tokenizer as GGUF has it.
 
     Attributes:
         model: `llama` (sentencepiece BPE) or `gpt2` (byte-level BPE).
-        pre: the name of the cut before BPE.
-        tokens, kinds: by id, one for each row of the embedding.
+        pre: llama.cpp's name of the pre-tokenizer.
+        tokens, token_types: by id, one for each row of the embedding.
         scores: sentencepiece's, by id.
         merges: byte-level BPE's, in order.
         ids: special tokens by llama.cpp's name: bos, eos, eot, eom, unknown, padding.
-        is_legacy: sentencepiece with a space before what follows a control token, as llama.cpp has it always.
-        templates: chat templates by name; `default` is the one.
+        is_legacy: whether sentencepiece puts a space before what follows a control token, as llama.cpp always does.
+        templates: chat templates by name; `default` is used unless another is asked for.
     """
 
     model: str
     pre: str
     tokens: list[str]
-    kinds: list[int]
+    token_types: list[int]
     scores: list[float] = field(default_factory=list)
     merges: list[str] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
@@ -71,13 +72,13 @@ class Vocabulary:
     templates: dict[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Value]:
-        """As the file has it."""
+        """The file's metadata."""
         values = {
             "model": string(self.model),
             "pre": string(self.pre),
             "tokens": array(ValueType.STRING, self.tokens),
             **({"scores": array(ValueType.FLOAT32, self.scores)} if self.scores else {}),
-            "token_type": array(ValueType.INT32, self.kinds),
+            "token_type": array(ValueType.INT32, self.token_types),
             **({"merges": array(ValueType.STRING, self.merges)} if self.model == "gpt2" else {}),
             **{f"{name}_token_id": uint32(index) for name, index in self.ids.items()},
             "add_bos_token": boolean(self.add_bos),
@@ -101,7 +102,7 @@ def read_vocabulary(folder: Path, num_rows: int, pre_tokenizer: str | None = Non
 
     Args:
         num_rows: rows of the embedding; ids beyond the tokenizer's are filled with unused tokens.
-        pre_tokenizer: llama.cpp's name for a cut that is not known here.
+        pre_tokenizer: llama.cpp's name for a pre-tokenizer that is not known here.
 
     Raises:
         VicunaError: there is no tokenizer, it is damaged or of another kind, or it has more tokens than there are rows.
@@ -131,14 +132,14 @@ def read_vocabulary(folder: Path, num_rows: int, pre_tokenizer: str | None = Non
     return vocabulary
 
 
-def _is_byte_level(tokenizer: dict[str, Any] | None) -> bool:
-    """Is it BPE over bytes written as letters, as GPT-2 has it?"""
+def _is_byte_level(tokenizer: JsonObject | None) -> bool:
+    """Whether a `tokenizer.json` is BPE over bytes that are written as letters, as GPT-2's."""
     if tokenizer is None or tokenizer["model"].get("type") not in ("BPE", None):
         return False
     return '"ByteLevel"' in json.dumps([tokenizer.get("pre_tokenizer"), tokenizer.get("decoder")])
 
 
-def _from_sentencepiece(path: Path, added: dict[int, Added], num_rows: int) -> Vocabulary:
+def _from_sentencepiece(path: Path, added: dict[int, AddedToken], num_rows: int) -> Vocabulary:
     require("google.protobuf", "export")
     proto = require("sentencepiece.sentencepiece_model_pb2", "export").ModelProto()
     try:
@@ -157,7 +158,7 @@ def _from_sentencepiece(path: Path, added: dict[int, Added], num_rows: int) -> V
     kinds: list[int] = [piece.type for piece in proto.pieces]
     scores = [float(piece.score) for piece in proto.pieces]
     tokens = [
-        text.replace(SPACE, " ") if kind == Kind.USER_DEFINED else text
+        text.replace(SPACE, " ") if kind == TokenType.USER_DEFINED else text
         for text, kind in zip(tokens, kinds, strict=True)
     ]
     vocabulary = Vocabulary("llama", "default", tokens, kinds, scores, add_space_prefix=normalizer.add_dummy_prefix)
@@ -165,8 +166,8 @@ def _from_sentencepiece(path: Path, added: dict[int, Added], num_rows: int) -> V
     return vocabulary
 
 
-def _from_merges(files: TokenizerFiles, added: dict[int, Added], num_rows: int) -> Vocabulary:
-    """Sentencepiece's BPE, saved as `tokenizer.json`: scores that put its merges into the same order."""
+def _from_merges(files: TokenizerFiles, added: dict[int, AddedToken], num_rows: int) -> Vocabulary:
+    """Sentencepiece's BPE saved as `tokenizer.json`, with scores that give its merges in the same order."""
     path = files.folder / "tokenizer.json"
     assert files.tokenizer is not None
     model = files.tokenizer["model"]
@@ -181,10 +182,10 @@ def _from_merges(files: TokenizerFiles, added: dict[int, Added], num_rows: int) 
         scores.setdefault(left + right, -float(rank))
     lowest = -float(len(scores) + len(tokens))
 
-    def kind(text: str) -> Kind:
+    def kind(text: str) -> TokenType:
         if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
-            return Kind.BYTE
-        return Kind.UNKNOWN if text == model.get("unk_token") else Kind.NORMAL
+            return TokenType.BYTE
+        return TokenType.UNKNOWN if text == model.get("unk_token") else TokenType.NORMAL
 
     vocabulary = Vocabulary(
         "llama",
@@ -198,15 +199,14 @@ def _from_merges(files: TokenizerFiles, added: dict[int, Added], num_rows: int) 
     return vocabulary
 
 
-def _adds_space(tokenizer: dict[str, Any]) -> bool:
-    """Does it put a space before a text?"""
-    normalizer, cut = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")
-    said = json.dumps([normalizer, cut], ensure_ascii=False)
-    return '"Prepend"' in said or '"prepend_scheme": "first"' in said or '"prepend_scheme": "always"' in said
+def _adds_space(tokenizer: JsonObject) -> bool:
+    """Whether a `tokenizer.json` puts a space before a text."""
+    text = json.dumps([tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")], ensure_ascii=False)
+    return any(part in text for part in ('"Prepend"', '"prepend_scheme": "first"', '"prepend_scheme": "always"'))
 
 
 def _from_byte_level(
-    files: TokenizerFiles, added: dict[int, Added], num_rows: int, pre_tokenizer: str | None
+    files: TokenizerFiles, added: dict[int, AddedToken], num_rows: int, pre_tokenizer: str | None
 ) -> Vocabulary:
     path = files.folder / "tokenizer.json"
     assert files.tokenizer is not None
@@ -217,7 +217,7 @@ def _from_byte_level(
         "gpt2",
         pre_tokenizer or find_name(files.tokenizer, str(path)),
         tokens,
-        [Kind.NORMAL] * len(tokens),
+        [TokenType.NORMAL] * len(tokens),
         merges=merges,
     )
     _add(vocabulary, added, num_rows, files.folder)
@@ -225,7 +225,7 @@ def _from_byte_level(
 
 
 def _tokens(vocab: Any, path: Path) -> list[str]:
-    """The tokens by id; ids that none has are left empty."""
+    """The tokens by id; empty texts for ids without a token."""
     if not isinstance(vocab, dict) or not all(type(index) is int and index >= 0 for index in vocab.values()):
         raise VicunaError(f"{path} has no vocabulary of tokens and ids; copy it from the base model again")
     size = max(vocab.values(), default=-1) + 1
@@ -247,9 +247,9 @@ def _merges(merges: Any, path: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def _add(vocabulary: Vocabulary, added: dict[int, Added], num_rows: int, folder: Path) -> None:
-    """Put the added tokens in, fill up to the rows of the embedding, and see that no text is there twice."""
-    tokens, kinds, scores = vocabulary.tokens, vocabulary.kinds, vocabulary.scores
+def _add(vocabulary: Vocabulary, added: dict[int, AddedToken], num_rows: int, folder: Path) -> None:
+    """Insert the added tokens, pad to the rows of the embedding, and see that no text occurs twice."""
+    tokens, kinds, scores = vocabulary.tokens, vocabulary.token_types, vocabulary.scores
     last = max([len(tokens) - 1, *added])
     if last >= num_rows:
         text = added[last].text if last in added else tokens[last]
@@ -259,18 +259,18 @@ def _add(vocabulary: Vocabulary, added: dict[int, Added], num_rows: int, folder:
         )
     missing = num_rows - len(tokens)
     tokens += [""] * missing
-    kinds += [Kind.UNUSED] * missing
+    kinds += [TokenType.UNUSED] * missing
     scores += [PADDING_SCORE] * (missing if vocabulary.model == "llama" else 0)
     for index, token in added.items():
-        if tokens[index] == token.text and kinds[index] not in (Kind.NORMAL, Kind.USER_DEFINED):
-            continue  # sentencepiece knows it for what it is
+        if tokens[index] == token.text and kinds[index] not in (TokenType.NORMAL, TokenType.USER_DEFINED):
+            continue  # sentencepiece has its type already
         tokens[index] = token.text
-        kinds[index] = Kind.CONTROL if token.is_special else Kind.USER_DEFINED
+        kinds[index] = TokenType.CONTROL if token.is_special else TokenType.USER_DEFINED
         if scores:
             scores[index] = ADDED_SCORE
     for index, text in enumerate(tokens):
         if not text:
-            tokens[index], kinds[index] = f"[PAD{index}]", Kind.UNUSED
+            tokens[index], kinds[index] = f"[PAD{index}]", TokenType.UNUSED
     ids: dict[str, int] = {}
     for index, text in enumerate(tokens):
         if ids.setdefault(text, index) != index:
@@ -281,11 +281,11 @@ def _add(vocabulary: Vocabulary, added: dict[int, Added], num_rows: int, folder:
 
 
 def _special_ids(files: TokenizerFiles, ids: dict[str, int]) -> dict[str, int]:
-    """bos, eos, eot, eom, unknown and padding by llama.cpp's names."""
+    """The ids of bos, eos, eot, eom, unknown and padding, by llama.cpp's names."""
     texts = files.special_texts()
 
     def configured(name: str) -> list[int]:
-        values = [place.get(f"{name}_token_id") for place in (files.generation, files.model_config)]
+        values = [file.get(f"{name}_token_id") for file in (files.generation, files.model_config)]
         flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
         return [one for one in flat if type(one) is int and 0 <= one < len(ids)]
 
@@ -303,7 +303,7 @@ def _special_ids(files: TokenizerFiles, ids: dict[str, int]) -> dict[str, int]:
 
 
 def _add_stops(found: dict[str, int], stops: list[int], text_of: Callable[[int], str]) -> None:
-    """Further tokens that end a reply, in the two places that there are for them."""
+    """Add further tokens that end a reply; GGUF has two keys for them, eot and eom."""
     for index in stops:
         if "eos" not in found:
             found["eos"] = index
