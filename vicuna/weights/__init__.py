@@ -6,6 +6,6 @@
 - `gguf`: models of the LLaMA family as GGUF files for llama.cpp, and back
 - `small_model`: SmolLM2-135M-Instruct, made once from an installed package
 
-`__main__` is `vicuna weights`; `vicuna.make_delta`, `vicuna.apply_delta`, `vicuna.export` and `vicuna.import_gguf` are
-commands of their own. Training, serving and the demo stand on this room.
+The command is vicuna weights; make-delta, apply-delta, export and import are commands of their own. Training, serving
+and the demo stand on this room.
 """

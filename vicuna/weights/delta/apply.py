@@ -15,7 +15,7 @@ from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, files_folder, read_delta
 from vicuna.weights.delta.published import apply_published
 from vicuna.weights.delta.restore import open_restorer
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import has_manifest, kind_of, refuse_delta
 from vicuna.weights.files.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest
 from vicuna.weights.files.shard_writer import ShardWriter
@@ -47,6 +47,8 @@ def apply_delta(
         VicunaError: something cannot be read, `target` exists, or the disk is too full.
     """
     require("zstandard", "export")
+    check_exists(base, "the folder of the delta's base")
+    check_exists(delta, "the folder of a delta")
     if not has_manifest(delta) and kind_of(delta) == "additive delta":
         return apply_published(base, delta, target, trim_vocabulary=trim_vocabulary, resume=resume, sources=sources)
     manifest = read_delta(delta)

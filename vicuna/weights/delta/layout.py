@@ -33,7 +33,7 @@ from pathlib import Path
 
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import sha256_file
-from vicuna.weights.files.checkpoint import INDEX_NAME
+from vicuna.weights.files.checkpoint import INDEX_NAME, check_exists
 from vicuna.weights.files.detect import kind_of
 from vicuna.weights.files.manifest import (
     ADDITIVE,
@@ -62,8 +62,9 @@ def read_delta(delta: Path) -> Manifest:
 
     Raises:
         VerificationError: a file is damaged or missing.
-        VicunaError: the folder is no delta with a manifest.
+        VicunaError: the folder does not exist, or is no delta with a manifest.
     """
+    check_exists(delta, "the folder of a delta")
     if not (delta / DELTA_MANIFEST).exists():
         if any((delta / name).exists() for name in REGION_NAMES.values()):
             raise VerificationError(f"{delta} lacks its {DELTA_MANIFEST}; {DAMAGED}")

@@ -18,7 +18,7 @@ from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import FILES_NAME, PREAMBLES, REGION_NAMES, write_sums
 from vicuna.weights.delta.makers import AdditiveMaker, ExactMaker
 from vicuna.weights.delta.regions import RegionFile
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import ADDITIVE, DELTA_MANIFEST, EXACT, Manifest
 from vicuna.weights.files.other_files import copy_files, other_files
@@ -65,6 +65,8 @@ def make_delta(
         VicunaError: base or target cannot be read or is itself a delta, or `delta` exists.
     """
     require("zstandard", "export")
+    check_exists(base, "the folder of the model that was fine-tuned")
+    check_exists(target, "the fine-tuned model's folder")
     refuse_delta(base)
     refuse_delta(target)
     if not target.is_dir():

@@ -159,6 +159,19 @@ class CheckpointReader:
             )
 
 
+def check_exists(path: Path, wanted: str) -> None:
+    """See that there is a file or folder of this name.
+
+    Args:
+        wanted: what the message asks for instead, such as "a Hugging Face model folder".
+
+    Raises:
+        VicunaError: there is none.
+    """
+    if not path.exists():
+        raise VicunaError(f"{path} does not exist; give {wanted}")
+
+
 def has_weights(folder: Path) -> bool:
     """Is a checkpoint of a kind that is read in this folder? Nothing is opened."""
     return any((folder / name).is_file() for name in WEIGHT_NAMES)
@@ -185,8 +198,7 @@ def _find_files(folder: Path) -> tuple[str | None, list[str]]:
             if name.endswith(".json"):
                 return name, sorted(set(_read_index(folder / name).values()))
             return None, [name]
-    if not folder.is_dir():
-        raise VicunaError(f"{folder} does not exist; give a Hugging Face model folder")
+    check_exists(folder, "a Hugging Face model folder")
     if (folder / "adapter_config.json").is_file():
         raise VicunaError(f"{folder} is a LoRA adapter, not a model; merge it first: vicuna weights merge-lora")
     if any(folder.glob("consolidated.*.pth")):

@@ -26,26 +26,26 @@ class Card:
 
 def card_metadata(folder: Path, card: Card, num_parameters: int) -> dict[str, Value]:
     """The `general.*` metadata that describe the model."""
-    said = read_front_matter(folder / "README.md")
-    name = card.name or _text(said.get("model_name")) or folder.resolve().name
+    front_matter = read_front_matter(folder / "README.md")
+    name = card.name or _text(front_matter.get("model_name")) or folder.resolve().name
     metadata = {
         "general.type": string("model"),
         "general.name": string(name),
         "general.size_label": string(size_label(num_parameters)),
     }
-    license_name = card.license or _text(said.get("license"))
+    license_name = card.license or _text(front_matter.get("license"))
     if license_name:
         metadata["general.license"] = string(license_name)
     if not card.license:
         for key in ("license_name", "license_link"):
-            if text := _text(said.get(key)):
+            if text := _text(front_matter.get(key)):
                 metadata[f"general.{key.replace('_', '.')}"] = string(text)
     if card.source:
         metadata["general.source.url"] = string(card.source)
-    metadata |= _bases(_texts(said.get("base_model")))
-    if tags := _texts(said.get("tags")):
+    metadata |= _bases(_texts(front_matter.get("base_model")))
+    if tags := _texts(front_matter.get("tags")):
         metadata["general.tags"] = array(ValueType.STRING, tags)
-    if languages := _texts(said.get("language")):
+    if languages := _texts(front_matter.get("language")):
         metadata["general.languages"] = array(ValueType.STRING, languages)
     return metadata
 

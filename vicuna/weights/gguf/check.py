@@ -29,6 +29,7 @@ from vicuna.conversation import (
 )
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
+from vicuna.weights.files.checkpoint import check_exists
 from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
 from vicuna.weights.gguf.reference import ReferenceModel, log_softmax
@@ -166,6 +167,7 @@ def check_gguf(model: Path, file: Path) -> Report:
     Raises:
         VicunaError: one of them cannot be read or run.
     """
+    check_exists(model, "the folder of the model that the file was made from")
     read = GGUFModel(file)  # so that damage is reported by our reader
     if not is_installed():
         warning("xllamacpp is not installed: the file is read back and run by transformers instead of llama.cpp")
@@ -235,8 +237,8 @@ def _compare_tokens(
 
 def _prompt(turns: tuple[Message, ...], template: Any, tokenizer: Any) -> str:
     if template.name == "hf":
-        rows = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True))
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
     return render(turns, resolved, add_generation_prompt=True).text
 

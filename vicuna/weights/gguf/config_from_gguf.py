@@ -172,20 +172,20 @@ def _rope(metadata: Metadata, config: JsonObject, factors: Floats | None) -> Jso
     """`rope_scaling`; None where the rope is not scaled."""
     if text := metadata.text(ROPE_KEY):
         try:
-            said = json.loads(text)
+            scaling = json.loads(text)
         except (ValueError, RecursionError):
-            said = None
-        if isinstance(said, dict):
-            _compare_factors(metadata, config, said, factors)
-            return said
+            scaling = None
+        if isinstance(scaling, dict):
+            _compare_factors(metadata, config, scaling, factors)
+            return scaling
     own = metadata.own
     kind = metadata.text(own("rope.scaling.type")) or "none"
     if factors is not None:
         if kind != "none":
             raise VicunaError(f"{metadata.path} scales its rope twice, by factors and {kind}; nothing here does that")
-        said = {"rope_type": "llama3", "factor": shortest_float(float(factors.max())), **KNOWN_LLAMA3}
-        _compare_factors(metadata, config, said, factors)
-        return said
+        scaling = {"rope_type": "llama3", "factor": shortest_float(float(factors.max())), **KNOWN_LLAMA3}
+        _compare_factors(metadata, config, scaling, factors)
+        return scaling
     if kind == "none":
         return None
     if kind == "linear":
@@ -216,6 +216,6 @@ def _compare_factors(metadata: Metadata, config: JsonObject, rope: JsonObject, f
         and (expected.shape != factors.shape or not np.allclose(expected, factors, rtol=1e-4))
     ):
         raise VicunaError(
-            f"{metadata.path} scales its rope by factors that are not Llama 3's ({rope}); they cannot be said in a "
+            f"{metadata.path} scales its rope by factors that are not Llama 3's ({rope}); they cannot be scaling in a "
             "config.json"
         )

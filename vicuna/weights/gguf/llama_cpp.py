@@ -150,8 +150,8 @@ class LlamaCpp:
                 value: dict[str, Any] = json.load(answer)
                 return value
         except urllib.error.HTTPError as error:
-            said = error.read(400).decode("utf-8", "replace")
-            raise VicunaError(f"llama.cpp refuses a request about {self.path}: {said}") from None
+            reason = error.read(400).decode("utf-8", "replace")
+            raise VicunaError(f"llama.cpp refuses a request about {self.path}: {reason}") from None
         except (OSError, ValueError) as error:
             words = self._error_output() if self._process.poll() is not None else str(error)
             raise VicunaError(f"llama.cpp stopped answering about {self.path}: {words}") from None

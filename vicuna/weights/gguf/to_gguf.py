@@ -20,7 +20,7 @@ from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file, ensure_free_space
 from vicuna.io.jsonl import read_json
 from vicuna.io.log import Progress, info
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.numbers import NUMPY_DTYPES, Floats, to_float32
 from vicuna.weights.files.tensors import ROPE_BUFFER_SUFFIX, Tensor
@@ -80,6 +80,7 @@ def export_gguf(
     check_is_file(output)
     if output.exists() and not overwrite:
         raise VicunaError(f"{output} already exists; choose another name, or give --overwrite")
+    check_exists(model, "a Hugging Face model folder")
     refuse_delta(model)
     if not model.is_dir():
         raise VicunaError(f"{model} is not a folder; give a Hugging Face model folder")

@@ -16,7 +16,7 @@ import numpy as np
 
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, read_json
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.numbers import Floats, cast
 from vicuna.weights.files.tensors import FLOATS
 
@@ -174,6 +174,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def _read_config(folder: Path) -> JsonObject:
+    check_exists(folder, "the folder of a LoRA adapter as peft saves it")
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise VicunaError(f"{folder} has no {CONFIG_NAME}; give the folder of a LoRA adapter as peft saves it")

@@ -8,7 +8,7 @@ from vicuna.conversation import load_template
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
 from vicuna.weights.delta.layout import read_delta
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import has_manifest, kind_of
 from vicuna.weights.files.manifest import ADDITIVE, MODEL_MANIFEST, TensorRecord
 from vicuna.weights.files.tensors import Tensor
@@ -19,8 +19,9 @@ def inspect(path: Path) -> JsonObject:
     """The facts about a model, a delta or a LoRA adapter, without reading its weights.
 
     Raises:
-        VicunaError: the folder holds none of them.
+        VicunaError: the folder does not exist, or holds none of them.
     """
+    check_exists(path, "the folder of a model, a delta or a LoRA adapter")
     if (path / CONFIG_NAME).is_file():
         return _adapter(path)
     if has_manifest(path):

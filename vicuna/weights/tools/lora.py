@@ -15,7 +15,7 @@ import numpy as np
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject
 from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY
-from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
+from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader, check_exists
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.files.new_model import NewModel, read_config, write_model
@@ -56,6 +56,7 @@ def merge_lora(
             something.
     """
     base, adapter = Path(base), Path(adapter)
+    check_exists(base, "the folder of the model that the adapter was trained on")
     check_adapter(adapter)
     refuse_delta(base)
     with Adapter(adapter) as changes, CheckpointReader(base) as reader:

@@ -13,7 +13,7 @@ from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import sha256_file
 from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, read_delta, read_sums
-from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader, check_exists
 from vicuna.weights.files.manifest import MODEL_MANIFEST, Manifest, read_manifest
 from vicuna.weights.files.shard_writer import sample_spans
 from vicuna.weights.files.tensors import Tensor
@@ -101,7 +101,12 @@ def verify_delta(delta: Path) -> Verified:
 
 
 def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Manifest:
-    """The manifest to compare a model with: the one given, the delta's, or the model's own."""
+    """The manifest to compare a model with: the one given, the delta's, or the model's own.
+
+    Raises:
+        VicunaError: model, delta or manifest do not exist, or the model has no manifest.
+    """
+    check_exists(model, "the folder of a model or a delta")
     if manifest is not None:
         return read_manifest(manifest)
     if delta is not None:

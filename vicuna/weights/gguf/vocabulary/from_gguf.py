@@ -157,8 +157,8 @@ class GGUFTokenizer:
         """The `post_processor` that adds bos and eos to a text, where the file asks for it."""
         special = self._special()
         default = self.pre is not None and self.pre.name in ("llama-bpe", "tekken")  # llama.cpp's default
-        said = {name: self.metadata.flag(f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")}
-        adds = {"bos": default if said["bos"] is None else said["bos"], "eos": said["eos"] is True}
+        flags = {name: self.metadata.flag(f"tokenizer.ggml.add_{name}_token") for name in ("bos", "eos")}
+        adds = {"bos": default if flags["bos"] is None else flags["bos"], "eos": flags["eos"] is True}
         wanted = [name for name in ("bos", "eos") if adds[name] and name in special]
         if not wanted:
             return None

@@ -107,8 +107,8 @@ class TokenizerFiles:
         bos, eos = default_bos, False
         if self.tokenizer is not None:
             bos, eos = _template_adds(self.tokenizer.get("post_processor"), self.special_texts(), bos)
-        said = self.config.get("add_bos_token"), self.config.get("add_eos_token")
-        return bos if said[0] is None else said[0] is True, eos if said[1] is None else said[1] is True
+        flags = self.config.get("add_bos_token"), self.config.get("add_eos_token")
+        return bos if flags[0] is None else flags[0] is True, eos if flags[1] is None else flags[1] is True
 
     def templates(self) -> dict[str, str]:
         """The chat templates by name, in Jinja; without any, the template that the model was trained with."""
