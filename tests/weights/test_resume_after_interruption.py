@@ -1,4 +1,4 @@
-"""UnfinishedFolder that is cut short: nothing passes for whole, and the same command goes on where it stopped."""
+"""Interrupted work: nothing passes for complete, and the same command resumes."""
 
 import errno
 import json
@@ -16,19 +16,57 @@ from typing import Any
 
 import pytest
 
-from tests.weights.builders import numbers, tuned, write_model
+from tests.weights.builders import files_of, model_files, numbers, tuned, wait_until, write_model
 from vicuna.errors import VicunaError
 from vicuna.io.log import Progress
 from vicuna.weights.delta.apply import apply_delta
 from vicuna.weights.delta.make import make_delta
 from vicuna.weights.delta.published import apply_published
 from vicuna.weights.files.checkpoint import CheckpointReader
-from vicuna.weights.files.unfinished import JOURNAL_NAME, resumable_directory, unfinished_path
+from vicuna.weights.files.unfinished import JOURNAL_NAME, unfinished_path
 from vicuna.weights.tools.cast import cast_model
 
+
+def test_a_kill_leaves_no_model(tmp_path: Path) -> None:
+    """kill -9 after one, two and more tensors of apply: the target folder never exists unless it is complete."""
+    shapes: dict[str, tuple[int, ...]] = {f"model.layers.{i}.weight": (1024, 1024) for i in range(8)}
+    shapes["model.norm.weight"] = (16,)
+    write_model(tmp_path / "base", numbers(0, shapes))
+    target = write_model(tmp_path / "target", tuned(numbers(0, shapes)))
+    make_delta(tmp_path / "base", target, tmp_path / "exact")
+    num_killed = 0
+    for num_tensors in range(6):
+        out = tmp_path / f"out{num_tensors}"
+        num_killed += is_killed_after(num_tensors, command(tmp_path, out), out)
+        assert not out.exists() or model_files(out) == model_files(target)
+    assert num_killed
+
+
+def is_killed_after(num_tensors: int, command: list[str], out: Path) -> bool:
+    """Run a command that writes `out`, and kill it after so many tensors. Returns whether it was not faster."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: process.poll() is not None or num_written(out) >= num_tensors)
+    process.kill()
+    return process.wait() == -signal.SIGKILL
+
+
+def num_written(out: Path) -> int:
+    """The tensors that an unfinished run has noted; -1 before it has begun."""
+    try:
+        return len((unfinished_path(out) / JOURNAL_NAME).read_bytes().splitlines())
+    except FileNotFoundError:
+        return -1
+
+
 SHAPES = {f"model.layers.{i}.weight": (40, 60) for i in range(12)} | {"model.norm.weight": (16,)}
+
+
 SHARD = 20_000  # bytes: four tensors to a file
+
+
 Job = Callable[[Path, Path], Any]  # from a folder with base, target and deltas, into the folder named second
+
+
 JOBS: dict[str, Job] = {
     "make exact": lambda at, out: make_delta(at / "base", at / "target", out),
     "make additive": lambda at, out: make_delta(at / "base", at / "target", out, format="additive"),
@@ -48,12 +86,8 @@ def at(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) -> list[int]:
-    """Raise at the so-manieth step of progress. The list has one item for each step that is made."""
+    """Raise at the `call`-th update of a progress line. The list has one item for each update."""
     calls: list[int] = []
 
     def update(self: Progress, n: float = 1, **_: object) -> None:
@@ -129,24 +163,6 @@ def test_a_run_can_be_begun_afresh(
     capsys.readouterr()
     apply_delta(at / "base", at / "exact", at / "out", resume=False)
     assert "going on" not in capsys.readouterr().err
-
-
-def test_an_error_of_the_users_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(VicunaError, match="wrong"), resumable_directory(tmp_path / "out", {}) as unfinished:
-        (unfinished.folder / "file").write_text("x")
-        raise VicunaError("wrong")
-    assert not list(tmp_path.iterdir())
-
-
-def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
-    with (
-        resumable_directory(tmp_path / "out", {}) as unfinished,
-        pytest.raises(VicunaError, match=r"another process is writing .*out; wait"),
-        resumable_directory(tmp_path / "out", {}),
-    ):
-        pass
-    assert unfinished.folder == unfinished_path(tmp_path / "out")
-    assert (tmp_path / "out").is_dir()
 
 
 def command(at: Path, out: Path, verb: str = "apply_delta") -> list[str]:

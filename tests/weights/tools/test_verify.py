@@ -1,23 +1,11 @@
-"""`vicuna weights verify` and `inspect`: prove a model, and say what it is."""
+"""`vicuna weights verify`: a model or delta is proved, and what differs is named."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.weights.builders import numbers, tuned, write_model
 from vicuna.weights.__main__ import main
-from vicuna.weights.delta.apply import apply_delta
-from vicuna.weights.delta.make import make_delta
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
-    base = write_model(tmp_path / "base", numbers(0))
-    target = write_model(tmp_path / "target", tuned(numbers(0)))
-    make_delta(base, target, tmp_path / "delta")
-    apply_delta(base, tmp_path / "delta", tmp_path / "model")
-    return {name: tmp_path / name for name in ("base", "target", "delta", "model")}
 
 
 def test_model_delta_and_another_copy(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -64,19 +52,3 @@ def test_a_model_without_a_manifest_says_what_to_give(
 ) -> None:
     assert main(["verify", str(folders["target"])]) == 1
     assert "name the delta it was made with (--delta)" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("name", "kind"), [("model", "model"), ("delta", "exact delta")])
-def test_inspect(folders: dict[str, Path], name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", str(folders[name]), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["kind"] == kind
-    assert facts["num_parameters"] == 2 * 33 * 16 + 16 * 16 + 2 * 16
-    assert facts["dtypes"] == {"F16": 5}
-    assert main(["inspect", str(folders[name])]) == 0
-    assert "model.norm.weight" in capsys.readouterr().out
-
-
-def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verfy"]) == 2
-    assert "did you mean 'verify'?" in capsys.readouterr().err

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from tests.weights.builders import to_bytes
-from vicuna.weights.files.checkpoint import write_checkpoint
+from vicuna.conversation import load_tokenizer
+from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
 from vicuna.weights.files.tensors import Tensor, split_into_shards
+from vicuna.weights.gguf.to_gguf import export_gguf
+from vicuna.weights.gguf.types import FILE_TYPES
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import PRE_TOKENIZERS
 
 CORPUS = [
@@ -41,6 +44,13 @@ CLASSES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+F16 = FILE_TYPES["f16"]
+MORE_STRINGS = ("", " ", "\n", "\n\n  x", "a  b   c    d", "it's 12 345, we'LL\r\n\tgo", "ﬁ ﬀ", "x\u0301\u0323")
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 
 
 def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -88,8 +98,8 @@ def make_model(
         name: to_bytes(random.normal(1 if name.endswith("norm.weight") else 0, scale, shape).astype("<f4"), dtype)
         for name, shape in shapes(config).items()
     }
-    plan = [Tensor(name, dtype, shape) for name, shape in shapes(config).items()]
-    shards, index = split_into_shards(plan, max_shard_bytes=shard_bytes)
+    tensors = [Tensor(name, dtype, shape) for name, shape in shapes(config).items()]
+    shards, index = split_into_shards(tensors, max_shard_bytes=shard_bytes)
     write_checkpoint(folder, shards, index, lambda tensor: [data[tensor.name]])
     (folder / "config.json").write_text(json.dumps(config))
     return folder
@@ -162,3 +172,22 @@ def byte_level(folder: Path, pre: str, special: tuple[str, ...] = (), vocab_size
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     ordered = sorted(tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda pair: pair[1])
     return write_vocabulary(folder, [text for text, _ in ordered])
+
+
+def exported(folder: Path, **changes: Any) -> Path:
+    file = folder / "model.gguf"
+    export_gguf(folder, file, F16, **changes)
+    return file
+
+
+def same_weights(one: Path, other: Path) -> None:
+    with CheckpointReader(one) as ours, CheckpointReader(other) as theirs:
+        assert set(ours.tensors) == set(theirs.tensors)
+        for name, tensor in ours.tensors.items():
+            assert (tensor.dtype, tensor.shape) == (theirs.tensors[name].dtype, theirs.tensors[name].shape), name
+            assert ours.read(name) == theirs.read(name), name
+
+
+def transformers_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, untyped: tests call more of it than the programs do."""
+    return load_tokenizer(folder)
