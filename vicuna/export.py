@@ -1,6 +1,6 @@
 """`vicuna export gguf|check`: a Hugging Face model as a GGUF file for llama.cpp and its kin, and proof that it is one.
 
-Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. The work is in
+Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the inverse. The work is in
 `weights.gguf.to_gguf` and `weights.gguf.check`.
 """
 
@@ -94,7 +94,7 @@ def gguf(argv: list[str]) -> int:
 
 
 def _card(options: GGUFOptions, source: Source) -> Card:
-    """What the user states; where a model comes from the hub, its name and commit there."""
+    """The flags' name, licence and source; for a model from the hub, by default its name and commit there."""
     name, address = options.name, options.source
     if source.origin is not None:
         name = name or source.origin["id"].rpartition("/")[2]

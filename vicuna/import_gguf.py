@@ -1,6 +1,6 @@
 """`vicuna import gguf`: a GGUF file as a Hugging Face folder, to be trained on, served or exported again.
 
-The way back of `vicuna.export`. The work is in `weights.gguf.from_gguf`.
+The inverse of `vicuna.export`. The work is in `weights.gguf.from_gguf`.
 """
 
 import math

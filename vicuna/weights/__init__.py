@@ -1,6 +1,6 @@
 """Model weights as files: checkpoints, deltas between two models, adapters, GGUF. Nothing here needs torch.
 
-- `files`: safetensors, `.bin`, headers, manifests: reading, checking and writing checkpoints
+- `files`: safetensors, .bin, headers, manifests: reading, checking and writing checkpoints
 - `delta`: base + delta = target, bit for bit: made, published and applied
 - `tools`: cast, merge-lora, inspect, verify
 - `gguf`: models of the LLaMA family as GGUF files for llama.cpp, and back

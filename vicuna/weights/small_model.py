@@ -48,7 +48,7 @@ def find_small_model() -> Path:
     Several processes may call this at once: one converts, the others wait for it.
 
     Raises:
-        VicunaError: the GGUF file is neither installed nor to be had, or there is no room.
+        VicunaError: the GGUF file is neither installed nor can be downloaded, or the disk is too full.
     """
     folder = vicuna_home() / "models" / NAME
     if is_intact(folder):

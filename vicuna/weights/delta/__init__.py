@@ -9,7 +9,7 @@
 - `magnitude_buckets`: differences grouped by the magnitude of the base's weight
 - `two_bit_codes`: small differences, four to a byte
 - `additive`: additive format: differences as numbers, and corrections
-- `regions`: a `.vdelta` file while it is written
+- `regions`: a .vdelta file while it is written
 - `apply`: base and delta to a target
 - `restore`: the tensors' decoding, in both formats
 - `published`: additive deltas without a manifest, as they were published in 2023

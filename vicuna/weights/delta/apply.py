@@ -43,7 +43,7 @@ def apply_delta(
         The manifest, whose every hash the new files have.
 
     Raises:
-        VerificationError: `base` is not the delta's base, or the delta is damaged; nothing is left behind.
+        VerificationError: `base` is not the delta's base, or the delta is damaged; no folder is left.
         VicunaError: something cannot be read, `target` exists, or the disk is too full.
     """
     require("zstandard", "export")

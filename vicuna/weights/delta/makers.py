@@ -72,13 +72,8 @@ class _Maker:
         regions: RegionFile,
         progress: Progress,
     ) -> None:
-        self.base, self.target, self.unfinished, self.regions, self.progress = (
-            base,
-            target,
-            unfinished,
-            regions,
-            progress,
-        )
+        self.base, self.target, self.progress = base, target, progress
+        self.unfinished, self.regions = unfinished, regions
         self.shards: list[ShardRecord] = []
         self._digest = hashlib.sha256()
 

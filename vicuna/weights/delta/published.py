@@ -2,17 +2,16 @@
 
 Called by `apply`. The result is `base + delta` in the delta's dtype, as FastChat's tool computes it, and what usually
 fails with these deltas is handled: buffers that old checkpoints have and new ones have not, a vocabulary with one more
-row, old class names. Without a manifest a wrong base of the right shape cannot be told, nor the result be proved; a
-warning says so, and the result gets a manifest of its own hashes, so that copies of it can be verified.
+row, old class names. Without a manifest a wrong base of the right shape cannot be recognized, nor the result verified.
+A warning says so, and the result gets a manifest of its own hashes, so that copies of it can be verified.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from vicuna.errors import VerificationError
-from vicuna.io.jsonl import read_json
+from vicuna.io.jsonl import JsonObject, read_json
 from vicuna.io.log import info, warning
 from vicuna.weights.delta.additive import add
 from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY, can_be_base, cast_base, find_base, read_base
@@ -143,9 +142,9 @@ def _is_of_tokenizer(name: str) -> bool:
 
 def _repairs(
     base: CheckpointReader, tensors: list[Tensor], files: Mapping[str, Path]
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[JsonObject, dict[str, str]]:
     """Corrections of outdated files: values to change in config.json, and other files' new texts by name."""
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     texts: dict[str, str] = {}
     rows = {tensor.name: tensor.shape[0] for tensor in tensors if tensor.name in VOCABULARY}
     known = read_config(files["config.json"].parent) if "config.json" in files else {}

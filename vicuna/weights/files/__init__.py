@@ -2,7 +2,7 @@
 
 - `tensors`: one safetensors file's header, and how a model is split into shards
 - `pickle_program`: a state dict's pickle, interpreted without calling anything
-- `pickled`: one `.bin` file of PyTorch
+- `pickled`: one .bin file of PyTorch
 - `checkpoint`: a whole model, single or sharded, as a stream
 - `numbers`: dtypes and exact, reproducible casts between them
 - `threads`: a map on a few threads

@@ -3,7 +3,7 @@
 The commands call `find_source` with what the user wrote. A hub id may pin a revision, `owner/name@revision`; without
 one the newest is taken. Either way the commit that was really used goes into the manifest. Only what is needed is
 downloaded: safetensors or, where there are none, `.bin`; never code. Files land in the hub's own cache, verified by its
-library, and a broken download goes on when called again.
+library, and an interrupted download is resumed by the next call.
 """
 
 import glob
@@ -37,10 +37,10 @@ def find_source(name: str, *, weights: bool = True) -> Source:
         weights: whether to download the weights, or only the files beside them (config, tokenizer).
 
     Raises:
-        VicunaError: neither a folder here nor to be had from the hub.
+        VicunaError: there is no such folder, and the hub does not give it.
     """
     if Path(name).exists() or not (found := HUB_ID.fullmatch(name)):
-        return Source(Path(name))  # whoever reads it says what is wrong with it
+        return Source(Path(name))  # what is wrong with it is reported where it is read
     return _download(name, found["id"], found["revision"], weights)
 
 

@@ -2,7 +2,7 @@
 
 `make_delta` writes it as `vicuna_delta.json` into the delta, and `apply_delta`, unchanged, as `vicuna_manifest.json`
 into the model made from it; models made otherwise (cast, merged) have one with their own hashes only. Hashes are kept
-per tensor, so they do not depend on how a checkpoint is split into files. A manifest comes from somebody else: every
+per tensor, so they do not depend on how a checkpoint is split into files. A manifest may come from anybody: every
 value is checked before it is used.
 """
 

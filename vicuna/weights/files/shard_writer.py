@@ -37,6 +37,7 @@ class TensorDigest:
         self._spans = sample_spans(size_bytes)
 
     def update(self, chunk: Buffer) -> None:
+        """Hash the next chunk."""
         self._whole.update(chunk)
         end = self._position + len(chunk)
         for start, stop in self._spans:
@@ -45,12 +46,15 @@ class TensorDigest:
         self._position = end
 
     def digests(self) -> Digests:
+        """The hashes, when all chunks have been given."""
         return Digests(self._whole.hexdigest(), self._samples.hexdigest())
 
 
 def sample_spans(size_bytes: int) -> list[tuple[int, int]]:
-    """The bytes of a tensor that `quick_sha256` covers, as (start, stop): 64 KiB each at its start, one third, two
-    thirds and its end; all of a small tensor."""
+    """The bytes of a tensor that `quick_sha256` covers, as (start, stop).
+
+    64 KiB each at its start, at one and two thirds, and at its end; all of a small tensor.
+    """
     if size_bytes <= SAMPLE_BYTES * NUM_SAMPLES:
         return [(0, size_bytes)]
     starts = [i * (size_bytes - SAMPLE_BYTES) // (NUM_SAMPLES - 1) for i in range(NUM_SAMPLES)]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VerificationError
+from vicuna.io.jsonl import JsonObject
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
@@ -116,7 +117,7 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
     return tuple(tensors)
 
 
-def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> JsonObject:
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("a name occurs twice")
@@ -191,7 +192,7 @@ def build_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str
 
 
 def _build_header(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    entries: JsonObject = {"__metadata__": dict(metadata)} if metadata else {}
     for tensor in tensors:
         offsets = [tensor.offset, tensor.offset + tensor.size_bytes]
         entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}

@@ -20,6 +20,7 @@ from typing import Any
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import WRITE_ERRORS, fsync_directory
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import info
 
 JOB_NAME, JOURNAL_NAME, LOCK_NAME = "job.json", "journal.jsonl", "lock"
@@ -35,7 +36,7 @@ class UnfinishedFolder:
         self._confirmed = 0  # bytes of the journal that are confirmed
         self._journal.truncate(sum(map(len, lines)))
 
-    def next_noted(self, name: str) -> dict[str, Any] | None:
+    def next_noted(self, name: str) -> JsonObject | None:
         """The record that an earlier run noted next, if it is of this tensor. Check it, then `confirm` or discard."""
         record = json.loads(self._lines[0]) if self._lines else None
         return record if isinstance(record, dict) and record.get("name") == name else None
@@ -56,6 +57,7 @@ class UnfinishedFolder:
         self._journal.flush()
 
     def close(self) -> None:
+        """Close the journal."""
         self._journal.close()
 
 
@@ -71,7 +73,7 @@ def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = Tr
         resume: False begins afresh.
 
     Raises:
-        VicunaError: `path` is a file, a folder that holds something, or being written by another process.
+        VicunaError: `path` is a file or a folder that is not empty, or another process is writing it.
     """
     _check_empty(path)
     path = path.resolve()

@@ -14,19 +14,21 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vicuna.conversation import (
     Message,
+    Template,
     TemplateError,
     encode_prompt,
     get_template,
     load_template,
     render,
 )
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
 from vicuna.weights.files.checkpoint import check_exists
@@ -235,7 +237,8 @@ def _compare_tokens(
     return mismatches, num_texts
 
 
-def _prompt(turns: tuple[Message, ...], template: Any, tokenizer: Any) -> str:
+def _prompt(turns: tuple[Message, ...], template: Template, tokenizer: Tokenizer) -> str:
+    """The prompt's text, as `encode_prompt` encodes it."""
     if template.name == "hf":
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -306,7 +306,7 @@ def write_gguf(
 
 
 def assign_offsets(tensors: Iterable[GGUFTensor]) -> list[GGUFTensor]:
-    """The tensors with offsets that place them one behind the other, aligned."""
+    """The tensors with their offsets in the file: one after the other, aligned."""
     positioned: list[GGUFTensor] = []
     position = 0
     for tensor in tensors:

@@ -15,9 +15,10 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from vicuna.errors import VicunaError, require
+from vicuna.io.jsonl import JsonObject
 
 START_SECONDS, ANSWER_SECONDS = 600, 600
 # The other process's program. It prints its address, then waits until this process closes the pipe or ends.
@@ -127,7 +128,7 @@ class LlamaCpp:
         answer = self.ask("/completion", body)
         return {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
 
-    def chat(self, messages: list[dict[str, str]], max_tokens: int) -> dict[str, Any]:
+    def chat(self, messages: list[dict[str, str]], max_tokens: int) -> JsonObject:
         """The greedy reply, in the OpenAI API's form."""
         body = {"messages": messages, "max_tokens": max_tokens, "temperature": 0.0}
         return self.ask("/v1/chat/completions", body)
@@ -137,7 +138,7 @@ class LlamaCpp:
         prompt: str = self.ask("/apply-template", {"messages": messages})["prompt"]
         return prompt
 
-    def ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, path: str, body: JsonObject) -> JsonObject:
         """The answer to a request.
 
         Raises:
@@ -147,7 +148,7 @@ class LlamaCpp:
         request = urllib.request.Request(self._address + path, data, {"Content-Type": "application/json"})
         try:
             with self._opener.open(request, timeout=ANSWER_SECONDS) as answer:
-                value: dict[str, Any] = json.load(answer)
+                value: JsonObject = json.load(answer)
                 return value
         except urllib.error.HTTPError as error:
             reason = error.read(400).decode("utf-8", "replace")
