@@ -28,7 +28,14 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "weights": [{"files"}, {"delta"}, {"tools"}, {"gguf"}, {"*"}, {"__main__"}],
-    "weights/gguf": [{"names", "types"}, {"container"}, {"config"}, {"hub_config"}, {"vocabulary"}, {"*"}],
+    "weights/gguf": [
+        {"names", "types"},
+        {"container"},
+        {"config"},
+        {"config_from_gguf", "config_to_gguf"},
+        {"vocabulary"},
+        {"*"},
+    ],
     "data": [{"options", "step_kinds"}, {"html", "privacy", "read"}, {"steps"}, {"pipeline"}, {"run"}, {"look"}, {"*"}],
     "train": [
         {"options", "ranks", "signals"},

@@ -54,7 +54,7 @@ def test_there_is_no_other_door_to_markup() -> None:
 def test_number_columns_align_right() -> None:
     markup = table(["name", "count"], [["a", 1200], ["b", 0.5]])
     assert '<td class=number data-label="count">1,200</td>' in markup
-    assert "<td>a</td>" in markup
+    assert '<td data-label="name">a</td>' in markup
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), NUMBERS), max_size=40))

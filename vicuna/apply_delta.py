@@ -1,7 +1,7 @@
 """`python -m vicuna.apply_delta`: base + delta = model, verified bit by bit.
 
-The flags are those of the Vicuna release. Comes after `python -m vicuna.make_delta` (often somebody else's), before
-serving. Work: `weights.apply`.
+The flags are those of the Vicuna release. Comes after `python -m vicuna.make_delta`, before serving. The work is in
+`weights.delta.apply`.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`vicuna export gguf|check`: a Hugging Face model as a GGUF file for llama.cpp and its kin, and proof that it is one.
 
-Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the way back. Work: `weights.gguf.export` and
-`weights.gguf.check`.
+Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the inverse. The work is in
+`weights.gguf.to_gguf` and `weights.gguf.check`.
 """
 
 import json
@@ -15,7 +15,7 @@ from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.hub import Source
 from vicuna.weights.gguf.card import HUB, Card
-from vicuna.weights.gguf.export import export_gguf
+from vicuna.weights.gguf.to_gguf import export_gguf
 from vicuna.weights.gguf.types import FILE_TYPES, TypeName
 from vicuna.weights.resolve import NAMES, resolve_model
 
@@ -95,7 +95,7 @@ def gguf(argv: list[str]) -> int:
 
 
 def _card(options: GGUFOptions, source: Source) -> Card:
-    """What the user states; where a model comes from the hub, its name and commit there."""
+    """The flags' name, licence and source; for a model from the hub, by default its name and commit there."""
     name, address = options.name, options.source
     if source.origin is not None:
         name = name or source.origin["id"].rpartition("/")[2]

@@ -1,6 +1,6 @@
 """`vicuna import gguf`: a GGUF file as a Hugging Face folder, to be trained on, served or exported again.
 
-The way back of `vicuna.export`. Work: `weights.gguf.convert`.
+The inverse of `vicuna.export`. The work is in `weights.gguf.from_gguf`.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import Literal
 
 from vicuna.io.log import human_bytes
 from vicuna.options import command, option, parse, run_verb
-from vicuna.weights.gguf.convert import DTYPES, import_gguf
+from vicuna.weights.files.numbers import DTYPES
+from vicuna.weights.gguf.from_gguf import import_gguf
 
 USAGE = """usage: vicuna import VERB [OPTION ...]
 
@@ -41,7 +42,8 @@ def gguf(argv: list[str]) -> int:
         description="Make a Hugging Face folder (weights, configuration, tokenizer, template) of a GGUF file.",
         epilog="Quantized weights become the numbers that their blocks stand for: what was lost stays lost.",
     )
-    made = import_gguf(options.file, options.output_dir, DTYPES.get(options.dtype))
+    dtype = None if options.dtype == "auto" else DTYPES[options.dtype]
+    made = import_gguf(options.file, options.output_dir, dtype)
     tensors = made.tensors().values()
     print(
         f"{options.output_dir}: {made.shape.model_type}, {len(tensors)} tensors as {made.config()['torch_dtype']}, "

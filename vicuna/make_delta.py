@@ -1,6 +1,7 @@
 """`python -m vicuna.make_delta`: the difference between a base model and one fine-tuned from it, to be published.
 
-Comes after training; whoever has the base makes the model with `python -m vicuna.apply_delta`. Work: `weights.make`.
+Comes after training; with it and the base, `python -m vicuna.apply_delta` makes the model. The work is in
+`weights.delta.make`.
 """
 
 import json

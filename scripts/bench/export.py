@@ -20,7 +20,7 @@ from pathlib import Path
 from harness import ROOT, TORCH, BenchError, Cost, add_json_option, environment, in_turn, report, run, say
 
 from vicuna.weights.files.checkpoint import write_checkpoint
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.gguf.container import GGUFFile
 
 VOCAB_SIZE, HEAD_DIM = 32_000, 128
@@ -59,7 +59,7 @@ def make_checkpoint(folder: Path, mebibytes: int) -> Path:
         return [(values.view("<u4") >> 16).astype("<u2").tobytes()]
 
     folder.mkdir(parents=True)
-    shards, index = plan_shards(Tensor(name, "BF16", shape) for name, shape in shapes.items())
+    shards, index = split_into_shards(Tensor(name, "BF16", shape) for name, shape in shapes.items())
     write_checkpoint(folder, shards, index, data_of)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB_SIZE, "hidden_size": hidden,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vicuna.weights.delta.codec import cast
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.numbers import cast
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 
 HIDDEN, INNER, HEADS, KEYS, ROWS = 2048, 5632, 32, 4, 32000  # TinyLlama's shapes
 POOL = 1 << 23
@@ -64,8 +64,9 @@ def write(folder: Path, gib: float, *, tuned: bool) -> None:
             left -= count
 
     folder.mkdir(parents=True)
-    plan, index = plan_shards([Tensor(name, "F16", shape) for name, shape in shapes(num_layers)], max_shard_bytes=10**9)
-    write_checkpoint(folder, plan, index, data_of)
+    tensors = [Tensor(name, "F16", shape) for name, shape in shapes(num_layers)]
+    shards, index = split_into_shards(tensors, max_shard_bytes=10**9)
+    write_checkpoint(folder, shards, index, data_of)
     (folder / "config.json").write_text(json.dumps(config(num_layers)))
     import mistral_common
 

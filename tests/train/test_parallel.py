@@ -15,7 +15,7 @@ from transformers import LlamaConfig
 
 from vicuna.train.model.conversation_model import ConversationModel, build_model, load_model, read_config
 from vicuna.train.model.parallel import first_row, local, rows_of_ranks, shard_model
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 
 NUM_RANKS = 8
 MIB = 1 << 20
@@ -52,7 +52,7 @@ def sparse_llama(folder: Path, config: LlamaConfig) -> Path:
     config.save_pretrained(folder)
     weights = build_model(read_config(folder)).named_weights()
     tensors = [Tensor(name, "BF16", tuple(weight.shape)) for name, weight in weights.items()]
-    shards, index = plan_shards(tensors)
+    shards, index = split_into_shards(tensors)
     for shard in shards:
         with (folder / shard.file_name).open("wb") as file:
             file.write(shard.preamble)

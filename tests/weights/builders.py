@@ -1,12 +1,15 @@
 """Small checkpoints for tests, written with our own writer."""
 
 import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from vicuna.weights.files.checkpoint import INDEX_NAME, write_checkpoint
-from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor, plan_shards
+from vicuna.weights.files.numbers import Floats
+from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor, split_into_shards
 
 SHAPES = {
     "lm_head.weight": (33, 16),
@@ -17,7 +20,7 @@ SHAPES = {
 }
 
 
-def numbers(seed: int, shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[str, np.ndarray]:
+def numbers(seed: int, shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, Floats]:
     """Weights like a model's: norms near 1, the rest near 0. (fp32)"""
     random = np.random.default_rng(seed)
     return {
@@ -26,13 +29,13 @@ def numbers(seed: int, shapes: dict[str, tuple[int, ...]] = SHAPES) -> dict[str,
     }
 
 
-def tuned(weights: dict[str, np.ndarray], seed: int = 1) -> dict[str, np.ndarray]:
+def tuned(weights: dict[str, Floats], seed: int = 1) -> dict[str, Floats]:
     """The same weights after a little training."""
     random = np.random.default_rng(seed)
     return {name: (value + random.normal(0, 1e-4, value.shape)).astype("<f4") for name, value in weights.items()}
 
 
-def to_bytes(values: np.ndarray, dtype: str) -> bytes:
+def to_bytes(values: Floats, dtype: str) -> bytes:
     """fp32 numbers in another dtype (bfloat16 by cutting off)."""
     if dtype == "BF16":
         return (values.view("<u4") >> 16).astype("<u2").tobytes()
@@ -42,8 +45,8 @@ def to_bytes(values: np.ndarray, dtype: str) -> bytes:
 def write_raw(folder: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]], shard_bytes: int = 1 << 30) -> Path:
     """A checkpoint of given bytes: `{name: (dtype, shape, data)}`, with configuration and tokenizer files."""
     folder.mkdir(parents=True)
-    plan = [Tensor(name, dtype, shape) for name, (dtype, shape, _) in tensors.items()]
-    shards, index = plan_shards(plan, max_shard_bytes=shard_bytes)
+    plain = [Tensor(name, dtype, shape) for name, (dtype, shape, _) in tensors.items()]
+    shards, index = split_into_shards(plain, max_shard_bytes=shard_bytes)
     write_checkpoint(folder, shards, index, lambda tensor: [tensors[tensor.name][2]])
     assert (index is not None) == (folder / INDEX_NAME).exists()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 33}))
@@ -51,7 +54,7 @@ def write_raw(folder: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes
     return folder
 
 
-def write_model(folder: Path, weights: dict[str, np.ndarray], dtype: str = "F16", shard_bytes: int = 1 << 30) -> Path:
+def write_model(folder: Path, weights: dict[str, Floats], dtype: str = "F16", shard_bytes: int = 1 << 30) -> Path:
     """A checkpoint of fp32 numbers cast to `dtype`."""
     raw = {name: (dtype, value.shape, to_bytes(value, dtype)) for name, value in weights.items()}
     return write_raw(folder, raw, shard_bytes)
@@ -67,3 +70,21 @@ def random_bits(random: np.random.Generator, dtype: str, count: int) -> bytes:
     bits[kinds == 1] &= ~np.array(exponent, bits.dtype)  # subnormals and zeros
     bits[kinds == 2] &= np.array(1 << (8 * width - 1), bits.dtype)  # zeros, plus and minus
     return bits.tobytes()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder and below it, by its path there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def model_files(folder: Path) -> dict[str, bytes]:
+    """A model's files without its manifest."""
+    return {name: data for name, data in files_of(folder).items() if name != "vicuna_manifest.json"}
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for a condition that another process brings about."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.005)

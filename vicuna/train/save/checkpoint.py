@@ -36,7 +36,7 @@ from vicuna.train.model.parallel import first_row, local, rows_like
 from vicuna.train.ranks import Ranks
 from vicuna.train.save.output import CHECKPOINTS
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.files.tensors import Shard, Tensor, plan_shards
+from vicuna.weights.files.tensors import Shard, Tensor, split_into_shards
 
 COMPLETE = "COMPLETE"
 STATE = "state.json"
@@ -118,7 +118,7 @@ def write_state(folder: Path, state: State, rank: int, num_ranks: int) -> dict[s
 def _plan(file_name: str, parts: dict[str, Part]) -> Shard:
     rows = json.dumps({name: [part.first, part.total] for name, part in parts.items()})
     tensors = [Tensor(name, DTYPES[part.tensor.dtype], tuple(part.tensor.shape)) for name, part in parts.items()]
-    (shard,), _ = plan_shards(tensors, max_shard_bytes=sys.maxsize, metadata={"format": "pt", "rows": rows})
+    (shard,), _ = split_into_shards(tensors, max_shard_bytes=sys.maxsize, metadata={"format": "pt", "rows": rows})
     return dataclasses.replace(shard, file_name=file_name)
 
 

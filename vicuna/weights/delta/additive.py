@@ -1,25 +1,31 @@
-"""Target minus base as numbers of the same kind, and what plain addition does not give back.
+"""Additive differences: target minus base in the target's dtype, and corrections of the numbers their sum misses.
 
 The delta's tensors are what FastChat's own tool adds to a base: `round(target - base)` in the target's dtype. Adding
 them back rounds again, so up to two in a hundred numbers miss the target by their last bit. Those are listed as
-corrections, and with them the sum is the target, bit for bit. Called by `make`, `apply` and `published` with a
-few MiB at a time.
+corrections, and with them the sum is the target, bit for bit. Called by `makers`, `restore` and `published` with a few
+MiB at a time.
 
-The sum is the same on every machine: it is taken in fp32, which holds every fp16 and bf16 number and enough of their
-sum to round it right once more, and every NaN becomes the same one, because processors disagree about them.
+The sum is the same on every machine: it is taken in fp32, which holds every fp16 and bf16 number and enough bits of
+their sum to round it correctly, and every NaN becomes the same one, because processors differ in NaNs.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import require
+from vicuna.weights.delta.bits import (
+    BLOCK,
+    Bits,
+    as_bits,
+    fold,
+    from_ordered,
+    from_planes,
+    to_ordered,
+    to_planes,
+    unfold,
+)
 from vicuna.weights.delta.codec import decompress
-from vicuna.weights.files.bits import BLOCK, Bits, as_bits, fold, from_planes, ordered, to_planes, unfold, unordered
+from vicuna.weights.files.numbers import QUIET_NANS, Floats
 from vicuna.weights.files.tensors import ELEMENT_BYTES, Buffer
-
-QUIET = {"F16": 0x7E00, "BF16": 0x7FC0, "F32": 0x7FC00000}
-
-Floats = NDArray[np.float32]
 
 
 def subtract(target: Buffer, base: Buffer, dtype: str) -> Buffer:
@@ -33,20 +39,20 @@ def add(base: Buffer, delta: Buffer, dtype: str) -> Buffer:
 
 
 def find_corrections(target: Buffer, total: Buffer, dtype: str) -> tuple[int, bytes]:
-    """What turns `total` into `target`: how many numbers differ, and the packed list of places and differences."""
+    """The corrections that make `total` the `target`: how many, and their indices and differences, compressed."""
     wanted, found = as_bits(target, dtype), as_bits(total, dtype)
-    places = np.flatnonzero(wanted != found).astype("<u4")
-    if not len(places):
+    indices = np.flatnonzero(wanted != found).astype("<u4")
+    if not len(indices):
         return 0, b""
-    gaps = np.diff(places, prepend=np.uint32(0)).astype("<u4")
-    differences = fold(ordered(wanted[places]) - ordered(found[places]))
+    gaps = np.diff(indices, prepend=np.uint32(0)).astype("<u4")
+    differences = fold(to_ordered(wanted[indices]) - to_ordered(found[indices]))
     zstandard = require("zstandard", "export")
     packed: bytes = zstandard.ZstdCompressor(level=3).compress(b"".join([to_planes(gaps), to_planes(differences)]))
-    return len(places), packed
+    return len(indices), packed
 
 
 def correct(total: Buffer, count: int, packed: bytes, dtype: str) -> Buffer:
-    """`total` with its corrections.
+    """`total` with its corrections: the target.
 
     Raises:
         ValueError: the list is damaged.
@@ -57,10 +63,10 @@ def correct(total: Buffer, count: int, packed: bytes, dtype: str) -> Buffer:
     planes = decompress(packed, count * (4 + width)) if count <= len(numbers) else b""
     if len(planes) != count * (4 + width):
         raise ValueError("corrections of another size")
-    places = np.cumsum(from_planes(planes[: 4 * count], 4), dtype="<u8")
-    if places[-1] >= len(numbers):
+    indices = np.cumsum(from_planes(planes[: 4 * count], 4), dtype="<u8")
+    if indices[-1] >= len(numbers):
         raise ValueError("a correction beyond the end")
-    numbers[places] = unordered(ordered(numbers[places]) + unfold(from_planes(planes[4 * count :], width)))
+    numbers[indices] = from_ordered(to_ordered(numbers[indices]) + unfold(from_planes(planes[4 * count :], width)))
     return numbers.data.cast("B")
 
 
@@ -79,24 +85,24 @@ def _combine(function: np.ufunc, left: Buffer, right: Buffer, dtype: str) -> Buf
     return result.data.cast("B")
 
 
-_HALVES: Floats | None = None
+_ALL_HALVES: Floats | None = None  # every fp16 number in fp32, by its bit pattern
 
 
 def _widen(bits: Bits, dtype: str, out: Floats) -> None:
     """The numbers in fp32, exactly."""
-    global _HALVES
+    global _ALL_HALVES
     if dtype == "F32":
         out[:] = bits.view("<f4")
     elif dtype == "BF16":
         np.left_shift(bits, 16, out=out.view("<u4"), dtype="<u4")
     else:
-        if _HALVES is None:  # looking a number up is twice as fast as numpy's own conversion
-            _HALVES = np.arange(1 << 16, dtype="<u2").view("<f2").astype("<f4")
-        np.take(_HALVES, bits, out=out, mode="clip")
+        if _ALL_HALVES is None:  # looking a number up is twice as fast as numpy's own conversion
+            _ALL_HALVES = np.arange(1 << 16, dtype="<u2").view("<f2").astype("<f4")
+        np.take(_ALL_HALVES, bits, out=out, mode="clip")
 
 
 def _round(numbers: Floats, dtype: str, out: Bits) -> None:
-    """fp32 numbers in the dtype, rounded to nearest, ties to even; NaNs made the same everywhere."""
+    """fp32 numbers in the dtype, rounded to nearest, ties to even; every NaN becomes the same quiet NaN."""
     if dtype == "BF16":
         bits = numbers.view("<u4")
         rounded = bits >> 16
@@ -108,4 +114,4 @@ def _round(numbers: Floats, dtype: str, out: Bits) -> None:
     else:
         out.view("<f2" if dtype == "F16" else "<f4")[:] = numbers
     if len(numbers) and np.isnan(numbers.max()):
-        out[np.isnan(numbers)] = QUIET[dtype]
+        out[np.isnan(numbers)] = QUIET_NANS[dtype]

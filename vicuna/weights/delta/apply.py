@@ -1,8 +1,8 @@
 """Apply a delta: a base and a `delta` folder in, the target model out, verified bit by bit.
 
 The command `vicuna.apply_delta` calls it. A few frames are in memory whatever the model's size, the model's folder gets
-its name only when every hash has come out right, and a killed run goes on. `restore` does the work on the tensors;
-deltas without a manifest, as they were published in 2023, go to `published`.
+its name only when every hash is right, and a killed run is resumed. `restore` decodes the tensors; deltas without a
+manifest, as they were published in 2023, are applied by `published`.
 """
 
 import shutil
@@ -15,10 +15,10 @@ from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, files_folder, read_delta
 from vicuna.weights.delta.published import apply_published
 from vicuna.weights.delta.restore import open_restorer
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import has_manifest, kind_of, refuse_delta
 from vicuna.weights.files.manifest import DELTA_MANIFEST, MODEL_MANIFEST, Manifest
-from vicuna.weights.files.output import ShardWriter
+from vicuna.weights.files.shard_writer import ShardWriter
 from vicuna.weights.files.tensors import Tensor
 from vicuna.weights.files.unfinished import identity, resumable_directory, unfinished_bytes
 
@@ -36,17 +36,19 @@ def apply_delta(
 
     Args:
         trim_vocabulary: a delta without a manifest may lack rows that the base has (`published`).
-        resume: go on where an earlier run of the same call was killed.
+        resume: continue an earlier run of the same call that was killed.
         sources: where base and delta were downloaded from, for the manifest of a delta that has none.
 
     Returns:
         The manifest, whose every hash the new files have.
 
     Raises:
-        VerificationError: `base` is not the delta's base, or the delta is damaged; nothing is left behind.
+        VerificationError: `base` is not the delta's base, or the delta is damaged; no folder is left.
         VicunaError: something cannot be read, `target` exists, or the disk is too full.
     """
     require("zstandard", "export")
+    check_exists(base, "the folder of the delta's base")
+    check_exists(delta, "the folder of a delta")
     if not has_manifest(delta) and kind_of(delta) == "additive delta":
         return apply_published(base, delta, target, trim_vocabulary=trim_vocabulary, resume=resume, sources=sources)
     manifest = read_delta(delta)
@@ -55,7 +57,7 @@ def apply_delta(
     refuse_delta(base)
     with CheckpointReader(base) as reader:
         check_base_tensors(manifest, reader)
-        shards = manifest.plan()
+        shards = manifest.target_shards()
         files = files_folder(delta, manifest)
         needed = sum(shard.size_bytes for shard in shards) + sum(
             (files / name).stat().st_size for name in manifest.files
@@ -63,29 +65,29 @@ def apply_delta(
         ensure_free_space(target, needed - unfinished_bytes(target), f"the model {target}")
         total = sum(tensor.size_bytes for shard in shards for tensor in shard.tensors)
         job = {"apply": identity([delta / DELTA_MANIFEST]), "base": identity(reader.files)}
-        with resumable_directory(target, job, resume=resume) as work:
+        with resumable_directory(target, job, resume=resume) as unfinished:
             with (
                 open_restorer(manifest, reader, delta) as restorer,
                 Progress(total, description="applying the delta", unit="B") as progress,
             ):
                 index = None if manifest.index is None else manifest.index.encode()
                 # A file is its header and its tensors, each of which is checked: it has the manifest's hash then.
-                writer = ShardWriter(work, progress, restorer.data_of, restorer.record_of, hash_files=False)
+                writer = ShardWriter(unfinished, progress, restorer.data_of, restorer.record_of, hash_files=False)
                 records, _ = writer.write(shards, index)
             for record, expected in zip(records, manifest.tensors, strict=True):
-                if record != expected:  # a journal that says otherwise is not ours
+                if record != expected:  # the journal was changed
                     raise VerificationError(f"tensor {record.name!r} does not come out with its hash; {DAMAGED}")
             for name in manifest.files:
-                shutil.copyfile(files / name, work.folder / name)
-            manifest.write(work.folder / MODEL_MANIFEST)
+                shutil.copyfile(files / name, unfinished.folder / name)
+            manifest.write(unfinished.folder / MODEL_MANIFEST)
     return manifest
 
 
 def check_base_tensors(manifest: Manifest, base: CheckpointReader) -> None:
-    """Has the base a tensor of the right shape and dtype for each difference?
+    """See that the base has a tensor of the right shape and dtype for each difference.
 
     Raises:
-        VerificationError: not; the message names the first one.
+        VerificationError: it has not; the message names the first one.
     """
     for record in manifest.tensors:
         if record.base_name is None or record.base_dtype is None or record.base_shape is None:

@@ -1,7 +1,7 @@
-"""The folder of a delta: its layout in both formats, and reading it with every claim checked.
+"""The folder of a delta: its layout in both formats, and reading its manifest with every value checked.
 
-Stands on `manifest`; `make` writes such folders and `apply` turns one and a base into a model. Base + delta = target,
-bit for bit. `pairs` has the rules by which a tensor of the target finds the base's.
+`make` writes such folders, and `apply` makes the target out of a base and one of them. `pairs` has the rules by which a
+tensor of the target is assigned one of the base.
 
     vicuna_delta.json     the manifest (`manifest.Manifest`): hashes of every tensor of base, delta and target, the
                           headers of the target's files, the names and hashes of the other files
@@ -13,7 +13,7 @@ exact: the difference of bit patterns, a fifth or less of the model (`codec`)
 
 additive: target minus base as numbers, as large as the model; other tools add it too, not quite exactly (`additive`)
     model*.safetensors    the difference, in files with the target's names and headers
-    corrections.vdelta    what their sum misses
+    corrections.vdelta    the numbers that base plus difference misses
     the target's tokenizer, configuration and the like, so that the folder loads as a model does
 
 Both `.vdelta` files, all numbers little-endian:
@@ -22,7 +22,7 @@ Both `.vdelta` files, all numbers little-endian:
     bytes 8-11   version: 2, or 1 of the corrections
     bytes 12-15  size of a full frame in bytes of the target, 2 MiB
     then, for each tensor in the manifest's order, for each 2 MiB of its data (the last frame holds the rest):
-        4 bytes  exact: how the payload reads (0 as it is, 1 byte planes in zstd, 2 difference to the base: `codec`);
+        4 bytes  exact: kind of the payload (0 stored, 1 byte planes in zstd, 2 difference to the base: `codec`);
                  additive: number of corrections (tensors without a base have none, and no frames)
         4 bytes  size of the payload
         the payload
@@ -33,7 +33,7 @@ from pathlib import Path
 
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import sha256_file
-from vicuna.weights.files.checkpoint import INDEX_NAME
+from vicuna.weights.files.checkpoint import INDEX_NAME, check_exists
 from vicuna.weights.files.detect import kind_of
 from vicuna.weights.files.manifest import (
     ADDITIVE,
@@ -62,8 +62,9 @@ def read_delta(delta: Path) -> Manifest:
 
     Raises:
         VerificationError: a file is damaged or missing.
-        VicunaError: the folder is no delta with a manifest.
+        VicunaError: the folder does not exist, or is no delta with a manifest.
     """
+    check_exists(delta, "the folder of a delta")
     if not (delta / DELTA_MANIFEST).exists():
         if any((delta / name).exists() for name in REGION_NAMES.values()):
             raise VerificationError(f"{delta} lacks its {DELTA_MANIFEST}; {DAMAGED}")
@@ -101,7 +102,7 @@ def read_delta(delta: Path) -> Manifest:
 
 
 def write_sums(delta: Path, manifest: Manifest, digests: dict[str, str]) -> None:
-    """Write `SHA256SUMS` of a finished delta; `digests` are the hashes of its weights' files, where they are known."""
+    """Write `SHA256SUMS` of a complete delta; `digests` are the hashes that are known already, by file name."""
     small, large = _names(manifest)
     known = {**digests, REGION_NAMES[manifest.format]: str(manifest.weights_sha256)}
     sums = {name: known.get(name) or sha256_file(delta / name) for name in (*large, *small)}
@@ -109,7 +110,7 @@ def write_sums(delta: Path, manifest: Manifest, digests: dict[str, str]) -> None
 
 
 def read_sums(delta: Path) -> dict[str, str]:
-    """`SHA256SUMS` as {name: hash}. The names are not to be trusted.
+    """`SHA256SUMS` as {name: hash}; the names are not checked.
 
     Raises:
         VerificationError: it is not what `write_sums` writes.
@@ -125,7 +126,7 @@ def read_sums(delta: Path) -> dict[str, str]:
 
 
 def files_folder(delta: Path, manifest: Manifest) -> Path:
-    """Where the target's other files lie."""
+    """The folder that has the target's other files."""
     return delta / FILES_NAME if manifest.format == EXACT else delta
 
 

@@ -1,7 +1,8 @@
-"""Make a delta: base and target in, the folder that `delta` describes out.
+"""Make a delta: base and target in, the folder that `layout` describes out.
 
-The command `vicuna.make_delta` calls it; `makers` does the work on the tensors. A few frames are in memory whatever the
-models' size; hashes are taken as the bytes pass; the folder gets its name when it is whole, and a killed run goes on.
+The command `vicuna.make_delta` calls it; `makers` encodes the tensors. A few frames are in memory whatever the
+models' size; bytes are hashed as they are read; the folder gets its name when it is complete, and a killed run is
+resumed.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import FILES_NAME, PREAMBLES, REGION_NAMES, write_sums
 from vicuna.weights.delta.makers import AdditiveMaker, ExactMaker
 from vicuna.weights.delta.regions import RegionFile
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import ADDITIVE, DELTA_MANIFEST, EXACT, Manifest
-from vicuna.weights.files.output import copy_files, other_files
+from vicuna.weights.files.other_files import copy_files, other_files
 from vicuna.weights.files.unfinished import identity, resumable_directory, unfinished_bytes
 
 Value = TypeVar("Value")
@@ -57,13 +58,15 @@ def make_delta(
     """Write the folder `delta`, from which `apply_delta` makes `target` out of `base`.
 
     Args:
-        resume: go on where an earlier run of the same call was killed.
+        resume: continue an earlier run of the same call that was killed.
         sources: where base and target were downloaded from, for the manifest.
 
     Raises:
         VicunaError: base or target cannot be read or is itself a delta, or `delta` exists.
     """
     require("zstandard", "export")
+    check_exists(base, "the folder of the model that was fine-tuned")
+    check_exists(target, "the fine-tuned model's folder")
     refuse_delta(base)
     refuse_delta(target)
     if not target.is_dir():
@@ -81,15 +84,15 @@ def make_delta(
         ensure_free_space(delta, needed, f"the delta {delta} (at most)")
         job = {"make": kind, "base": identity(base_reader.files), "target": identity(target_reader.files)}
         with (
-            resumable_directory(delta, job, resume=resume) as work,
+            resumable_directory(delta, job, resume=resume) as unfinished,
             Progress(target_reader.total_bytes, description="making the delta", unit="B") as progress,
         ):
-            with RegionFile(work, REGION_NAMES[kind], PREAMBLES[kind]) as regions:
+            with RegionFile(unfinished, REGION_NAMES[kind], PREAMBLES[kind]) as regions:
                 maker = (ExactMaker if kind == EXACT else AdditiveMaker)(
-                    base_reader, target_reader, work, regions, progress
+                    base_reader, target_reader, unfinished, regions, progress
                 )
-                tensors, digests = maker.run()
-            files = copy_files(others, work.folder / FILES_NAME if kind == EXACT else work.folder)
+                tensors, digests = maker.write()
+            files = copy_files(others, unfinished.folder / FILES_NAME if kind == EXACT else unfinished.folder)
             manifest = Manifest(
                 format=kind,
                 tool=f"vicuna {vicuna.__version__}",
@@ -103,8 +106,8 @@ def make_delta(
                 files=files,
                 tensors=tuple(tensors),
             )
-            manifest.write(work.folder / DELTA_MANIFEST)
-            write_sums(work.folder, manifest, digests)
+            manifest.write(unfinished.folder / DELTA_MANIFEST)
+            write_sums(unfinished.folder, manifest, digests)
     return DeltaSummary(
         format=format,
         num_tensors=len(tensors),

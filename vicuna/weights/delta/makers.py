@@ -1,6 +1,6 @@
-"""The tensors of a delta, in both formats: base and target are read side by side, encoded, written and hashed.
+"""Encoding the tensors of a delta, in both formats: base and target are read together, encoded, hashed and written.
 
-Called by `make`; `delta` has the layout of what is written.
+Called by `make`; `layout` has the format of what is written.
 """
 
 import hashlib
@@ -8,27 +8,28 @@ from collections.abc import Iterator
 
 from vicuna.io.log import Progress
 from vicuna.weights.delta.additive import add, find_corrections, subtract
-from vicuna.weights.delta.codec import encode_frame, in_order
+from vicuna.weights.delta.codec import encode_frame
 from vicuna.weights.delta.layout import FRAME_BYTES, FRAME_HEADER
-from vicuna.weights.delta.pairs import find_base, fit, read_base
+from vicuna.weights.delta.pairs import cast_base, find_base, read_base
 from vicuna.weights.delta.regions import RegionFile
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.manifest import ShardRecord, TensorRecord, tensor_record
-from vicuna.weights.files.output import Digests, ShardWriter, TensorDigest
+from vicuna.weights.files.shard_writer import Digests, ShardWriter, TensorDigest
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
-from vicuna.weights.files.unfinished import Work
+from vicuna.weights.files.threads import map_in_threads
+from vicuna.weights.files.unfinished import UnfinishedFolder
 
 
-class _Pair:
-    """Reads a tensor of the target and its base 2 MiB at a time, and hashes what passes."""
+class _TensorPair:
+    """Reads a tensor of the target and its base frame by frame, and hashes both."""
 
     def __init__(self, base: CheckpointReader, target: CheckpointReader, tensor: Tensor) -> None:
         self.tensor, self.base = tensor, find_base(tensor, base)
         self._base_reader, self._target_reader = base, target
         self._base_digest, self._target_digest = hashlib.sha256(), TensorDigest(tensor.size_bytes)
 
-    def pieces(self, shard_digest: "hashlib._Hash") -> Iterator[tuple[bytes, bytes | None]]:
-        """The bytes of both. `shard_digest` is taken on over the target's."""
+    def frames(self, shard_digest: "hashlib._Hash") -> Iterator[tuple[bytes, bytes | None]]:
+        """The bytes of target and base of each frame. `shard_digest` is updated with the target's."""
         for start in range(0, self.tensor.size_bytes, FRAME_BYTES):
             data = self._target_reader.read(self.tensor.name, start, FRAME_BYTES)
             self._target_digest.update(data)
@@ -39,12 +40,12 @@ class _Pair:
                 self._base_digest.update(base_data)
             yield data, base_data
 
-    def fitted(self, base_data: bytes | None, size: int) -> bytes | None:
-        """The base's numbers in the target's dtype."""
-        return None if base_data is None or self.base is None else fit(base_data, self.base, self.tensor, size)
+    def cast_base(self, base_data: bytes | None, size: int) -> bytes | None:
+        """The base's numbers of a frame in the target's dtype; None without a base."""
+        return None if base_data is None or self.base is None else cast_base(base_data, self.base, self.tensor, size)
 
     def record(self, **rest: str | int) -> TensorRecord:
-        """What there is to note, when all has passed."""
+        """The tensor's record, when all frames have been read; `rest` are the fields about the delta."""
         base, target = self.base, self._target_digest.digests()
         return tensor_record(
             {
@@ -61,22 +62,27 @@ class _Pair:
 
 
 class _Maker:
-    """What both formats share: the target's files are gone through in order."""
+    """What both formats share: the target's shards in order, and the hash of each."""
 
     def __init__(
         self,
         base: CheckpointReader,
         target: CheckpointReader,
-        work: Work,
+        unfinished: UnfinishedFolder,
         regions: RegionFile,
         progress: Progress,
     ) -> None:
-        self.base, self.target, self.work, self.regions, self.progress = base, target, work, regions, progress
+        self.base, self.target, self.progress = base, target, progress
+        self.unfinished, self.regions = unfinished, regions
         self.shards: list[ShardRecord] = []
         self._digest = hashlib.sha256()
 
-    def run(self) -> tuple[list[TensorRecord], dict[str, str]]:
-        """Make everything; the records in order, and hashes of files of weights by name."""
+    def write(self) -> tuple[list[TensorRecord], dict[str, str]]:
+        """Encode and write all tensors.
+
+        Returns:
+            The tensors' records in order, and the hashes of safetensors files that were written, by name.
+        """
         raise NotImplementedError
 
     def _begin_shard(self, shard: Shard) -> None:
@@ -86,7 +92,7 @@ class _Maker:
         self.shards.append(ShardRecord(shard.file_name, self._digest.hexdigest(), shard.header.decode()))
 
     def _is_reusable(self, tensor: Tensor, record: TensorRecord, sha256: str | None) -> bool:
-        """Does the target have the hash that an earlier run noted, and its region too? Then both are passed over."""
+        """Whether target and region have the hashes that an earlier run noted; then both are skipped."""
         own, longer = hashlib.sha256(), self._digest.copy()
         for chunk in self.target.chunks(tensor.name):
             own.update(chunk)
@@ -102,7 +108,7 @@ class _Maker:
 class ExactMaker(_Maker):
     """Writes frames, one region for each tensor."""
 
-    def run(self) -> tuple[list[TensorRecord], dict[str, str]]:
+    def write(self) -> tuple[list[TensorRecord], dict[str, str]]:
         records = []
         for shard in self.target.shards:
             self._begin_shard(shard)
@@ -111,42 +117,42 @@ class ExactMaker(_Maker):
         return records, {}
 
     def _reuse(self, tensor: Tensor) -> TensorRecord | None:
-        if (noted := self.work.next_done(tensor.name)) is None:
+        if (noted := self.unfinished.next_noted(tensor.name)) is None:
             return None
         record = tensor_record(noted)
         if not self._is_reusable(tensor, record, record.delta_sha256):
             return None
-        self.work.confirm()
+        self.unfinished.confirm()
         self.progress.update(tensor.size_bytes)
         return record
 
     def _encode(self, tensor: Tensor) -> TensorRecord:
-        self.work.forget()
+        self.unfinished.discard_rest()
         self.regions.begin()
-        pair = _Pair(self.base, self.target, tensor)
+        pair = _TensorPair(self.base, self.target, tensor)
 
-        def encode(piece: tuple[bytes, bytes | None]) -> tuple[bytes, int]:
-            data, base_data = piece
-            kind, payload = encode_frame(data, pair.fitted(base_data, len(data)), tensor.dtype)
+        def encode(frame: tuple[bytes, bytes | None]) -> tuple[bytes, int]:
+            data, base_data = frame
+            kind, payload = encode_frame(data, pair.cast_base(base_data, len(data)), tensor.dtype)
             return FRAME_HEADER.pack(kind, len(payload)) + payload, len(data)
 
-        for frame, size in in_order(encode, pair.pieces(self._digest)):
-            self.regions.write(frame)
+        for encoded, size in map_in_threads(encode, pair.frames(self._digest)):
+            self.regions.write(encoded)
             self.progress.update(size)
         offset, size_bytes, sha256 = self.regions.end()
         record = pair.record(offset=offset, size_bytes=size_bytes, delta_sha256=sha256)
-        self.work.note(vars(record))
+        self.unfinished.note(vars(record))
         return record
 
 
 class AdditiveMaker(_Maker):
-    """Writes the difference as files like the target's, and corrections, one region for each tensor."""
+    """Writes differences in safetensors files like the target's, and corrections, one region for each tensor."""
 
-    def run(self) -> tuple[list[TensorRecord], dict[str, str]]:
+    def write(self) -> tuple[list[TensorRecord], dict[str, str]]:
         records: list[TensorRecord] = []
         digests: dict[str, str] = {}
         writer = ShardWriter(
-            self.work, self.progress, self._data_of, self._record_of, lambda r: r.delta_sha256, self._is_done
+            self.unfinished, self.progress, self._data_of, self._record_of, lambda r: r.delta_sha256, self._is_done
         )
         for shard in self.target.shards:
             self._begin_shard(shard)
@@ -158,17 +164,17 @@ class AdditiveMaker(_Maker):
 
     def _data_of(self, tensor: Tensor) -> Iterator[Buffer]:
         self.regions.begin()
-        self._pair = pair = _Pair(self.base, self.target, tensor)
+        self._pair = pair = _TensorPair(self.base, self.target, tensor)
         self._num_corrections = 0
 
-        def encode(piece: tuple[bytes, bytes | None]) -> tuple[Buffer, tuple[int, bytes] | None]:
-            data, base_data = piece
-            if (fitted := pair.fitted(base_data, len(data))) is None:
+        def encode(frame: tuple[bytes, bytes | None]) -> tuple[Buffer, tuple[int, bytes] | None]:
+            data, base_data = frame
+            if (base_numbers := pair.cast_base(base_data, len(data))) is None:
                 return data, None
-            difference = subtract(data, fitted, tensor.dtype)
-            return difference, find_corrections(data, add(fitted, difference, tensor.dtype), tensor.dtype)
+            difference = subtract(data, base_numbers, tensor.dtype)
+            return difference, find_corrections(data, add(base_numbers, difference, tensor.dtype), tensor.dtype)
 
-        for difference, corrections in in_order(encode, pair.pieces(self._digest)):
+        for difference, corrections in map_in_threads(encode, pair.frames(self._digest)):
             if corrections is not None:
                 count, packed = corrections
                 self.regions.write(FRAME_HEADER.pack(count, len(packed)) + packed)

@@ -1,9 +1,9 @@
-"""A tensor of the target and the one of the base that its difference is to, read side by side.
+"""Which tensor of the base a tensor of the target is stored as a difference to, and the base's numbers for it.
 
-Stands on `checkpoint` and `codec`; `make`, `apply` and `published` use it. The rules:
+Used by `makers`, `restore` and `published`. The rules:
 
 - The base's tensor is the one of the same name and shape. Both must be floating point (F16, BF16, F32); if their dtypes
-  differ, the base's numbers are cast to the target's dtype first (`codec.cast`).
+  differ, the base's numbers are cast to the target's dtype first (`numbers.cast`).
 - A vocabulary may have grown or shrunk: embeddings and heads may differ in their number of rows. Rows that the base
   lacks count as zeros; rows that only the base has are not used.
 - A head that the base does not store, because it is tied to the embedding, is the base's embedding.
@@ -11,10 +11,9 @@ Stands on `checkpoint` and `codec`; `make`, `apply` and `published` use it. The 
 """
 
 import math
-from collections.abc import Iterator
 
-from vicuna.weights.delta.codec import cast
-from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.numbers import cast
 from vicuna.weights.files.tensors import ELEMENT_BYTES, FLOATS, Tensor
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -26,10 +25,10 @@ def find_base(tensor: Tensor, reader: CheckpointReader) -> Tensor | None:
     base = reader.tensors.get(tensor.name)
     if base is None and tensor.name == HEAD:
         base = reader.tensors.get(EMBEDDING)
-    return base if base is not None and is_match(tensor, base) else None
+    return base if base is not None and can_be_base(tensor, base) else None
 
 
-def is_match(tensor: Tensor, base: Tensor) -> bool:
+def can_be_base(tensor: Tensor, base: Tensor) -> bool:
     """Can one be stored as a difference to the other?"""
     if tensor.dtype not in FLOATS or base.dtype not in FLOATS:
         return False
@@ -38,18 +37,12 @@ def is_match(tensor: Tensor, base: Tensor) -> bool:
 
 
 def read_base(reader: CheckpointReader, base: Tensor, tensor: Tensor, start: int, size: int) -> bytes:
-    """The base's bytes for the numbers at `start` to `start + size` of the target's tensor; fewer at missing rows."""
+    """The base's bytes for bytes `start` to `start + size` of the target's tensor; fewer where the base lacks rows."""
     width, base_width = ELEMENT_BYTES[tensor.dtype], ELEMENT_BYTES[base.dtype]
     first = min(start // width, math.prod(base.shape))
     return reader.read(base.name, first * base_width, size // width * base_width)
 
 
-def fit(data: bytes, base: Tensor, tensor: Tensor, size: int) -> bytes:
-    """The base's bytes in the target's dtype, with zeros for the numbers that it lacks: `size` bytes."""
+def cast_base(data: bytes, base: Tensor, tensor: Tensor, size: int) -> bytes:
+    """The base's numbers in the target's dtype, with zeros for those that it lacks: `size` bytes."""
     return cast(data, base.dtype, tensor.dtype).ljust(size, b"\0")
-
-
-def base_chunks(reader: CheckpointReader, base: Tensor, tensor: Tensor) -> Iterator[bytes]:
-    """The bytes of the base that a target's tensor uses."""
-    for start in range(0, tensor.size_bytes, CHUNK_BYTES):
-        yield read_base(reader, base, tensor, start, min(CHUNK_BYTES, tensor.size_bytes - start))

@@ -1,34 +1,32 @@
 """Apply an additive delta that has no manifest, as LMSYS and others published them in 2023.
 
-`apply` hands such deltas here. The result is `base + delta` in the delta's dtype, as FastChat's tool computes it, with
-its users' troubles taken care of: buffers that old checkpoints carry and new ones do not, a vocabulary with one more
-row, old class names. Without a manifest nobody can tell a wrong base of the right shape, nor prove the result; it is
-said, and the result gets a manifest of its own hashes, so that copies of it can be verified.
+Called by `apply`. The result is `base + delta` in the delta's dtype, as FastChat's tool computes it, and what usually
+fails with these deltas is handled: buffers that old checkpoints have and new ones have not, a vocabulary with one more
+row, old class names. Without a manifest a wrong base of the right shape cannot be recognized, nor the result verified.
+A warning says so, and the result gets a manifest of its own hashes, so that copies of it can be verified.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from vicuna.errors import VerificationError
-from vicuna.io.jsonl import read_json
+from vicuna.io.jsonl import JsonObject, read_json
 from vicuna.io.log import info, warning
 from vicuna.weights.delta.additive import add
-from vicuna.weights.delta.codec import in_order
-from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY, find_base, fit, is_match, read_base
+from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY, can_be_base, cast_base, find_base, read_base
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.manifest import Manifest
 from vicuna.weights.files.new_model import NewModel, read_config, write_model
-from vicuna.weights.files.output import TOKENIZER_NAMES, other_files
-from vicuna.weights.files.tensors import Buffer, Tensor, plan_shards
+from vicuna.weights.files.other_files import TOKENIZER_NAMES, other_files
+from vicuna.weights.files.tensors import ROPE_BUFFER_SUFFIX, Buffer, Tensor, split_into_shards
+from vicuna.weights.files.threads import map_in_threads
 from vicuna.weights.files.unfinished import identity
 
-IGNORED_SUFFIX = "rotary_emb.inv_freq"  # computed from the config; old checkpoints stored it
-PAD = "[PAD]"  # the row that Vicuna v0 added
+PAD = "[PAD]"  # the token that Vicuna v0 added
 V0_ROWS = 32001
-OLD_NAMES = {"LLaMATokenizer": "LlamaTokenizer", "LLaMAForCausalLM": "LlamaForCausalLM"}
+OLD_CLASS_NAMES = {"LLaMATokenizer": "LlamaTokenizer", "LLaMAForCausalLM": "LlamaForCausalLM"}
 
 
 def apply_published(
@@ -51,7 +49,7 @@ def apply_published(
     """
     refuse_delta(base)
     with CheckpointReader(base) as base_reader, CheckpointReader(delta) as delta_reader:
-        tensors = [tensor for tensor in delta_reader.tensors.values() if not tensor.name.endswith(IGNORED_SUFFIX)]
+        tensors = [tensor for tensor in delta_reader.tensors.values() if not tensor.name.endswith(ROPE_BUFFER_SUFFIX)]
         check_fit(base_reader, delta_reader, tensors, trim_vocabulary=trim_vocabulary)
 
         def data_of(tensor: Tensor) -> Iterator[Buffer]:
@@ -59,18 +57,18 @@ def apply_published(
             if found is None:
                 return delta_reader.chunks(tensor.name)
 
-            def pieces() -> Iterator[tuple[bytes, bytes]]:
+            def chunks() -> Iterator[tuple[bytes, bytes]]:
                 for start in range(0, tensor.size_bytes, CHUNK_BYTES):
                     difference = delta_reader.read(tensor.name, start, CHUNK_BYTES)
                     yield difference, read_base(base_reader, found, tensor, start, len(difference))
 
-            def total(piece: tuple[bytes, bytes]) -> Buffer:
-                difference, base_data = piece
-                return add(fit(base_data, found, tensor, len(difference)), difference, tensor.dtype)
+            def add_chunks(chunk: tuple[bytes, bytes]) -> Buffer:
+                difference, base_data = chunk
+                return add(cast_base(base_data, found, tensor, len(difference)), difference, tensor.dtype)
 
-            return in_order(total, pieces())
+            return map_in_threads(add_chunks, chunks())
 
-        shards, index = plan_shards(tensors)
+        shards, index = split_into_shards(tensors)
         files = _files(base_reader.folder, delta_reader.folder)
         config, texts = _repairs(base_reader, tensors, files)
         new = NewModel(shards, index, data_of, files, config=config, texts=texts, sources=sources or {})
@@ -80,17 +78,17 @@ def apply_published(
 
 
 def check_fit(base: CheckpointReader, delta: CheckpointReader, tensors: list[Tensor], *, trim_vocabulary: bool) -> None:
-    """Do base and delta have tensors of the same names and shapes, as far as they must?
+    """See that base and delta have tensors of the same names and shapes, where the sum needs them.
 
     Raises:
-        VerificationError: not; the message names the first tensor, both shapes, the likely cause and the way out.
+        VerificationError: they have not; the message names the first tensor, both shapes and the likely cause.
     """
     added = []
     for tensor in tensors:
         found = base.tensors.get(tensor.name) or find_base(tensor, base)
         if found is None:
             added.append(tensor.name)
-        elif not is_match(tensor, found):
+        elif not can_be_base(tensor, found):
             raise VerificationError(
                 f"{delta.path} does not fit {base.path}: the delta has {tensor}, the base has {found}; it is of "
                 "another size or architecture, or the delta of another model: give the base that it was made from"
@@ -107,7 +105,7 @@ def check_fit(base: CheckpointReader, delta: CheckpointReader, tensors: list[Ten
     names = {tensor.name for tensor in tensors}
     for tensor in base.tensors.values():
         is_tied = tensor.name == HEAD and read_config(delta.folder).get("tie_word_embeddings") is True
-        if tensor.name not in names and not tensor.name.endswith(IGNORED_SUFFIX) and not is_tied:
+        if tensor.name not in names and not tensor.name.endswith(ROPE_BUFFER_SUFFIX) and not is_tied:
             raise VerificationError(
                 f"{delta.path} lacks the tensor {tensor} of {base.path}; the delta is incomplete or of another model, "
                 "fetch it again or give its base"
@@ -144,9 +142,9 @@ def _is_of_tokenizer(name: str) -> bool:
 
 def _repairs(
     base: CheckpointReader, tensors: list[Tensor], files: Mapping[str, Path]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """What old folders have wrong: values to change in config.json, and texts of other files."""
-    config: dict[str, Any] = {}
+) -> tuple[JsonObject, dict[str, str]]:
+    """Corrections of outdated files: values to change in config.json, and other files' new texts by name."""
+    config: JsonObject = {}
     texts: dict[str, str] = {}
     rows = {tensor.name: tensor.shape[0] for tensor in tensors if tensor.name in VOCABULARY}
     known = read_config(files["config.json"].parent) if "config.json" in files else {}
@@ -156,8 +154,8 @@ def _repairs(
         config["architectures"] = ["LlamaForCausalLM"]
     name = "tokenizer_config.json"
     value = read_json(files[name]) if name in files else None
-    if isinstance(value, dict) and value.get("tokenizer_class") in OLD_NAMES:
-        value["tokenizer_class"] = OLD_NAMES[value["tokenizer_class"]]
+    if isinstance(value, dict) and value.get("tokenizer_class") in OLD_CLASS_NAMES:
+        value["tokenizer_class"] = OLD_CLASS_NAMES[value["tokenizer_class"]]
         texts[name] = json.dumps(value, indent=2) + "\n"
         info(f"{name}: tokenizer_class is {value['tokenizer_class']} now; the old name is not known any more")
     found = base.tensors.get(EMBEDDING)

@@ -1,6 +1,6 @@
-"""A file of a delta that grows tensor by tensor: frames (exact) or corrections (additive), each tensor's part hashed.
+"""A `.vdelta` file while it is written: one region for each tensor, of frames (exact) or corrections (additive).
 
-Stands on `unfinished`; `make` writes such files and `apply` reads them.
+`makers` writes such files and `restore` reads them; `layout` has their format.
 """
 
 import hashlib
@@ -9,19 +9,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vicuna.weights.files.output import read_region
-from vicuna.weights.files.unfinished import Work
+from vicuna.weights.files.shard_writer import read_region
+from vicuna.weights.files.unfinished import UnfinishedFolder
 
 
 class RegionFile:
-    """Appends parts to a file that begins with `preamble`. Use as a context manager."""
+    """Appends regions to a file that begins with `preamble`, and hashes them. Use as a context manager.
 
-    def __init__(self, work: Work, name: str, preamble: bytes) -> None:
-        path: Path = work.folder / name
+    Attributes:
+        position: the end of the last complete region; what an earlier run wrote may lie behind it.
+    """
+
+    def __init__(self, unfinished: UnfinishedFolder, name: str, preamble: bytes) -> None:
+        path: Path = unfinished.folder / name
         path.touch()
         self._file = path.open("r+b")
         if self._file.read(len(preamble)) != preamble:
-            work.forget()
+            unfinished.discard_rest()
             self._file.seek(0)
             self._file.truncate()
             self._file.write(preamble)
@@ -30,33 +34,38 @@ class RegionFile:
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole file so far."""
+        """Hash of the file up to `position`."""
         return self._whole.hexdigest()
 
     def begin(self) -> None:
-        """A new part begins here; what lies behind is of no use."""
+        """Begin a region at `position`, and cut off what an earlier run left there."""
         self._file.seek(self.position)
         self._file.truncate()
-        self._start, self._part = self.position, hashlib.sha256()
+        self._start, self._region = self.position, hashlib.sha256()
 
     def write(self, data: bytes) -> None:
+        """Append to the region."""
         self._file.write(data)
-        self._part.update(data)
+        self._region.update(data)
         self._whole.update(data)
         self.position += len(data)
 
     def end(self) -> tuple[int, int, str]:
-        """Offset, size and hash of the part."""
+        """Offset, size and hash of the region, which is complete."""
         self._file.flush()
-        return self._start, self.position - self._start, self._part.hexdigest()
+        return self._start, self.position - self._start, self._region.hexdigest()
 
     def reuse(self, offset: int, size: int, sha256: str | None) -> bool:
-        """Does the next part lie here already, with this hash? Then it stays."""
-        part, whole = hashlib.sha256(), self._whole.copy()
+        """Keep the region that an earlier run wrote at `position`, if it has this hash.
+
+        Returns:
+            Whether it is kept.
+        """
+        region, whole = hashlib.sha256(), self._whole.copy()
         for chunk in read_region(self._file, self.position, size):
-            part.update(chunk)
+            region.update(chunk)
             whole.update(chunk)
-        if offset != self.position or part.hexdigest() != sha256:
+        if offset != self.position or region.hexdigest() != sha256:
             return False
         self._whole, self.position = whole, offset + size
         return True

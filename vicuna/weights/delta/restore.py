@@ -1,6 +1,6 @@
-"""The target's tensors out of a base and a delta, in both formats, believing no byte that its hash does not confirm.
+"""Decoding the target's tensors from a base and a delta, in both formats; every hash is checked.
 
-Called by `apply`; `delta` has the layout of what is read.
+Called by `apply`; `layout` has the format of what is read.
 """
 
 import hashlib
@@ -11,21 +11,22 @@ from typing import NoReturn, Self
 
 from vicuna.errors import VerificationError
 from vicuna.weights.delta.additive import add, correct
-from vicuna.weights.delta.codec import decode_frame, in_order
+from vicuna.weights.delta.codec import decode_frame
 from vicuna.weights.delta.layout import DAMAGED, FRAME_BYTES, FRAME_HEADER, PREAMBLES, REGION_NAMES
-from vicuna.weights.delta.pairs import fit, read_base
+from vicuna.weights.delta.pairs import cast_base, read_base
 from vicuna.weights.files.checkpoint import CheckpointReader
 from vicuna.weights.files.manifest import ADDITIVE, EXACT, Manifest, TensorRecord
-from vicuna.weights.files.output import Digests
+from vicuna.weights.files.shard_writer import Digests
 from vicuna.weights.files.tensors import Buffer, Tensor
+from vicuna.weights.files.threads import map_in_threads
 
 MAX_CORRECTIONS_BYTES = 4 * FRAME_BYTES  # more than any list of a frame's numbers takes
 
-Part = tuple[int, bytes, bytes]  # a frame's first number and payload, and the difference beside it
+Part = tuple[int, bytes, bytes]  # a frame's first header number, its payload, and the additive difference
 
 
 class Restorer:
-    """Gives the target's tensors, in any order. Use as a context manager."""
+    """Decodes the target's tensors, in any order. Use as a context manager."""
 
     def __init__(self, manifest: Manifest, base: CheckpointReader, delta: Path) -> None:
         self.base = base
@@ -46,7 +47,7 @@ class Restorer:
         """The target's bytes of a tensor, frame by frame.
 
         Raises:
-            VerificationError: base or delta do not have the hashes that they must have.
+            VerificationError: base or delta do not have the manifest's hashes.
         """
         record = self._records[tensor.name]
         base = None if record.base_name is None else self.base.tensors[record.base_name]
@@ -54,7 +55,7 @@ class Restorer:
         self._regions.seek(record.offset)
         self._left = record.size_bytes
 
-        def pieces() -> Iterator[tuple[Part, bytes | None, int]]:
+        def frames() -> Iterator[tuple[Part, bytes | None, int]]:
             for start in range(0, tensor.size_bytes, FRAME_BYTES):
                 size = min(FRAME_BYTES, tensor.size_bytes - start)
                 part, base_data = self._read(tensor, record, start, size), None
@@ -63,13 +64,13 @@ class Restorer:
                     self._base_digest.update(base_data)
                 yield part, base_data, size
 
-        def restore(piece: tuple[Part, bytes | None, int]) -> Buffer:
-            part, base_data, size = piece
-            fitted = None if base is None or base_data is None else fit(base_data, base, tensor, size)
-            return self._restore(tensor, part, fitted, size)
+        def restore(frame: tuple[Part, bytes | None, int]) -> Buffer:
+            part, base_data, size = frame
+            base_numbers = None if base is None or base_data is None else cast_base(base_data, base, tensor, size)
+            return self._restore(tensor, part, base_numbers, size)
 
         try:
-            yield from in_order(restore, pieces())
+            yield from map_in_threads(restore, frames())
         except ValueError as error:
             raise self._damaged(tensor, self._regions.name, f" ({error})") from None
         self._check_delta(tensor, record)
@@ -77,14 +78,18 @@ class Restorer:
             self._refuse_base(record, self._base_digest.hexdigest())
 
     def record_of(self, tensor: Tensor, written: Digests) -> TensorRecord:
-        """The manifest's record, if the tensor has come out with its hash."""
+        """The manifest's record of a tensor that was written.
+
+        Raises:
+            VerificationError: the tensor has another hash.
+        """
         record = self._records[tensor.name]
         if (written.sha256, written.quick_sha256) != (record.target_sha256, record.quick_sha256):
             raise VerificationError(f"tensor {tensor.name!r} does not come out with its hash; {DAMAGED}")
         return record
 
     def _read(self, tensor: Tensor, record: TensorRecord, start: int, size: int) -> Part:
-        """What the delta has of one frame, hashed."""
+        """Read and hash the delta's bytes of one frame."""
         raise NotImplementedError
 
     def _restore(self, tensor: Tensor, part: Part, base: bytes | None, size: int) -> Buffer:
@@ -92,7 +97,7 @@ class Restorer:
         raise NotImplementedError
 
     def _check_delta(self, tensor: Tensor, record: TensorRecord) -> None:
-        """Has all that was read of the delta the hashes that it must have?"""
+        """See that what was read of the delta has the record's hashes. Raises VerificationError."""
         raise NotImplementedError
 
     def _frame(self, tensor: Tensor, max_bytes: int) -> tuple[int, bytes]:
@@ -137,7 +142,7 @@ class ExactRestorer(Restorer):
 
 
 class AdditiveRestorer(Restorer):
-    """Adds differences, and puts right what their sum misses."""
+    """Adds differences to the base, and corrects the sums."""
 
     def __init__(self, manifest: Manifest, base: CheckpointReader, delta: Path) -> None:
         super().__init__(manifest, base, delta)

@@ -1,8 +1,8 @@
 """Hugging Face checkpoints (safetensors or `.bin`, single or sharded) read and written as streams, without torch.
 
-Stands on `shard` and `pickled`; everything else here, training and serving stand on it. Memory stays at one chunk
-whatever the model's size, and nothing is believed before it is checked: an index may name a file outside its folder, a
-header may lie about sizes, a pickle may call functions. A sharded model has `model.safetensors.index.json` (or
+Stands on `tensors` (one safetensors file) and `pickled` (one `.bin` file). Memory stays at one chunk whatever the
+model's size, and whatever a file says is checked before it is used: an index may name a file outside its folder, a
+header may give wrong sizes, a pickle may call functions. A sharded model has `model.safetensors.index.json` (or
 `pytorch_model.bin.index.json`), which holds `{"weight_map": {tensor: file}}`, beside its shards. What is written is
 always safetensors.
 """
@@ -17,21 +17,22 @@ from typing import Self
 
 from vicuna.errors import VerificationError, VicunaError, require
 from vicuna.io.files import atomic_file
-from vicuna.weights.files.pickled import Place, read_pickled
+from vicuna.weights.files.pickled import Location, read_pickled
 from vicuna.weights.files.tensors import (
     ELEMENT_BYTES,
-    SINGLE_NAME,
+    SINGLE_FILE_NAME,
     Shard,
     Tensor,
     build_index,
+    build_shard,
     check_shard_name,
-    plan_shard,
     read_shard,
 )
 
 CHUNK_BYTES = 4 << 20
 INDEX_NAME, PICKLED_INDEX_NAME = "model.safetensors.index.json", "pytorch_model.bin.index.json"
-WEIGHT_NAMES = (INDEX_NAME, SINGLE_NAME, PICKLED_INDEX_NAME, "pytorch_model.bin")  # the first that is there is read
+# The first of these that a folder has is read.
+WEIGHT_NAMES = (INDEX_NAME, SINGLE_FILE_NAME, PICKLED_INDEX_NAME, "pytorch_model.bin")
 
 
 class CheckpointReader:
@@ -41,11 +42,11 @@ class CheckpointReader:
         path: a Hugging Face model folder, or one file of weights (safetensors or `.bin`).
 
     Attributes:
-        tensors: what the files hold, by name.
+        tensors: their entries in the headers, by name.
         files: the files, in the order of their names.
         shards, index: the files' own headers and index (safetensors), or those of the same model as safetensors (a
             `.bin` checkpoint), tensor by tensor in the same order.
-        is_pickled: do the tensors lie in `.bin` files?
+        is_pickled: whether the files are `.bin` files.
         aliases: second names of a tensor, each with its first name: tied weights, which a `.bin` file holds once.
 
     Raises:
@@ -62,7 +63,7 @@ class CheckpointReader:
         self.files = [self.folder / name for name in names]
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
-        self._places: dict[str, tuple[Path, Place]] = {}
+        self._locations: dict[str, tuple[Path, Location]] = {}
         self._descriptors: dict[Path, int] = {}
         self.index: bytes | None = None
         self.shards = [self._add_pickled(file) if self.is_pickled else self._add(file) for file in self.files]
@@ -81,7 +82,7 @@ class CheckpointReader:
         """Bytes `start` to `start + size` of a tensor (to its end by default)."""
         tensor = self.tensors[name]
         size = tensor.size_bytes - start if size is None else min(size, tensor.size_bytes - start)
-        file, place = self._places[name]
+        file, place = self._locations[name]
         if place.strides is not None:
             return self._gather(tensor, file, place, start, size)
         if file not in self._descriptors:
@@ -96,8 +97,8 @@ class CheckpointReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def file_of(self, name: str) -> Path:
-        """The file that a tensor lies in."""
-        return self._places[name][0]
+        """The file that holds a tensor."""
+        return self._locations[name][0]
 
     def chunks(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """A tensor's bytes in order, `chunk_bytes` at a time."""
@@ -114,30 +115,30 @@ class CheckpointReader:
     def _add(self, file: Path) -> Shard:
         shard = read_shard(file)
         for tensor in shard.tensors:
-            self._add_tensor(tensor, file, Place(len(shard.preamble) + tensor.offset))
+            self._add_tensor(tensor, file, Location(len(shard.preamble) + tensor.offset))
         return shard
 
     def _add_pickled(self, file: Path) -> Shard:
         pickled = read_pickled(file)
-        first: dict[tuple[str, tuple[int, ...], Place], str] = {}
+        first: dict[tuple[str, tuple[int, ...], Location], str] = {}
         for tensor in pickled.tensors:
-            place = pickled.places[tensor.name]
+            place = pickled.locations[tensor.name]
             self._add_tensor(tensor, file, place)
-            other = first.setdefault((tensor.dtype, tensor.shape, place), tensor.name)
-            if other != tensor.name and tensor.size_bytes:
-                self.aliases[tensor.name] = other
+            first_name = first.setdefault((tensor.dtype, tensor.shape, place), tensor.name)
+            if first_name != tensor.name and tensor.size_bytes:
+                self.aliases[tensor.name] = first_name
         name = file.name.removesuffix(".bin").replace("pytorch_model", "model") + ".safetensors"
-        return plan_shard(name, pickled.tensors)
+        return build_shard(name, pickled.tensors)
 
-    def _add_tensor(self, tensor: Tensor, file: Path, place: Place) -> None:
+    def _add_tensor(self, tensor: Tensor, file: Path, place: Location) -> None:
         if tensor.name in self.tensors:
-            both = f"{self._places[tensor.name][0].name} and {file.name}"
+            both = f"{self._locations[tensor.name][0].name} and {file.name}"
             raise VerificationError(f"{self.folder}: tensor {tensor.name!r} is in {both}; fetch the checkpoint again")
         self.tensors[tensor.name] = tensor
-        self._places[tensor.name] = (file, place)
+        self._locations[tensor.name] = (file, place)
 
-    def _gather(self, tensor: Tensor, file: Path, place: Place, start: int, size: int) -> bytes:
-        """The same for a tensor whose rows do not follow each other, such as a transposed one."""
+    def _gather(self, tensor: Tensor, file: Path, place: Location, start: int, size: int) -> bytes:
+        """`read` for a tensor whose elements are not contiguous in its file, such as a transposed one."""
         numpy = require("numpy", "export")
         width = ELEMENT_BYTES[tensor.dtype]
         extent = sum((n - 1) * stride for n, stride in zip(tensor.shape, place.strides or (), strict=True)) + 1
@@ -149,13 +150,26 @@ class CheckpointReader:
         return data[start - first * width :][:size]
 
     def _check_index(self, weight_map: dict[str, str], index_name: str) -> None:
-        there = {name: file.name for name, (file, _) in self._places.items()}
-        if weight_map != there:
-            name = min(set(weight_map.items()) ^ set(there.items()))[0]
+        found = {name: file.name for name, (file, _) in self._locations.items()}
+        if weight_map != found:
+            name = min(set(weight_map.items()) ^ set(found.items()))[0]
             raise VerificationError(
                 f"{self.folder / index_name} and the shards disagree about tensor {name!r}: the index says "
-                f"{weight_map.get(name, 'nothing')}, it is in {there.get(name, 'no shard')}; fetch the checkpoint again"
+                f"{weight_map.get(name, 'nothing')}, it is in {found.get(name, 'no shard')}; fetch the checkpoint again"
             )
+
+
+def check_exists(path: Path, wanted: str) -> None:
+    """See that there is a file or folder of this name.
+
+    Args:
+        wanted: what the message asks for instead, such as "a Hugging Face model folder".
+
+    Raises:
+        VicunaError: there is none.
+    """
+    if not path.exists():
+        raise VicunaError(f"{path} does not exist; give {wanted}")
 
 
 def has_weights(folder: Path) -> bool:
@@ -164,10 +178,10 @@ def has_weights(folder: Path) -> bool:
 
 
 def require_safetensors(path: Path | str) -> None:
-    """Let safetensors pass.
+    """See that a checkpoint is in safetensors files.
 
     Raises:
-        VicunaError: `path` is a checkpoint in `.bin` files, or none; the message says how to convert it.
+        VicunaError: it is in `.bin` files, and the message says how to convert it; or there is no checkpoint.
     """
     with CheckpointReader(path) as reader:
         if reader.is_pickled:
@@ -184,8 +198,7 @@ def _find_files(folder: Path) -> tuple[str | None, list[str]]:
             if name.endswith(".json"):
                 return name, sorted(set(read_index(folder / name).values()))
             return None, [name]
-    if not folder.is_dir():
-        raise VicunaError(f"{folder} does not exist; give a Hugging Face model folder")
+    check_exists(folder, "a Hugging Face model folder")
     if (folder / "adapter_config.json").is_file():
         raise VicunaError(f"{folder} is a LoRA adapter, not a model; merge it first: vicuna weights merge-lora")
     if any(folder.glob("consolidated.*.pth")):
@@ -219,7 +232,7 @@ def write_checkpoint(
     index: bytes | None,
     data_of: Callable[[Tensor], Iterable[bytes | memoryview]],
 ) -> dict[str, str]:
-    """Write planned shards, asking for one tensor's bytes after the other in the order of the plan.
+    """Write shards, asking `data_of` for one tensor's bytes after the other in the order of the files.
 
     A shard gets its name when its last byte is on disk, and the index comes last.
 
@@ -228,7 +241,7 @@ def write_checkpoint(
     """
     digests = {}
     for shard in shards:
-        check_shard_name(shard.file_name, "the plan")
+        check_shard_name(shard.file_name, "the caller")
         digest = hashlib.sha256()
         with atomic_file(folder / shard.file_name, "wb") as file:
             file.write(shard.preamble)

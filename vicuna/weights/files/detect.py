@@ -1,8 +1,8 @@
 """Is this folder a model, or only the difference between two?
 
-A delta loaded as a model answers with gibberish, so serving, training and the delta tools ask here first. Our own
-deltas have a manifest. Additive ones (target - base in the same tensors, as FastChat publishes them) look like a model,
-but their norm weights lie near 0, where a model's lie near 1.
+A delta loaded as a model answers with gibberish, so serving, training and the delta tools ask here first. A delta that
+`vicuna make-delta` wrote has a manifest. Published additive ones (target - base in the same tensors, as FastChat makes
+them) look like a model, but their norm weights lie near 0, where a model's lie near 1.
 """
 
 import json
@@ -23,7 +23,7 @@ STRUCT_FORMATS = {"F16": "e", "F32": "f", "F64": "d"}
 
 
 def kind_of(path: Path | str) -> Kind:
-    """What a folder holds, told from its manifest and a few KiB of its weights.
+    """What a folder holds, decided by its manifest and a few KiB of its weights.
 
     Raises:
         VicunaError: it holds neither a delta nor a readable checkpoint.
@@ -44,7 +44,7 @@ def kind_of(path: Path | str) -> Kind:
 
 
 def has_manifest(path: Path | str) -> bool:
-    """Is this a delta of ours, or what is left of one?"""
+    """Is this a delta that `vicuna make-delta` wrote, or an incomplete copy of one?"""
     return any((Path(path) / name).exists() for name in (DELTA_MANIFEST, WEIGHTS_NAME, CORRECTIONS_NAME))
 
 
@@ -55,10 +55,10 @@ def is_delta(path: Path | str) -> bool:
 
 
 def refuse_delta(path: Path | str) -> None:
-    """Let models pass.
+    """See that a folder is not a delta.
 
     Raises:
-        VicunaError: `path` is a delta; the message says how to make the model of it.
+        VicunaError: it is; the message says how to make the model of it.
     """
     if is_delta(path):
         raise VicunaError(

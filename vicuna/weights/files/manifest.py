@@ -1,9 +1,9 @@
-"""The manifest of a delta or a model: what every byte of base, delta and target must hash to.
+"""The manifest of a delta or a model: the hashes of base, delta and target, tensor by tensor.
 
-Written by `make` as `vicuna_delta.json` into the delta and, unchanged, as `vicuna_manifest.json` into the model made
-from it; models made otherwise (cast, merged) have one with their own hashes only. Read by `delta`, `apply`, `verify`
-and `inspect`. Hashes are kept per tensor, so they do not depend on how a checkpoint is cut into files. A manifest comes
-from elsewhere: every value is checked before it is used.
+`make_delta` writes it as `vicuna_delta.json` into the delta, and `apply_delta`, unchanged, as `vicuna_manifest.json`
+into the model made from it; models made otherwise (cast, merged) have one with their own hashes only. Hashes are kept
+per tensor, so they do not depend on how a checkpoint is split into files. A manifest may come from anybody: every
+value is checked before it is used.
 """
 
 import dataclasses
@@ -12,11 +12,10 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import atomic_file
-from vicuna.io.jsonl import format_json
+from vicuna.io.jsonl import JsonObject, format_json
 from vicuna.weights.files.tensors import FLOATS, Shard, Tensor, check_shard_name, parse_header
 
 DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME = "vicuna_delta.json", "vicuna_manifest.json", "SHA256SUMS"
@@ -32,16 +31,17 @@ MAX_MANIFEST_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor of the target. In a model's own manifest only the first three fields say something.
+    """One tensor of the target. A model's own manifest (format MODEL) has the first three fields only.
 
     Args:
-        quick_sha256: hash of samples of the bytes (`output.sample_spans`).
+        target_sha256: hash of its bytes.
+        quick_sha256: hash of samples of its bytes (`shard_writer.sample_spans`).
         base_name, base_dtype, base_shape: the base's tensor that the difference is to, or None where the tensor is
             stored whole: the base has none that fits.
-        base_sha256: hash of the bytes of it that are used.
+        base_sha256: hash of those of the base tensor's bytes that the difference is to.
         delta_sha256: hash of the tensor's frames (exact) or of the difference (additive).
-        offset, size_bytes: where the frames (exact) or the corrections (additive) lie in their file.
-        corrections_sha256, num_corrections: hash of the corrections' bytes, and how many numbers they put right.
+        offset, size_bytes: where the frames (exact) or the corrections (additive) are in their file.
+        corrections_sha256, num_corrections: hash of the corrections' bytes, and how many numbers they correct.
     """
 
     name: str
@@ -69,14 +69,17 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All there is to know about a delta or a model.
+    """A delta's or a model's format, origin, files and hashes. The field names are the keys of the JSON file.
 
     Args:
         format: one of FORMATS.
+        tool: the program and version that wrote it.
+        template: the conversation template that the model was trained with.
         sources: what it was made of, by part ("base", "target", "delta", "adapter"): `{"id", "revision"}` where that
             came from the Hugging Face hub; folders are not named.
         weights_sha256: hash of the delta's file of frames or of corrections.
-        files: what is copied verbatim (tokenizer, configuration), by hash.
+        index: the text of the target's `model.safetensors.index.json`.
+        files: hashes of the files copied verbatim (tokenizer, configuration), by name.
     """
 
     format: str
@@ -91,8 +94,8 @@ class Manifest:
     files: dict[str, str]
     tensors: tuple[TensorRecord, ...]
 
-    def plan(self) -> list[Shard]:
-        """The target's files as they are to be written."""
+    def target_shards(self) -> list[Shard]:
+        """The files of the target's weights."""
         return [
             Shard(shard.file, shard.header.encode(), parse_header(shard.header.encode(), None, shard.file))
             for shard in self.shards
@@ -135,7 +138,7 @@ def read_manifest(path: Path) -> Manifest:
     raise VicunaError(f"{path} has version {version}, this vicuna reads {VERSION}; {way_out}")
 
 
-def _checked(value: dict[str, Any]) -> Manifest:
+def _checked(value: JsonObject) -> Manifest:
     """Build the record from parsed JSON. Raises ValueError, TypeError or KeyError where something is off."""
     manifest = Manifest(
         **{
@@ -155,21 +158,21 @@ def _checked(value: dict[str, Any]) -> Manifest:
     for name, sha256 in manifest.files.items():
         _check(is_copied_verbatim(name), f"file name {name!r}")
         _check_sha256(sha256)
-    planned: list[Tensor] = []
+    tensors: list[Tensor] = []
     for shard in manifest.shards:
         check_shard_name(shard.file, "the manifest")
         _check_sha256(shard.sha256)
-        planned += parse_header(shard.header.encode(), None, shard.file)
-    _check([tensor.name for tensor in planned] == [tensor.name for tensor in manifest.tensors], "order of tensors")
-    _check(len({tensor.name for tensor in planned}) == len(planned), "a tensor twice")
+        tensors += parse_header(shard.header.encode(), None, shard.file)
+    _check([tensor.name for tensor in tensors] == [tensor.name for tensor in manifest.tensors], "order of tensors")
+    _check(len({tensor.name for tensor in tensors}) == len(tensors), "a tensor twice")
     _check(len({shard.file for shard in manifest.shards}) == len(manifest.shards), "a shard twice")
     _check((manifest.weights_sha256 is None) == (manifest.format == MODEL), "hash of the weights")
-    for record, tensor in zip(manifest.tensors, planned, strict=True):
+    for record, tensor in zip(manifest.tensors, tensors, strict=True):
         _check_record(record, tensor, manifest.format)
     return manifest
 
 
-def tensor_record(value: dict[str, Any]) -> TensorRecord:
+def tensor_record(value: JsonObject) -> TensorRecord:
     """A record from its JSON object."""
     shape = value.get("base_shape")
     return TensorRecord(**{**value, "base_shape": None if shape is None else tuple(shape)})
@@ -208,7 +211,7 @@ def _check_sha256(value: object) -> None:
 
 
 def is_copied_verbatim(name: object) -> bool:
-    """Does a delta carry this file of the target as it is? Weights travel as the delta; code does not travel at all."""
+    """Does a delta carry a copy of this file of the target? Not of weights, which are its differences, nor of code."""
     return (
         isinstance(name, str)
         and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+ -]{0,200}", name) is not None

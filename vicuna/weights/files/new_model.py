@@ -1,7 +1,7 @@
-"""A new model folder out of other weights: the frame that `cast`, `lora` and `published` share.
+"""Writing a whole model folder: weights, other files, `config.json`, manifest. Used by `cast`, `lora` and `published`.
 
-Weights are written tensor by tensor (`output`), the other files are copied, `config.json` gets the few values that have
-changed, and a manifest with every hash is left in the folder, so that `vicuna weights verify` can prove it later.
+Weights are written tensor by tensor (`shard_writer`), the other files are copied, `config.json` gets the values that
+have changed, and a manifest with every hash is written beside them, for `vicuna weights verify`.
 """
 
 import json
@@ -13,10 +13,11 @@ from typing import Any
 import vicuna
 from vicuna.errors import VicunaError
 from vicuna.io.files import ensure_free_space, sha256_file
-from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.io.log import Progress, info
 from vicuna.weights.files.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
-from vicuna.weights.files.output import Digests, ShardWriter, copy_files
+from vicuna.weights.files.other_files import copy_files
+from vicuna.weights.files.shard_writer import Digests, ShardWriter
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.unfinished import resumable_directory, unfinished_bytes
 
@@ -28,12 +29,12 @@ class NewModel:
     """What is to be written.
 
     Args:
-        shards, index: the plan of the weights' files.
+        shards, index: the files of the weights, as `split_into_shards` gives them.
         data_of: gives a tensor's bytes.
-        files: what is copied beside them, by name.
-        config: values that change in `config.json`.
-        texts: further files, by name.
-        sources: parts that came from the hub.
+        files: the files that are copied, by name.
+        config: values to change in `config.json`.
+        texts: files to write besides, by name; one may replace a copied file.
+        sources: the parts that came from the hub, for the manifest.
     """
 
     shards: Sequence[Shard]
@@ -49,8 +50,9 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
     """Write the folder `target`, which gets its name when it is whole.
 
     Args:
-        job: what is made of what; a killed run of the same job goes on (`unfinished`).
+        job: what is made of what, as JSON values; a killed run of the same job is resumed (`unfinished`).
         description: what is being done, for the progress line.
+        resume: False begins afresh.
 
     Returns:
         The manifest that is left in the folder.
@@ -61,19 +63,19 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
     needed = sum(shard.size_bytes for shard in model.shards) - unfinished_bytes(target)
     ensure_free_space(target, needed, f"the model {target}")
     total = sum(tensor.size_bytes for shard in model.shards for tensor in shard.tensors)
-    with resumable_directory(target, job, resume=resume) as work:
+    with resumable_directory(target, job, resume=resume) as unfinished:
         with Progress(total, description=description, unit="B") as progress:
-            writer = ShardWriter(work, progress, model.data_of, _record)
+            writer = ShardWriter(unfinished, progress, model.data_of, _record)
             tensors, digests = writer.write(model.shards, model.index)
-        files = copy_files(model.files, work.folder)
+        files = copy_files(model.files, unfinished.folder)
         for name, text in model.texts.items():  # after the copies, since they may take the place of one
-            (work.folder / name).write_text(text, "utf-8")
-            files[name] = sha256_file(work.folder / name)
+            (unfinished.folder / name).write_text(text, "utf-8")
+            files[name] = sha256_file(unfinished.folder / name)
         if CONFIG_NAME in files and model.config:
-            change_config(work.folder / CONFIG_NAME, model.config)
-            files[CONFIG_NAME] = sha256_file(work.folder / CONFIG_NAME)
-        config = read_config(work.folder)
-        size, template = config.get("vocab_size"), _template(work.folder)
+            change_config(unfinished.folder / CONFIG_NAME, model.config)
+            files[CONFIG_NAME] = sha256_file(unfinished.folder / CONFIG_NAME)
+        config = read_config(unfinished.folder)
+        size, template = config.get("vocab_size"), _template(unfinished.folder)
         manifest = Manifest(
             format=MODEL,
             tool=f"vicuna {vicuna.__version__}",
@@ -89,12 +91,12 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
             files=files,
             tensors=tuple(tensors),
         )
-        manifest.write(work.folder / MODEL_MANIFEST)
+        manifest.write(unfinished.folder / MODEL_MANIFEST)
     return manifest
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` says; nothing where there is none.
+def read_config(folder: Path) -> JsonObject:
+    """`config.json`; empty where there is none.
 
     Raises:
         VicunaError: it is not a JSON object.
@@ -107,7 +109,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def change_config(path: Path, changes: Mapping[str, Any]) -> None:
-    """Set values of a `config.json` and say so; where they are already so, not a byte changes."""
+    """Set values of a `config.json` and log each change; without a change the file is not rewritten."""
     config = read_config(path.parent)
     for name, value in changes.items():
         if config.get(name) != value:

@@ -1,9 +1,9 @@
-"""What a PyTorch state dict's pickle describes, worked out without running it.
+"""A PyTorch state dict's pickle, interpreted without calling anything that it names.
 
 A pickle is a program that builds objects and may call any function, which is how a downloaded model can take over a
-machine. So nothing is unpickled here: the instructions are decoded (`pickletools`), and a small machine follows those
-that a state dict needs, with strings, numbers, tuples, lists, dictionaries and descriptions of tensors as its only
-values. Whatever else a program asks for is refused by name. Comes before `pickled`, which reads whole files.
+machine. So nothing is unpickled here: the instructions are decoded (`pickletools`), and a small stack machine executes
+those that a state dict needs, with strings, numbers, tuples, lists, dictionaries and descriptions of tensors as its
+only values. Whatever else a program asks for is refused by name. `pickled` reads whole files with it.
 
 Instructions: CPython `Lib/pickletools.py`. What PyTorch writes: `torch/_utils.py`, `_rebuild_tensor_v2` and `_v3`;
 `torch/serialization.py`, `persistent_id`.
@@ -27,12 +27,12 @@ DTYPES = {
 
 
 class RefusedError(Exception):
-    """A program that asks for more than a state dict needs. The rest of a sentence that begins with the file's name."""
+    """The program asks for more than a state dict needs. The message continues a sentence that begins with the file."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers somewhere in the file; dtypes by their safetensors names."""
+    """Consecutive numbers somewhere in the file; `dtype` is the safetensors name."""
 
     dtype: str
     key: str
@@ -41,7 +41,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor: a view of a storage. Offset and strides count elements; the numbers are not checked yet."""
+    """A tensor: a view of a storage. `offset` and `strides` count elements, and are not checked against the storage."""
 
     storage: Storage
     dtype: str
@@ -51,16 +51,16 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Name:
-    """A function or class that the program names. It is never looked up."""
+class _Global:
+    """A function or class by its dotted name. It is never looked up."""
 
-    text: str
+    name: str
 
 
-class Machine:
-    """Works out one pickle program.
+class PickleMachine:
+    """Executes one pickle program.
 
-    Values may hold each other a thousandfold, so a message never shows more of one than its type.
+    A value can be nested so that its text would fill the memory, so messages show no more of one than its type.
     """
 
     def __init__(self) -> None:
@@ -69,19 +69,19 @@ class Machine:
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes]) -> Any:
-        """What the program builds. The file is left behind the last instruction.
+    def execute(self, file: IO[bytes]) -> Any:
+        """The value that the program builds. The file is left behind the last instruction.
 
         Raises:
             RefusedError: it asks for more than a state dict needs.
-            ValueError, TypeError, IndexError, KeyError, AttributeError: it makes no sense.
+            ValueError, TypeError, IndexError, KeyError, AttributeError: it is no valid pickle.
         """
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name == "STOP":
                 return self._stack.pop()
-            if opcode.name not in _STEPS:
+            if opcode.name not in _INSTRUCTIONS:
                 raise RefusedError(f"uses the pickle instruction {opcode.name}, which no state dict needs")
-            _STEPS[opcode.name](self, argument)
+            _INSTRUCTIONS[opcode.name](self, argument)
         raise ValueError("its program has no end")
 
     def _push(self, value: Any) -> None:
@@ -110,10 +110,10 @@ class Machine:
     def _set(self, items: list[Any]) -> None:
         self._stack[-1].update(_dictionary(zip(items[::2], items[1::2], strict=True)))
 
-    def _name(self, attribute: Any, module: Any) -> None:
+    def _push_global(self, attribute: Any, module: Any) -> None:
         if not isinstance(module, str) or not isinstance(attribute, str):
             raise ValueError("it names a function by something else than text")
-        self._push(_Name(f"{module}.{attribute}"))
+        self._push(_Global(f"{module}.{attribute}"))
 
     def _build(self, _: Any) -> None:
         self._stack.pop()  # the versions of the model's modules, beside a state dict
@@ -122,15 +122,15 @@ class Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
-        if function.text not in _CALLS:
-            raise RefusedError(f"asks to call {function.text}, which no state dict needs; nothing was run")
-        self._push(_CALLS[function.text](arguments))
+        if function.name not in _FUNCTIONS:
+            raise RefusedError(f"asks to call {function.name}, which no state dict needs; nothing was run")
+        self._push(_FUNCTIONS[function.name](arguments))
 
     def _storage(self, _: Any) -> None:
         kind, storage_type, key, _device, num_elements, *view = self._stack.pop()
-        module, _dot, name = storage_type.text.rpartition(".")
+        module, _dot, name = storage_type.name.rpartition(".")
         if module not in ("torch", "torch.storage") or name not in STORAGES or kind != "storage" or any(view):
-            raise RefusedError(f"names a storage of type {storage_type.text}, which is not known")
+            raise RefusedError(f"names a storage of type {storage_type.name}, which is not known")
         if not isinstance(key, str) or type(num_elements) is not int or num_elements < 0:
             raise ValueError("a storage without a name and a size")
         self.storages[key] = Storage(STORAGES[name], key, num_elements)
@@ -155,14 +155,14 @@ def _view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -
 
 def _tensor_v3(arguments: Any) -> View:
     storage, offset, shape, strides, _requires_grad, _hooks, dtype, *_ = arguments
-    module, _, name = dtype.text.rpartition(".")
+    module, _, name = dtype.name.rpartition(".")
     if module != "torch" or name not in DTYPES:
-        raise RefusedError(f"holds numbers of type {dtype.text}, which is not known")
+        raise RefusedError(f"holds numbers of type {dtype.name}, which is not known")
     return _view(storage, DTYPES[name], offset, shape, strides)
 
 
-# What a call in a state dict gives, from its arguments.
-_CALLS: dict[str, Callable[[Any], Any]] = {
+# The functions that a state dict calls: their result from their arguments.
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "collections.OrderedDict": lambda arguments: _dictionary(*arguments) if arguments else {},
     "torch.Size": lambda arguments: tuple(*arguments),
     "torch._utils._rebuild_parameter": lambda arguments: arguments[0],
@@ -174,10 +174,10 @@ _LITERALS = (
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
     "BINSTRING", "SHORT_BINSTRING",
 )  # fmt: skip
-_STEPS: dict[str, Callable[[Machine, Any], None]] = {
-    **dict.fromkeys(_LITERALS, Machine._push),
+_INSTRUCTIONS: dict[str, Callable[[PickleMachine, Any], None]] = {
+    **dict.fromkeys(_LITERALS, PickleMachine._push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda _machine, _: None),
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), Machine._remember),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), PickleMachine._remember),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, index: machine._push(machine._memo[index])),
     "NONE": lambda machine, _: machine._push(None),
     "NEWTRUE": lambda machine, _: machine._push(True),
@@ -189,14 +189,14 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
     "TUPLE1": lambda machine, _: machine._tuple_of(1),
     "TUPLE2": lambda machine, _: machine._tuple_of(2),
     "TUPLE3": lambda machine, _: machine._tuple_of(3),
-    "MARK": Machine._mark,
+    "MARK": PickleMachine._mark,
     "APPEND": lambda machine, _: machine._append([machine._stack.pop()]),
     "APPENDS": lambda machine, _: machine._append(machine._to_mark()),
     "SETITEM": lambda machine, _: machine._set([machine._stack.pop(), machine._stack.pop()][::-1]),
     "SETITEMS": lambda machine, _: machine._set(machine._to_mark()),
-    "GLOBAL": lambda machine, text: machine._name(*reversed(text.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine._name(machine._stack.pop(), machine._stack.pop()),
-    "BINPERSID": Machine._storage,
-    "REDUCE": Machine._reduce,
-    "BUILD": Machine._build,
+    "GLOBAL": lambda machine, text: machine._push_global(*reversed(text.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine._push_global(machine._stack.pop(), machine._stack.pop()),
+    "BINPERSID": PickleMachine._storage,
+    "REDUCE": PickleMachine._reduce,
+    "BUILD": PickleMachine._build,
 }

@@ -1,6 +1,6 @@
-"""One `.bin` file of PyTorch: which tensors it holds, and where their bytes lie.
+"""One `.bin` file of PyTorch: which tensors it holds, and where their bytes are in it.
 
-Stands on `pickle_program`, which works out the file's pickle without running it; `checkpoint` reads the bytes in
+Stands on `pickle_program`, which interprets the file's pickle without running it; `checkpoint` reads the bytes in
 chunks, as it does with safetensors. A file is a zip archive with one uncompressed entry for each storage (PyTorch 1.6
 and later), or five pickles followed by the storages (before). Both layouts: pytorch `torch/serialization.py`, `_save`
 and `_legacy_save`.
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO
 
 from vicuna.errors import VerificationError, VicunaError
-from vicuna.weights.files.pickle_program import Machine, RefusedError, View
+from vicuna.weights.files.pickle_program import PickleMachine, RefusedError, View
 from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor
 
-MAX_PROGRAM_BYTES = 64 << 20  # weights are not in it
+MAX_PROGRAM_BYTES = 64 << 20  # of the pickle, which has no weights in it
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-NONSENSE = (
+MALFORMED = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, NotImplementedError,
     RuntimeError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
@@ -32,8 +32,8 @@ Storages = dict[str, tuple[int, int]]  # key -> first byte in the file, size in 
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tensor's first element lies in its file; `strides` (in elements) only where rows do not follow rows."""
+class Location:
+    """Where a tensor is in its file: the byte of its first element, and its strides in elements unless contiguous."""
 
     offset: int
     strides: tuple[int, ...] | None = None
@@ -41,11 +41,11 @@ class Place:
 
 @dataclass(frozen=True)
 class PickledShard:
-    """One `.bin` file: its name, its tensors in their order, and their places by name."""
+    """One `.bin` file: its name, its tensors in their order, and their locations by name."""
 
     file_name: str
     tensors: tuple[Tensor, ...]
-    places: dict[str, Place]
+    locations: dict[str, Location]
 
 
 def read_pickled(path: Path) -> PickledShard:
@@ -60,19 +60,19 @@ def read_pickled(path: Path) -> PickledShard:
             size = os.fstat(file.fileno()).st_size
             views, storages = _read_zip(file) if zipfile.is_zipfile(file) else _read_legacy(file)
         tensors = tuple(Tensor(name, view.dtype, view.shape) for name, view in views.items())
-        places = {tensor.name: _place(tensor, views[tensor.name], storages, size) for tensor in tensors}
+        places = {tensor.name: _locate(tensor, views[tensor.name], storages, size) for tensor in tensors}
     except (FileNotFoundError, IsADirectoryError):
         raise VerificationError(f"{path} is missing; fetch the checkpoint again") from None
     except RefusedError as refusal:
         raise VicunaError(f"{path} {refusal}; do not trust this file") from None
-    except NONSENSE as error:
+    except MALFORMED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise VerificationError(f"{path} is damaged or no PyTorch checkpoint ({reason}); fetch it again") from None
     return PickledShard(path.name, tensors, places)
 
 
-def _place(tensor: Tensor, view: View, storages: Storages, file_bytes: int) -> Place:
-    """Where the tensor lies, checked against the file."""
+def _locate(tensor: Tensor, view: View, storages: Storages, file_bytes: int) -> Location:
+    """The tensor's location, checked against its storage and the file's size."""
     if not tensor.name.isprintable():
         raise ValueError(f"the tensor name {tensor.name!r} has characters that no model uses")
     start, size = storages[view.storage.key]
@@ -82,7 +82,7 @@ def _place(tensor: Tensor, view: View, storages: Storages, file_bytes: int) -> P
         raise ValueError(f"tensor {tensor} reaches beyond the {size} bytes of its storage")
     rows = [math.prod(view.shape[i + 1 :]) for i in range(len(view.shape))]
     is_plain = all(n == 1 or stride == row for n, stride, row in zip(view.shape, view.strides, rows, strict=True))
-    return Place(start + view.offset * width, None if is_plain or not tensor.size_bytes else view.strides)
+    return Location(start + view.offset * width, None if is_plain or not tensor.size_bytes else view.strides)
 
 
 def _read_zip(file: IO[bytes]) -> tuple[dict[str, View], Storages]:
@@ -100,11 +100,11 @@ def _read_zip(file: IO[bytes]) -> tuple[dict[str, View], Storages]:
         if name.startswith(f"{root}data/")
     }
     program = io.BytesIO(_entry(file, entries[programs[0]], MAX_PROGRAM_BYTES))
-    return _state_dict(Machine().run(program)), storages
+    return _state_dict(PickleMachine().execute(program)), storages
 
 
 def _entry_offset(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin; its own header says how long that header is."""
+    """Where an entry's bytes begin: behind its local header, whose size that header says."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.compress_size != entry.file_size:
         raise ValueError(f"{entry.filename} is compressed or encrypted")
     if entry.header_offset < 0:  # zipfile subtracts what lies before the archive
@@ -131,15 +131,15 @@ def _read_legacy(file: IO[bytes]) -> tuple[dict[str, View], Storages]:
     if file.read(2) != b"\x80\x02":
         raise ValueError("it begins like neither of PyTorch's formats")
     file.seek(0)
-    if Machine().run(file) != LEGACY_MAGIC:
+    if PickleMachine().execute(file) != LEGACY_MAGIC:
         raise ValueError("its magic number is wrong")
-    Machine().run(file)  # the protocol's version
-    if not Machine().run(file)["little_endian"]:
+    PickleMachine().execute(file)  # the protocol's version
+    if not PickleMachine().execute(file)["little_endian"]:
         raise RefusedError(BIG_ENDIAN)
-    machine = Machine()
-    views = _state_dict(machine.run(file))
+    machine = PickleMachine()
+    views = _state_dict(machine.execute(file))
     storages = {}
-    for key in Machine().run(file):
+    for key in PickleMachine().execute(file):
         storage = machine.storages[key]
         if (count := int.from_bytes(file.read(8), "little")) != storage.num_elements:
             raise ValueError(f"storage {key} has {count} elements instead of {storage.num_elements}")

@@ -1,8 +1,8 @@
-"""One safetensors file: what its header says, believed only after it is checked; and the plan of files to write.
+"""One safetensors file: its header, checked before it is used; and how a model's tensors are split into such files.
 
 The format (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length, a JSON header
 `{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {..}}`, then the tensors' bytes without holes.
-Comes before `checkpoint`, which reads and writes whole models of such files.
+`checkpoint` reads and writes whole models of such files; there each file is a shard.
 """
 
 import dataclasses
@@ -15,22 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VerificationError
+from vicuna.io.jsonl import JsonObject
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
-SINGLE_NAME = "model.safetensors"
+SINGLE_FILE_NAME = "model.safetensors"
 ELEMENT_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-FLOATS = ("F16", "BF16", "F32")  # the dtypes of which differences are taken, and that are cast into each other
+FLOATS = ("F16", "BF16", "F32")  # dtypes of weights: differences are taken of these, and casts to these
+ROPE_BUFFER_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old checkpoints hold; it follows from the configuration
 
 Buffer = bytes | memoryview  # of single bytes
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a header says about one tensor. `offset` counts from the start of the shard's data."""
+    """A tensor's entry in a header. `offset`: its first byte, from the start of the file's data."""
 
     name: str
     dtype: str
@@ -47,7 +49,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Shard:
-    """One safetensors file: its name, its exact header bytes, its tensors in the order of their data."""
+    """One file of a checkpoint: its name, its exact header bytes, its tensors in the order of their data."""
 
     file_name: str
     header: bytes
@@ -55,7 +57,7 @@ class Shard:
 
     @property
     def preamble(self) -> bytes:
-        """The file's bytes before the data."""
+        """The file's bytes before the data: the header and its length."""
         return len(self.header).to_bytes(8, "little") + self.header
 
     @property
@@ -70,7 +72,7 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
     Args:
         header: the JSON bytes.
         data_bytes: how many bytes of data follow it in the file, or None when there is no file yet.
-        where: what to call it in a message.
+        where: what to call the file in a message.
 
     Raises:
         VerificationError: the header is not what the format allows, or does not fit the file.
@@ -80,12 +82,12 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
         return VerificationError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
 
     try:
-        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_unique_object)
+        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_object_of_unique_names)
     except (ValueError, RecursionError) as error:
         raise fail(f"its header is not JSON ({error})") from None
     if not isinstance(entries, dict):
         raise fail("its header is not a JSON object")
-    spans = []
+    tensors = []
     for name, entry in entries.items():
         if name == "__metadata__":
             continue
@@ -103,19 +105,19 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
         tensor = Tensor(name, dtype, tuple(shape), begin)
         if end - begin != tensor.size_bytes:
             raise fail(f"tensor {tensor} should have {tensor.size_bytes} bytes, its offsets say {end - begin}")
-        spans.append(tensor)
-    spans.sort(key=lambda tensor: (tensor.offset, tensor.size_bytes))
+        tensors.append(tensor)
+    tensors.sort(key=lambda tensor: (tensor.offset, tensor.size_bytes))
     position = 0
-    for tensor in spans:
+    for tensor in tensors:
         if tensor.offset != position:
             raise fail(f"tensor {tensor.name!r} starts at byte {tensor.offset} of the data, not at {position}")
         position += tensor.size_bytes
     if data_bytes is not None and position != data_bytes:
         raise fail(f"its header describes {position} bytes of data, the file holds {data_bytes}")
-    return tuple(spans)
+    return tuple(tensors)
 
 
-def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> JsonObject:
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("a name occurs twice")
@@ -126,7 +128,7 @@ def read_shard(path: Path) -> Shard:
     """Read and check one safetensors file's header; the data stays on disk.
 
     Raises:
-        VerificationError: the file is missing, cut short, or lies about itself.
+        VerificationError: the file is missing or cut short, or its header contradicts it.
     """
     try:
         with path.open("rb") as file:
@@ -143,20 +145,23 @@ def read_shard(path: Path) -> Shard:
 
 
 def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> str:
-    """A shard's file name that stays in its own folder.
+    """The name of a shard's file, if it is a plain one that cannot lead out of its folder.
 
     Raises:
-        VerificationError: it is not a plain file name that ends so.
+        VerificationError: it is not, or does not end in `suffix`.
     """
     if not isinstance(name, str) or not name.endswith(suffix) or name.startswith(".") or set(name) & set("/\\\0:"):
         raise VerificationError(f"{where} names the shard {name!r}, no plain {suffix} file name; do not trust it")
     return name
 
 
-def plan_shards(
+def split_into_shards(
     tensors: Iterable[Tensor], *, max_shard_bytes: int = MAX_SHARD_BYTES, metadata: Mapping[str, str] | None = None
 ) -> tuple[list[Shard], bytes | None]:
-    """Lay tensors out in files of at most `max_shard_bytes` of data (a larger tensor gets a file of its own).
+    """The files of a checkpoint of these tensors: at most `max_shard_bytes` of data each, or one larger tensor.
+
+    Args:
+        metadata: `__metadata__` of every header; what transformers writes by default.
 
     Returns:
         The shards, and the index file's bytes (None for a single file).
@@ -170,22 +175,24 @@ def plan_shards(
         groups[-1].append(tensor)
         filled += tensor.size_bytes
     count = len(groups)
-    names = [SINGLE_NAME] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
-    shards = [plan_shard(name, group, metadata) for name, group in zip(names, groups, strict=True)]
+    names = (
+        [SINGLE_FILE_NAME] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    )
+    shards = [build_shard(name, group, metadata) for name, group in zip(names, groups, strict=True)]
     return shards, build_index(shards) if count > 1 else None
 
 
-def plan_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> Shard:
-    """One file that holds these tensors in this order. `metadata` is what transformers writes by default."""
-    placed, filled = [], 0
+def build_shard(name: str, tensors: Iterable[Tensor], metadata: Mapping[str, str] | None = None) -> Shard:
+    """One file that holds these tensors in this order; `metadata` as in `split_into_shards`."""
+    entries, filled = [], 0
     for tensor in tensors:
-        placed.append(dataclasses.replace(tensor, offset=filled))
+        entries.append(dataclasses.replace(tensor, offset=filled))
         filled += tensor.size_bytes
-    return Shard(name, _build_header(placed, {"format": "pt"} if metadata is None else metadata), tuple(placed))
+    return Shard(name, _build_header(entries, {"format": "pt"} if metadata is None else metadata), tuple(entries))
 
 
 def _build_header(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    entries: JsonObject = {"__metadata__": dict(metadata)} if metadata else {}
     for tensor in tensors:
         offsets = [tensor.offset, tensor.offset + tensor.size_bytes]
         entries[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}

@@ -1,12 +1,12 @@
-"""A folder under construction that outlives a kill: the same command goes on where the last one stopped.
+"""An output folder that survives a kill: the same command resumes where the last run of it stopped.
 
-Work goes on in `.NAME.unfinished` beside the folder NAME that is wanted, and gets that name when it is whole. A journal
-in it has one line for each tensor that is done; whoever goes on hashes what the line speaks of before believing it, so
-a power cut may lose bytes but not correctness. Stands on `files`; `output` and `make` write through it.
+The output is written to `.NAME.unfinished` beside the folder NAME that is wanted, and renamed when it is complete. A
+journal in it has one line for each tensor that is written; a resumed run hashes the tensor's bytes again before it
+keeps them, so lost or damaged bytes are written again. `shard_writer` and `delta` write through it.
 
     job.json        what is being made, of which inputs; another job starts afresh
-    journal.jsonl   what is done, in order
-    lock            held while somebody works here
+    journal.jsonl   the tensors that are written, in order
+    lock            held by the process that writes here
 """
 
 import json
@@ -19,75 +19,77 @@ from typing import Any
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import WRITE_ERRORS, fsync_directory
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.locks import lock_file
 from vicuna.io.log import info
 
 JOB_NAME, JOURNAL_NAME, LOCK_NAME = "job.json", "journal.jsonl", "lock"
 
 
-class Work:
-    """The folder in which something is being made, and what of it is done already."""
+class UnfinishedFolder:
+    """The folder that is being written, with the journal of the tensors that are written already."""
 
     def __init__(self, folder: Path, lines: list[bytes]) -> None:
         self.folder = folder
-        self._lines = lines  # of an earlier run, not yet looked at
+        self._lines = lines  # of an earlier run, not yet confirmed
         self._journal = (folder / JOURNAL_NAME).open("ab")
-        self._confirmed = 0  # bytes of the journal that are known to be right
+        self._confirmed = 0  # bytes of the journal that are confirmed
         self._journal.truncate(sum(map(len, lines)))
 
-    def next_done(self, name: str) -> dict[str, Any] | None:
-        """What an earlier run noted about the tensor whose turn it is, if it came that far: look, then `confirm`."""
+    def next_noted(self, name: str) -> JsonObject | None:
+        """The record that an earlier run noted next, if it is of this tensor. Check it, then `confirm` or discard."""
         record = json.loads(self._lines[0]) if self._lines else None
         return record if isinstance(record, dict) and record.get("name") == name else None
 
     def confirm(self) -> None:
-        """What was noted is true: it stays."""
+        """Keep the next record: the tensor's bytes are as it says."""
         self._confirmed += len(self._lines.pop(0))
 
-    def forget(self) -> None:
-        """Believe nothing more of an earlier run: from here on everything is made again."""
+    def discard_rest(self) -> None:
+        """Drop the records that are not confirmed: their tensors are written again."""
         if self._lines:
             self._lines.clear()
             self._journal.truncate(self._confirmed)
 
     def note(self, record: Mapping[str, Any]) -> None:
-        """Say that a tensor is done: what is said here goes to the next run, if there has to be one."""
+        """Note that a tensor is written, for a run that resumes this one."""
         self._journal.write(json.dumps(record).encode() + b"\n")
         self._journal.flush()
 
     def close(self) -> None:
+        """Close the journal."""
         self._journal.close()
 
 
 @contextmanager
-def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = True) -> Iterator[Work]:
-    """Fill a folder that gets the name `path` only when the block ends well.
+def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = True) -> Iterator[UnfinishedFolder]:
+    """Fill a folder that gets the name `path` only when the block ends without an error.
 
-    Ctrl-C, SIGTERM, kill -9 and a full disk leave the unfinished folder, and the next call with the same `job` goes on
-    there. An error of the user's (a wrong base, a damaged file) removes it.
+    Ctrl-C, SIGTERM, kill -9 and a full disk leave the unfinished folder, and the next call with the same `job` resumes
+    it. A VicunaError (a wrong base, a damaged file) removes it.
 
     Args:
-        job: what is made and of what, as JSON values. A different job in the unfinished folder is thrown away.
+        job: what is made and of what, as JSON values. An unfinished folder of a different job is emptied.
         resume: False begins afresh.
 
     Raises:
-        VicunaError: `path` is a file, a folder that holds something, or being written by another process.
+        VicunaError: `path` is a file or a folder that is not empty, or another process is writing it.
     """
     _check_empty(path)
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = unfinished_folder(path)
+    folder = unfinished_path(path)
     try:
         folder.mkdir(exist_ok=True)
         with _lock(folder, path):
-            work = Work(folder, _begin(folder, job, resume))
+            unfinished = UnfinishedFolder(folder, _begin(folder, job, resume))
             try:
-                yield work
+                yield unfinished
             except VicunaError:
                 shutil.rmtree(folder)
                 raise
             finally:
-                work.close()
+                unfinished.close()
             _finish(folder, path)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None and error.errno in WRITE_ERRORS:
@@ -97,20 +99,20 @@ def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = Tr
         raise
 
 
-def unfinished_folder(path: Path) -> Path:
-    """Where the work on `path` goes on until it is whole."""
+def unfinished_path(path: Path) -> Path:
+    """Where the folder `path` is written until it is complete."""
     path = path.resolve()
     return path.parent / f".{path.name}.unfinished"
 
 
 def unfinished_bytes(path: Path) -> int:
-    """Disk that an earlier run's work on `path` takes: it is used again or given back."""
-    folder = unfinished_folder(path)
+    """Size of what an earlier run has written of `path`: these bytes are kept or freed."""
+    folder = unfinished_path(path)
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else 0
 
 
 def identity(files: Iterable[Path]) -> list[list[Any]]:
-    """Input files as a job names them: name, size and time of change."""
+    """Input files as a job lists them: name, size and time of change."""
     return [[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]
 
 
@@ -123,7 +125,7 @@ def _check_empty(path: Path) -> None:
 
 @contextmanager
 def _lock(folder: Path, path: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system gives back even after kill -9."""
+    """Hold the folder's lock, which the system releases even after kill -9."""
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_file(folder / LOCK_NAME, wait=False))
@@ -133,7 +135,7 @@ def _lock(folder: Path, path: Path) -> Iterator[None]:
 
 
 def _begin(folder: Path, job: Mapping[str, Any], resume: bool) -> list[bytes]:
-    """The journal of an earlier run of the same job; without one, an empty folder with the job's name on it."""
+    """The journal of an earlier run of the same job; without one, the folder is emptied and `job` noted in it."""
     job, lines = json.loads(json.dumps(job)), None
     try:
         if resume and json.loads((folder / JOB_NAME).read_text("utf-8")) == job:
@@ -153,7 +155,7 @@ def _begin(folder: Path, job: Mapping[str, Any], resume: bool) -> list[bytes]:
 
 
 def _finish(folder: Path, path: Path) -> None:
-    """Let everything reach the disk, and give the folder its name."""
+    """Sync everything to disk, and give the folder its name."""
     ours = (JOURNAL_NAME, JOB_NAME, LOCK_NAME)
     for entry in sorted(folder.rglob("*"), reverse=True):
         if entry.is_dir():

@@ -1,14 +1,17 @@
-"""Models as GGUF, the one file that llama.cpp, GPT4All, Ollama and LM Studio read; and back.
+"""Models of the LLaMA family as GGUF, the file format of llama.cpp, GPT4All, Ollama and LM Studio; and back.
 
-types           block types, and which tensor gets which in a file of a given type
-container       a file's header, checked before it is believed; a writer that streams
-quantize        numbers into blocks and back
-names           tensor names in both worlds, the row order of q and k
-config          config.json -> metadata;         hub_config     metadata -> config.json
-vocabulary      tokenizer files -> metadata;     tokenizer      metadata -> tokenizer files
-pre_tokenizers  how byte-level BPE cuts text, in both worlds
-card            name, licence and source of a model
-export          a Hugging Face folder -> a file; convert        a file -> a Hugging Face folder
-llama_cpp       the file served by llama.cpp, to ask it for tokens and probabilities
-check           does the file still answer as the model does?
+- `types`: block types, and which tensor gets which in a file of a given type
+- `container`: a file's header, read and checked; writing files as streams
+- `names`: tensor names in Hugging Face models and in GGUF, and the order of the rows of q and k
+- `config`: the values of config.json that matter, checked
+- `config_to_gguf`: config.json to metadata
+- `config_from_gguf`: metadata to config.json
+- `vocabulary`: tokenizer files to metadata, and back
+- `card`: name, licence and source of a model
+- `quantize`: numbers to block types, and back
+- `to_gguf`: a Hugging Face folder to a file
+- `from_gguf`: a file to a Hugging Face folder
+- `llama_cpp`: a file run by llama.cpp
+- `reference`: the model run by transformers
+- `check`: a file's tokens and probabilities compared with the model's
 """

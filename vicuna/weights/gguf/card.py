@@ -1,4 +1,4 @@
-"""What a model says about itself in words (name, licence, source, languages), from its README and from flags."""
+"""A model's descriptive metadata (name, licence, source, languages), from its README and from flags."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import require
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import warning
 from vicuna.weights.gguf.container import Value, ValueType, array, string, uint32
 
@@ -16,7 +17,7 @@ HUB = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class Card:
-    """What the user states; the README's word is taken for the rest."""
+    """What the user states; where it is None, the README's front matter counts."""
 
     name: str | None = None
     license: str | None = None
@@ -25,26 +26,26 @@ class Card:
 
 def card_metadata(folder: Path, card: Card, num_parameters: int) -> dict[str, Value]:
     """The `general.*` metadata that describe the model."""
-    said = read_front_matter(folder / "README.md")
-    name = card.name or _text(said.get("model_name")) or folder.resolve().name
+    front_matter = read_front_matter(folder / "README.md")
+    name = card.name or _text(front_matter.get("model_name")) or folder.resolve().name
     metadata = {
         "general.type": string("model"),
         "general.name": string(name),
         "general.size_label": string(size_label(num_parameters)),
     }
-    license_name = card.license or _text(said.get("license"))
+    license_name = card.license or _text(front_matter.get("license"))
     if license_name:
         metadata["general.license"] = string(license_name)
     if not card.license:
         for key in ("license_name", "license_link"):
-            if text := _text(said.get(key)):
+            if text := _text(front_matter.get(key)):
                 metadata[f"general.{key.replace('_', '.')}"] = string(text)
     if card.source:
         metadata["general.source.url"] = string(card.source)
-    metadata |= _bases(_texts(said.get("base_model")))
-    if tags := _texts(said.get("tags")):
+    metadata |= _bases(_texts(front_matter.get("base_model")))
+    if tags := _texts(front_matter.get("tags")):
         metadata["general.tags"] = array(ValueType.STRING, tags)
-    if languages := _texts(said.get("language")):
+    if languages := _texts(front_matter.get("language")):
         metadata["general.languages"] = array(ValueType.STRING, languages)
     return metadata
 
@@ -60,11 +61,11 @@ def _bases(names: list[str]) -> dict[str, Value]:
     return metadata
 
 
-def read_front_matter(path: Path) -> dict[str, Any]:
-    """The YAML at the head of a model card; nothing where there is none, or none that can be read.
+def read_front_matter(path: Path) -> JsonObject:
+    """The YAML front matter of a model card; empty where there is none, or none that can be read.
 
     Raises:
-        VicunaError: there is some, and `gguf` (which brings the YAML reader) is not installed.
+        VicunaError: there is some, and the YAML reader (`vicuna[export]`) is not installed.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:

@@ -1,40 +1,41 @@
-"""Does a GGUF file still answer as the model it was made from? Tokens on hard strings, probabilities on a few texts.
+"""Comparing a GGUF file with the model it was made from: tokens of hard strings, probabilities after a few texts.
 
-The file is run by llama.cpp where `xllamacpp` is installed; else it is read back into a folder, block by block, and run
-by transformers, which proves the numbers and the tokenizer's lists but not what llama.cpp makes of them. Greedy replies
-are not compared: llama.cpp rounds activations to 8 bits, which alone turns near ties over.
+The file is run by llama.cpp where `xllamacpp` is installed; else it is converted back to a folder and run by
+transformers, which checks the numbers and the tokenizer's lists but not how llama.cpp uses them. Greedy replies are not
+compared: llama.cpp rounds activations to 8 bits, which alone changes the winner between nearly equal tokens.
 """
 
 import contextlib
 import itertools
 import math
-import os
 import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vicuna.conversation import (
     Message,
+    Template,
     TemplateError,
     encode_prompt,
     get_template,
     load_template,
-    load_tokenizer,
     render,
 )
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
 from vicuna.io.machine import usable_cores
-from vicuna.weights.gguf.convert import GGUFModel, import_gguf
+from vicuna.weights.files.checkpoint import check_exists
+from vicuna.weights.gguf.from_gguf import GGUFModel, import_gguf
 from vicuna.weights.gguf.llama_cpp import LlamaCpp, is_installed
+from vicuna.weights.gguf.reference import ReferenceModel, log_softmax
 from vicuna.weights.gguf.types import GGMLType
-from vicuna.weights.tools.inspect import inspect
 
 HARD_STRINGS = (
     "Hello, world!",
@@ -66,7 +67,7 @@ TURNS = (
     Message("user", "And what is 2 + 2?"),
 )
 POSITIONS_PER_TEXT = 4
-NUM_PROBABILITIES = 512  # per position; what lies beyond counts as one token
+NUM_PROBABILITIES = 512  # per position; all other tokens count as one
 CONTEXT_LENGTH = 512
 # Nats. Measured on SmolLM2-135M, which suffers more from rounding than larger models: f32 0.00001, bf16 0.0001, f16
 # 0.001, q8_0 0.005, q6_k 0.04, q4_k_m 0.07, q5_k_m 0.09, q4_0 0.44; as q8_0 with the rows of q and k left as they are
@@ -82,7 +83,7 @@ COARSE_LIMIT = 1.0
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A text that became other tokens."""
+    """A text that file and model encode differently, and its ids in each."""
 
     text: str
     expected: list[int]
@@ -92,16 +93,17 @@ class Mismatch:
         first = next(
             (i for i, pair in enumerate(itertools.zip_longest(self.expected, self.found)) if pair[0] != pair[1]), 0
         )
-        there = slice(max(first - 1, 0), first + 4)
-        return f"{self.text!r} at token {first}: {self.found[there]} instead of {self.expected[there]}"
+        window = slice(max(first - 1, 0), first + 4)
+        return f"{self.text!r} at token {first}: {self.found[window]} instead of {self.expected[window]}"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near the file's next-token probabilities are to the model's.
+    """How close the file's next-token probabilities are to the model's.
 
     Attributes:
-        top_1, top_5: the share of positions with the same likeliest token; of the five likeliest that are the same.
+        top_1: share of positions with the same likeliest token.
+        top_5: share of the five likeliest tokens that are the same, on average.
         mean_kl, largest_kl: Kullback-Leibler divergence from model to file, in nats, over the positions.
     """
 
@@ -114,12 +116,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        engine: what ran the file.
-        mismatches: texts that became other tokens.
-        limit: the divergence that a file of these block types stays below unless something is wrong with it.
+        engine: the program that ran the file.
+        num_texts: how many texts were encoded.
+        limit: the mean divergence below which a correct file of these block types stays.
     """
 
     engine: str
@@ -129,7 +131,7 @@ class Report:
     limit: float
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """As text, a line for each figure."""
         same = self.num_texts - len(self.mismatches)
         found = self.agreement
         return [
@@ -142,7 +144,7 @@ class Report:
 
 
 class Runner(Protocol):
-    """The file, run by something."""
+    """A model that can be asked for tokens and probabilities."""
 
     name: str
 
@@ -152,7 +154,7 @@ class Runner(Protocol):
 
 
 def ensure_can_check() -> None:
-    """See, before something that takes long, that a check could be made.
+    """See, before a long export, that the packages for a check are installed.
 
     Raises:
         VicunaError: torch or transformers is missing.
@@ -167,10 +169,11 @@ def check_gguf(model: Path, file: Path) -> Report:
     Raises:
         VicunaError: one of them cannot be read or run.
     """
-    read = GGUFModel(file)  # so that what is damaged is told in our words
+    check_exists(model, "the folder of the model that the file was made from")
+    read = GGUFModel(file)  # so that damage is reported by our reader
     if not is_installed():
         warning("xllamacpp is not installed: the file is read back and run by transformers instead of llama.cpp")
-    reference = _Folder(model, "the model")
+    reference = ReferenceModel(model, "the model")
     with _runner(file) as runner, Progress(None, description="checking", unit="answers") as progress:
         mismatches, num_texts = _compare_tokens(reference, runner, read, model)
         progress.update(num_texts)
@@ -190,92 +193,21 @@ def _runner(file: Path) -> Iterator[Runner]:
         return
     with tempfile.TemporaryDirectory(prefix="vicuna-check.") as name:
         import_gguf(file, Path(name) / "model")
-        yield _Folder(Path(name) / "model", "transformers, read back from the file")
+        yield ReferenceModel(Path(name) / "model", "transformers, read back from the file")
 
 
-class _Folder:
-    """A Hugging Face folder, run by transformers."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name, self.folder = name, folder
-        self.tokenizer = load_tokenizer(folder)
-        self._sentencepiece: Any = None
-        adds_space = getattr(self.tokenizer, "add_prefix_space", None) is not False
-        if (folder / "tokenizer.model").is_file() and adds_space:
-            # transformers 5 orders a sentencepiece model's merges by id instead of by score, which changes runs of
-            # spaces; sentencepiece itself is what such models were trained with.
-            module = require("sentencepiece", "export")
-            with contextlib.suppress(RuntimeError, OSError):
-                self._sentencepiece = module.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-        self._network: Any = None
-
-    @property
-    def normalizes(self) -> bool:
-        """Does the tokenizer compose characters (NFC) first? llama.cpp never does."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        return self._sentencepiece is None and "NFC" in str(getattr(backend, "normalizer", None))
-
-    @property
-    def spares_space(self) -> bool:
-        """Does it put a space before a text, but not before one that begins with a space? llama.cpp does always."""
-        if self._sentencepiece is not None:
-            return False
-        ids = [self.tokenize(text, parse_special=False) for text in ("x", " x", "  x")]
-        return ids[0] == ids[1] != ids[2]
-
-    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        if self._sentencepiece is not None and not parse_special:
-            ids: list[int] = self._sentencepiece.encode(text)
-            return ids
-        found = self.tokenizer(
-            [text], add_special_tokens=False, split_special_tokens=not parse_special, return_attention_mask=False
-        )
-        return list(found["input_ids"][0])
-
-    def logits(self, ids: list[int]) -> NDArray[np.float32]:
-        """(T, V): what the network says after each token."""
-        torch = require("torch", "train")
-        transformers = require("transformers", "data")
-        if self._network is None:
-            transformers.utils.logging.disable_progress_bar()
-            self._network = transformers.AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype=self._dtype(torch), local_files_only=True, trust_remote_code=False
-            ).eval()
-        with torch.inference_mode():
-            logits = self._network(torch.tensor([ids])).logits[0]
-        values: NDArray[np.float32] = logits.float().numpy()
-        return values
-
-    def _dtype(self, torch: Any) -> Any:
-        """Full precision where the memory is there for it."""
-        try:
-            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):  # not every system tells
-            return torch.float32
-        return torch.float32 if 4 * inspect(self.folder)["num_parameters"] < free * 0.7 else "auto"
-
-    def log_probabilities(self, ids: list[int], count: int) -> dict[int, float]:
-        values = _log_softmax(self.logits(ids)[-1])
-        likeliest = np.argsort(-values)[:count]
-        return {int(index): float(values[index]) for index in likeliest}
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - float(logits.max())
-    values: NDArray[np.float64] = shifted - math.log(float(np.exp(shifted).sum()))
-    return values
-
-
-def _compare_tokens(reference: _Folder, runner: Runner, read: GGUFModel, model: Path) -> tuple[list[Mismatch], int]:
-    """Plain strings, and prompts as they were trained on."""
+def _compare_tokens(
+    reference: ReferenceModel, runner: Runner, read: GGUFModel, model: Path
+) -> tuple[list[Mismatch], int]:
+    """The texts that file and model encode differently, and how many were compared: strings, prompts."""
     mismatches, num_texts = [], 0
     if reference.normalizes:
         warning("the tokenizer composes characters (NFC) before it cuts; llama.cpp does not: decomposed text differs")
-    if spares_space := reference.spares_space:
+    if omits_second_space := reference.omits_second_space:
         warning("llama.cpp puts a space before a text that begins with one, too; this tokenizer does not")
     for text in HARD_STRINGS:
         text = unicodedata.normalize("NFC", text) if reference.normalizes else text
-        more = " " if spares_space and text.startswith(" ") else ""
+        more = " " if omits_second_space and text.startswith(" ") else ""
         expected = reference.tokenize(more + text, parse_special=False)
         found = runner.tokenize(text, parse_special=False)
         num_texts += 1
@@ -305,16 +237,17 @@ def _compare_tokens(reference: _Folder, runner: Runner, read: GGUFModel, model: 
     return mismatches, num_texts
 
 
-def _prompt(turns: tuple[Message, ...], template: Any, tokenizer: Any) -> str:
+def _prompt(turns: tuple[Message, ...], template: Template, tokenizer: Tokenizer) -> str:
+    """The prompt's text, as `encode_prompt` encodes it."""
     if template.name == "hf":
-        rows = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return str(tokenizer.apply_chat_template(rows, tokenize=False, add_generation_prompt=True))
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
     return render(turns, resolved, add_generation_prompt=True).text
 
 
-def _differs_in_spaces(reference: _Folder, expected: list[int], found: list[int]) -> bool:
-    """Is it the same text, but for spaces behind control tokens?"""
+def _differs_in_spaces(reference: ReferenceModel, expected: list[int], found: list[int]) -> bool:
+    """Whether the ids are those of the same text but for spaces."""
     texts = []
     for ids in (expected, found):
         pieces = reference.tokenizer.convert_ids_to_tokens(ids)
@@ -322,7 +255,7 @@ def _differs_in_spaces(reference: _Folder, expected: list[int], found: list[int]
     return texts[0] == texts[1]
 
 
-def _compare_probabilities(reference: _Folder, runner: Runner, read: GGUFModel, progress: Progress) -> Agreement:
+def _compare_probabilities(reference: ReferenceModel, runner: Runner, read: GGUFModel, progress: Progress) -> Agreement:
     kl, top_1, top_5 = [], [], []
     vocab_size = read.shape.vocab_size
     limit = min(CONTEXT_LENGTH, read.shape.context_length) - 8
@@ -331,9 +264,9 @@ def _compare_probabilities(reference: _Folder, runner: Runner, read: GGUFModel, 
         ids = ([] if bos is None else [bos]) + reference.tokenize(text, parse_special=False)
         ids = ids[:limit]
         logits = reference.logits(ids)
-        steps = np.linspace(len(ids) // POSITIONS_PER_TEXT, len(ids) - 1, POSITIONS_PER_TEXT).astype(int)
-        for last in sorted(set(steps.tolist())):
-            expected = _log_softmax(logits[last])
+        positions = np.linspace(len(ids) // POSITIONS_PER_TEXT, len(ids) - 1, POSITIONS_PER_TEXT).astype(int)
+        for last in sorted(set(positions.tolist())):
+            expected = log_softmax(logits[last])
             found = runner.log_probabilities(ids[: last + 1], min(NUM_PROBABILITIES, vocab_size))
             if not found or not np.isfinite(expected).all() or not all(map(math.isfinite, found.values())):
                 raise VicunaError(f"{runner.name} or the model answers with what is no number after {text[:40]!r}")
@@ -348,13 +281,18 @@ def _compare_probabilities(reference: _Folder, runner: Runner, read: GGUFModel, 
 
 
 def _divergence(expected: NDArray[np.float64], found: dict[int, float]) -> float:
-    """KL from the model to the file, over the tokens found and all others as one."""
-    there = np.array(list(found))
+    """Kullback-Leibler divergence from model to file, in nats, over the tokens found and all others as one.
+
+    Args:
+        expected: the model's log probabilities, (V,).
+        found: the file's, by token id.
+    """
+    ids = np.array(list(found))
     theirs = np.array([found[index] for index in found])
-    ours = expected[there]
+    ours = expected[ids]
     total = float(np.sum(np.exp(ours) * (ours - theirs)))
     rest = 1.0 - float(np.exp(ours).sum())
     their_rest = 1.0 - float(np.exp(theirs).sum())
-    if len(there) < len(expected) and rest > 1e-9:
+    if len(ids) < len(expected) and rest > 1e-9:
         total += rest * math.log(rest / max(their_rest, 1e-9))
     return total

@@ -1,33 +1,51 @@
-"""A model's configuration in both worlds: `config.json` and the metadata of the architecture.
+"""What of a `config.json` matters for GGUF: the sizes and the rope, checked.
 
-What cannot be said in GGUF, or would be computed otherwise there, is refused or warned about rather than left out:
-a model whose rope is scaled in a way that llama.cpp does not know would answer well for a page and then fall apart.
+What GGUF cannot express, or llama.cpp would compute differently, is refused or warned about rather than left out: a
+model whose rope is scaled in a way that llama.cpp does not have answers well for a page and then fails.
+`config_to_gguf` and `config_from_gguf` convert configurations.
 """
 
-import json
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import warning
-from vicuna.weights.gguf.container import Value, float32, string, uint32
+from vicuna.weights.files.numbers import Floats
 from vicuna.weights.gguf.names import Architecture, architecture_of_model_type
 
-# Keys of our own, which llama.cpp passes over, for what the way back could not tell otherwise.
+# Metadata keys of our own, which llama.cpp ignores: what an import could not tell from its keys.
 MODEL_TYPE_KEY = "vicuna.model_type"  # llama and mistral are one architecture in GGUF
-ROPE_KEY = "vicuna.rope_scaling"  # Llama 3's scaling is only a tensor there, yarn's attention factor another number
+ROPE_KEY = "vicuna.rope_scaling"  # in GGUF Llama 3's scaling is only a tensor, yarn's attention factor another number
 MAX_LAYERS = 10_000
 LARGEST_FLOAT32 = 3.4e38
+# Settings that each type of rope scaling must have, and those that it may have.
+NEEDED_OF_ROPE_TYPE = {
+    "default": (),
+    "linear": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+OPTIONAL_OF_ROPE = (
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+)
 
 
 @dataclass(frozen=True)
 class HubConfig:
-    """What of a `config.json` the tensors and the metadata depend on."""
+    """The values of a `config.json` on which tensors and metadata depend.
+
+    Attributes:
+        rope: the rope's settings, with `rope_type`.
+        is_tied: whether the output shares the embedding's tensor.
+    """
 
     model_type: str
     architecture: Architecture
@@ -41,7 +59,7 @@ class HubConfig:
     context_length: int
     rms_norm_eps: float
     rope_theta: float
-    rope: dict[str, Any]
+    rope: JsonObject
     is_tied: bool
 
 
@@ -66,7 +84,7 @@ def read_config(config: Any, where: str) -> HubConfig:
             raise VicunaError(f"{where}: {key} is {value!r}; it takes a whole number from 1")
         return value
 
-    def number(key: str, place: dict[str, Any], default: float) -> float:
+    def number(key: str, place: JsonObject, default: float) -> float:
         value = place.get(key, default)
         if not is_positive(value):
             raise VicunaError(f"{where}: {key} is {value!r}; it takes a number above 0")
@@ -99,26 +117,29 @@ def read_config(config: Any, where: str) -> HubConfig:
     return found
 
 
-def _rope(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """The rope's parameters, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
+def _rope(config: JsonObject, where: str) -> JsonObject:
+    """The rope's settings, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before)."""
     new, old = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
     if not isinstance(new, dict) or not isinstance(old, dict):
         raise VicunaError(f"{where}: rope_parameters and rope_scaling take a table; correct the configuration")
     by_layer = [key for key, value in new.items() if isinstance(value, dict)]
     part = new.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if by_layer or part not in (None, 1):
-        what = f"differ by layer ({', '.join(by_layer)})" if by_layer else f"turn only {part} of each head"
+        what = f"differ by layer ({', '.join(by_layer)})" if by_layer else f"rotate only {part} of each head"
         raise VicunaError(
             f"{where}: its rotary embeddings {what}, which cannot be said in a GGUF file of this architecture"
         )
     rope = {**({"rope_theta": config["rope_theta"]} if config.get("rope_theta") else {}), **old, **new}
     rope["rope_type"] = rope.get("rope_type", rope.pop("type", None)) or "default"
-    if rope["rope_type"] not in ROPE_WRITERS:
+    if rope["rope_type"] not in NEEDED_OF_ROPE_TYPE:
         raise VicunaError(
             f"{where}: rope scaling {rope['rope_type']!r} cannot be said in a GGUF file of this architecture "
-            f"(what can: {', '.join(ROPE_WRITERS)})"
+            f"(what can: {', '.join(NEEDED_OF_ROPE_TYPE)})"
         )
-    for key in (*NEEDED[rope["rope_type"]], *(key for key in OPTIONAL if rope.get(key) is not None)):
+    for key in (
+        *NEEDED_OF_ROPE_TYPE[rope["rope_type"]],
+        *(key for key in OPTIONAL_OF_ROPE if rope.get(key) is not None),
+    ):
         if not is_positive(value := rope.get(key)):
             raise VicunaError(f"{where}: the rope scaling's {key} is {value!r}; it takes a number above 0")
     if rope.get("truncate") is False:
@@ -126,30 +147,12 @@ def _rope(config: dict[str, Any], where: str) -> dict[str, Any]:
     return rope
 
 
-NEEDED = {
-    "default": (),
-    "linear": ("factor",),
-    "yarn": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-}
-
-
-OPTIONAL = (
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "mscale",
-    "mscale_all_dim",
-)
-
-
 def is_positive(value: Any) -> bool:
     """Is it a number above 0 that a float32 can hold?"""
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 < value < LARGEST_FLOAT32
 
 
-def _warn_about_windows(config: dict[str, Any], found: HubConfig, where: str) -> None:
+def _warn_about_windows(config: JsonObject, found: HubConfig, where: str) -> None:
     window = config.get("sliding_window")
     uses_it = config.get("use_sliding_window", found.model_type == "mistral")
     if uses_it and isinstance(window, int) and window < found.context_length:
@@ -159,77 +162,8 @@ def _warn_about_windows(config: dict[str, Any], found: HubConfig, where: str) ->
         )
 
 
-def config_metadata(config: HubConfig) -> dict[str, Value]:
-    """The architecture's metadata."""
-    prefix = config.architecture.name
-    metadata = {
-        "vocab_size": uint32(config.vocab_size),
-        "context_length": uint32(config.context_length),
-        "embedding_length": uint32(config.hidden_size),
-        "block_count": uint32(config.num_layers),
-        "feed_forward_length": uint32(config.intermediate_size),
-        "attention.head_count": uint32(config.num_heads),
-        "attention.head_count_kv": uint32(config.num_key_value_heads),
-        "attention.key_length": uint32(config.head_dim),
-        "attention.value_length": uint32(config.head_dim),
-        "attention.layer_norm_rms_epsilon": float32(config.rms_norm_eps),
-        "rope.dimension_count": uint32(config.head_dim),
-        "rope.freq_base": float32(config.rope_theta),
-        **ROPE_WRITERS[config.rope["rope_type"]](config),
-    }
-    return {
-        **{f"{prefix}.{key}": value for key, value in metadata.items()},
-        MODEL_TYPE_KEY: string(config.model_type),
-        **({} if config.rope["rope_type"] == "default" else {ROPE_KEY: string(_scaling(config.rope))}),
-    }
-
-
-def _scaling(rope: dict[str, Any]) -> str:
-    return json.dumps({key: value for key, value in rope.items() if key != "rope_theta"}, sort_keys=True)
-
-
-def _no_scaling(_: HubConfig) -> dict[str, Value]:
-    return {}
-
-
-def _linear(config: HubConfig) -> dict[str, Value]:
-    return {"rope.scaling.type": string("linear"), "rope.scaling.factor": float32(config.rope["factor"])}
-
-
-def _yarn(config: HubConfig) -> dict[str, Value]:
-    rope, factor = config.rope, float(config.rope["factor"])
-    original = rope.get("original_max_position_embeddings") or config.context_length
-    metadata = {
-        "rope.scaling.type": string("yarn"),
-        "rope.scaling.factor": float32(factor),
-        "rope.scaling.original_context_length": uint32(int(original)),
-        "rope.scaling.yarn_beta_fast": float32(rope.get("beta_fast") or 32.0),
-        "rope.scaling.yarn_beta_slow": float32(rope.get("beta_slow") or 1.0),
-    }
-    attention_factor = rope.get("attention_factor")
-    if attention_factor is None and rope.get("mscale") and rope.get("mscale_all_dim"):
-        attention_factor = _mscale(factor, rope["mscale"]) / _mscale(factor, rope["mscale_all_dim"])
-    if (
-        attention_factor is not None
-    ):  # llama.cpp multiplies its own 0.1 ln(factor) + 1 by it; Hugging Face replaces that
-        metadata["rope.scaling.attn_factor"] = float32(attention_factor / _mscale(factor, 1.0))
-    return metadata
-
-
-def _mscale(factor: float, weight: float) -> float:
-    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-
-ROPE_WRITERS: dict[str, Callable[[HubConfig], dict[str, Value]]] = {
-    "default": _no_scaling,
-    "linear": _linear,
-    "yarn": _yarn,
-    "llama3": _no_scaling,  # says it with a tensor: rope_factors
-}
-
-
-def rope_factors(config: HubConfig) -> NDArray[np.float32] | None:
-    """The tensor by whose numbers llama.cpp divides the rope's frequencies: (D/2,); None unless scaled as Llama 3.1 is.
+def rope_factors(config: HubConfig) -> Floats | None:
+    """The numbers by which llama.cpp divides the rope's frequencies: (D/2,); None unless it is scaled as Llama 3.1's.
 
     Source: transformers modeling_rope_utils.py, `_compute_llama3_parameters`.
     """

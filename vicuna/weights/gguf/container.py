@@ -1,9 +1,9 @@
-"""One GGUF file: what its header says, believed only after it is checked; and a writer that streams.
+"""One GGUF file: reading its header, checked before it is used, and writing files as streams.
 
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: `GGUF`, version, number of
 tensors, number of metadata entries; the entries (key, type, value); a line per tensor (name, dimensions with the row
-length first, type, offset); then, aligned, the tensors' bytes. Comes after `types`, before everything else here. A
-count, a length or an offset that the file's size does not bear out is refused before anything of that size is read.
+length first, type, offset); then, aligned, the tensors' bytes. A count, a length or an
+offset that the file's size contradicts is refused before anything of that size is read.
 """
 
 import enum
@@ -90,10 +90,10 @@ def array(element: ValueType, values: Sequence[Any]) -> Value:
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """What a header says about one tensor.
+    """A tensor's entry in a header.
 
     Attributes:
-        shape: rows first, as Hugging Face has it (the file has it the other way round).
+        shape: rows first, as in Hugging Face models (a file has the dimensions reversed).
         offset: counts from the start of the file's data.
     """
 
@@ -118,20 +118,20 @@ class GGUFFile:
     """A GGUF file's metadata and tensors. Use as a context manager.
 
     Raises:
-        VicunaError: the file is missing, cut short, not GGUF, or lies about itself.
+        VicunaError: the file is missing, cut short or not GGUF, or its header contradicts it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             with path.open("rb") as file:
-                cursor = _Cursor(path, file)
-                self.metadata = cursor.metadata()
-                infos = cursor.tensors()
+                header = _HeaderReader(path, file)
+                self.metadata = header.metadata()
+                infos = header.tensors()
         except (FileNotFoundError, IsADirectoryError):
             raise VicunaError(f"{path}: no such file; give a GGUF file") from None
-        self._start = _aligned(cursor.position, cursor.alignment)
-        check_layout(infos, cursor.size - self._start, cursor.alignment, cursor.fail)
+        self._start = _aligned(header.position, header.alignment)
+        check_layout(infos, header.size - self._start, header.alignment, header.fail)
         self.tensors = {tensor.name: tensor for tensor in infos}
         self._descriptor: int | None = None
 
@@ -161,8 +161,8 @@ class GGUFFile:
             self._descriptor = None
 
 
-class _Cursor:
-    """Reads a header from front to back and never further than the file goes."""
+class _HeaderReader:
+    """Reads a header from its start, and nothing beyond the end of the file."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
@@ -267,7 +267,7 @@ class _Cursor:
 def check_layout(
     tensors: Iterable[GGUFTensor], data_bytes: int, alignment: int, fail: Callable[[str], NoReturn]
 ) -> None:
-    """See that every tensor lies inside the data and none in another."""
+    """See that every tensor lies inside the data, aligned, and that none overlap; `fail` raises."""
     position = 0
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.name)):
         if tensor.offset % alignment:
@@ -292,11 +292,11 @@ def write_gguf(
     Raises:
         VicunaError: `path` exists and `overwrite` is false.
     """
-    placed = place(tensors)
+    positioned = assign_offsets(tensors)
     with atomic_file(path, "wb", overwrite=overwrite) as file:
-        header = build_header(metadata, placed)
+        header = build_header(metadata, positioned)
         file.write(header + bytes(_aligned(len(header), ALIGNMENT) - len(header)))
-        for tensor in placed:
+        for tensor in positioned:
             size = 0
             for chunk in data_of(tensor):
                 file.write(chunk)
@@ -305,19 +305,19 @@ def write_gguf(
             file.write(bytes(_aligned(size, ALIGNMENT) - size))
 
 
-def place(tensors: Iterable[GGUFTensor]) -> list[GGUFTensor]:
-    """The tensors with their offsets, one behind the other."""
-    placed: list[GGUFTensor] = []
+def assign_offsets(tensors: Iterable[GGUFTensor]) -> list[GGUFTensor]:
+    """The tensors with their offsets in the file: one after the other, aligned."""
+    positioned: list[GGUFTensor] = []
     position = 0
     for tensor in tensors:
         assert len(tensor.name.encode()) <= MAX_NAME_BYTES, tensor.name
-        placed.append(GGUFTensor(tensor.name, tensor.type, tensor.shape, position))
+        positioned.append(GGUFTensor(tensor.name, tensor.type, tensor.shape, position))
         position += _aligned(tensor.size_bytes, ALIGNMENT)
-    return placed
+    return positioned
 
 
 def build_header(metadata: Mapping[str, Value], tensors: Sequence[GGUFTensor]) -> bytes:
-    """Every byte before the padding that comes before the data."""
+    """The file's bytes before the data, without the padding between."""
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += [_text(key), struct.pack("<I", value.type), _packed(value)]

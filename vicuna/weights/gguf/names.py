@@ -1,8 +1,8 @@
-"""Tensor names in both worlds, and the order of the rows of q and k.
+"""Tensor names in Hugging Face models and in GGUF, and the order of the rows of q and k in each.
 
 `TOP_NAMES` and `LAYER_NAMES` are the LLaMA family's; an architecture's own extras are in `Architecture`. llama.cpp's
-rotary embedding turns neighbouring numbers in `llama`, so there the rows of q and k are permuted; in `qwen2` and
-`qwen3` it turns the halves, as Hugging Face does everywhere, and nothing moves.
+rotary embedding rotates neighbouring pairs in `llama`, so there the rows of q and k are permuted; in `qwen2` and
+`qwen3` it rotates pairs of the two halves, as Hugging Face does everywhere, and the rows stay.
 
 Letters: O output rows, I input columns, N heads, D head size.
 """
@@ -36,10 +36,9 @@ LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-ROPE_FACTORS = "rope_freqs.weight"  # llama3's rope scaling, as a tensor
+ROPE_FACTORS = "rope_freqs.weight"  # the tensor that has llama3's rope scaling
 GGUF_PATTERN = re.compile(r"(?:blk\.(\d{1,4})\.)?(\w+)\.(weight|bias)")
 HF_PATTERN = re.compile(r"(?:model\.layers\.(\d{1,4})\.)?([a-z_.]+)\.(weight|bias)")
-IGNORED_SUFFIX = "rotary_emb.inv_freq"  # old checkpoints store what the configuration says anyway
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Architecture:
         name: `general.architecture`, also the prefix of its metadata keys.
         model_types: Hugging Face's `model_type`s that compute the same, the one of imports first.
         class_names: the `architectures` of those.
-        is_permuted: the rows of q and k are.
-        has_qkv_bias: its q, k and v have a bias without the configuration saying so.
-        has_qk_norm: it has norms of q and k.
+        is_permuted: whether the rows of q and k are permuted in GGUF.
+        has_qkv_bias: whether q, k and v have a bias although config.json does not say so.
+        has_qk_norm: whether it has norms of q and k.
     """
 
     name: str
@@ -95,18 +94,18 @@ def architecture_of_gguf(name: Any, where: str) -> Architecture:
 
 
 def to_gguf(name: str) -> str | None:
-    """`model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`; None for what has no place there."""
+    """`model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`; None for a name that has no equivalent."""
     match = HF_PATTERN.fullmatch(name)
     if match is None:
         return None
     layer, part, kind = match.groups()
     if layer is None:
-        return f"{_TOP_BACK[part]}.{kind}" if part in _TOP_BACK else None
-    return f"blk.{int(layer)}.{_LAYER_BACK[part]}.{kind}" if part in _LAYER_BACK else None
+        return f"{_TOP_TO_GGUF[part]}.{kind}" if part in _TOP_TO_GGUF else None
+    return f"blk.{int(layer)}.{_LAYER_TO_GGUF[part]}.{kind}" if part in _LAYER_TO_GGUF else None
 
 
 def to_hugging_face(name: str) -> str | None:
-    """The way back; None for what has no place in such a model."""
+    """The inverse of `to_gguf`; None for a name that has no equivalent."""
     match = GGUF_PATTERN.fullmatch(name)
     if match is None:
         return None
@@ -116,12 +115,12 @@ def to_hugging_face(name: str) -> str | None:
     return f"model.layers.{int(layer)}.{LAYER_NAMES[part]}.{kind}" if part in LAYER_NAMES else None
 
 
-_TOP_BACK = {there: here for here, there in TOP_NAMES.items()}
-_LAYER_BACK = {there: here for here, there in LAYER_NAMES.items()}
+_TOP_TO_GGUF = {there: here for here, there in TOP_NAMES.items()}
+_LAYER_TO_GGUF = {there: here for here, there in LAYER_NAMES.items()}
 
 
-def in_order(name: str) -> tuple[int, int, str]:
-    """A key that sorts GGUF names as a model computes: embedding, layers, output."""
+def model_order(name: str) -> tuple[int, int, str]:
+    """Sort key of GGUF names: in the order in which the model computes, embedding, layers, output."""
     match = GGUF_PATTERN.fullmatch(name)
     assert match is not None, name
     layer, part, _ = match.groups()
@@ -131,14 +130,14 @@ def in_order(name: str) -> tuple[int, int, str]:
 
 
 def heads_to_permute(name: str, architecture: Architecture, num_heads: int, num_key_value_heads: int) -> int | None:
-    """The number of heads in a GGUF tensor whose rows are permuted; None for the others."""
+    """The number of heads in a GGUF tensor whose rows are permuted; None for other tensors."""
     part = name.split(".")[-2]
     heads = {"attn_q": num_heads, "attn_k": num_key_value_heads}.get(part)
     return heads if architecture.is_permuted else None
 
 
 def permute(values: NDArray[Number], num_heads: int) -> NDArray[Number]:
-    """Put the rows of some heads of q or k (or their bias) into llama.cpp's order: halves become neighbours."""
+    """The rows of some heads of q or k (or their bias) in llama.cpp's order: the two halves interleaved."""
     rows = values.shape[0]  # (O, ...), O = N * D
     halves = values.reshape(num_heads, 2, rows // num_heads // 2, *values.shape[1:])  # (N, 2, D/2, ...)
     return halves.swapaxes(1, 2).reshape(values.shape)

@@ -1,8 +1,8 @@
 """How GGUF stores numbers: the block types, and llama.cpp's recipe of which tensor gets which.
 
-A block is a run of one row's numbers stored together with its scale. The recipe is that of llama.cpp's quantize program
-(https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp): files of one type name then hold the same bytes
-whoever made them. `quantize` turns numbers into blocks, `container` reads and writes the files.
+A block is some consecutive numbers of a row stored together with their scale. The recipe is that of llama.cpp's
+quantize program (https://github.com/ggml-org/llama.cpp/blob/master/src/llama-quant.cpp): files of one type name then
+hold the same bytes whoever made them. `quantize` converts numbers to blocks, `container` reads and writes the files.
 """
 
 import enum
@@ -58,7 +58,7 @@ TypeName = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6
 
 @dataclass(frozen=True)
 class FileType:
-    """A type of whole files: what `--type` names.
+    """A type of whole files, by the name that `--type` takes.
 
     Attributes:
         number: `general.file_type` (llama_ftype in llama.h).
@@ -91,11 +91,11 @@ SMALLER_BLOCKS = {GGMLType.Q4_K: GGMLType.Q5_0, GGMLType.Q5_K: GGMLType.Q5_1, GG
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the recipe asks about a model.
+    """What of a model the recipe depends on.
 
     Attributes:
-        is_tied: the output is the embedding; there is no tensor of its own.
-        shares_values_eightfold: 80 layers of grouped-query attention (70B): its small v is worth more bits.
+        is_tied: whether the output shares the embedding's tensor.
+        shares_values_eightfold: whether eight query heads share one v (80 layers, 70B), so that v gets more bits.
     """
 
     num_layers: int
@@ -114,11 +114,11 @@ def tensor_type(file_type: FileType, name: str, shape: tuple[int, ...], model: M
         return GGMLType.F32
     wanted = file_type.default
     if wanted.is_quantized:
-        wanted = _mixed(file_type, name, model)
-    return _fitting(wanted, shape[-1])
+        wanted = _mixture_type(file_type, name, model)
+    return _type_with_fitting_blocks(wanted, shape[-1])
 
 
-def _mixed(file_type: FileType, name: str, model: ModelShape) -> GGMLType:
+def _mixture_type(file_type: FileType, name: str, model: ModelShape) -> GGMLType:
     default = file_type.default
     if name == "output.weight" or (model.is_tied and name == "token_embd.weight"):
         return GGMLType.Q8_0 if default == GGMLType.Q8_0 else GGMLType.Q6_K
@@ -126,20 +126,20 @@ def _mixed(file_type: FileType, name: str, model: ModelShape) -> GGMLType:
         return default
     _, layer, part, _ = name.split(".")
     if part in ("attn_v", "ffn_down") and file_type.name in ("q4_k_m", "q5_k_m"):
-        if _deserves_more(int(layer), model.num_layers):
+        if _gets_more_bits(int(layer), model.num_layers):
             return GGMLType.Q6_K
         if part == "attn_v" and default == GGMLType.Q4_K and model.shares_values_eightfold:
             return GGMLType.Q5_K
     return default
 
 
-def _deserves_more(layer: int, num_layers: int) -> bool:
-    """The first and last eighth of the layers, and every third between."""
+def _gets_more_bits(layer: int, num_layers: int) -> bool:
+    """The first and last eighth of the layers, and every third between them get more bits."""
     eighth = num_layers // 8
     return layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _fitting(wanted: GGMLType, columns: int) -> GGMLType:
+def _type_with_fitting_blocks(wanted: GGMLType, columns: int) -> GGMLType:
     """The type itself where its blocks divide the row, else the nearest that does."""
     for kind in (wanted, SMALLER_BLOCKS.get(wanted, wanted)):
         if columns % kind.block_size == 0:

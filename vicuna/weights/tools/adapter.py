@@ -1,6 +1,6 @@
-"""A LoRA adapter as peft saves it: which tensors of the base it changes, read with every claim checked.
+"""Reading a LoRA adapter as peft saves it: which tensors of the base it changes, and how.
 
-Stands on `checkpoint`; `lora` merges adapters. A folder holds `adapter_config.json` and `adapter_model.safetensors` (or
+`lora` merges adapters. A folder holds `adapter_config.json` and `adapter_model.safetensors` (or
 `.bin`), whose tensors are named after the base's: `base_model.model.` + module + `.lora_A.weight` (rank x in) and
 `.lora_B.weight` (out x rank), `.lora_embedding_A` (rank x rows) and `.lora_embedding_B` (size x rank) for embeddings,
 `.lora_magnitude_vector` with DoRA, and whole tensors (`modules_to_save`, biases) under their plain names.
@@ -11,15 +11,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import read_json
-from vicuna.weights.delta.codec import cast
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.io.jsonl import JsonObject, read_json
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
+from vicuna.weights.files.numbers import Floats, cast
 from vicuna.weights.files.tensors import FLOATS
 
 CONFIG_NAME = "adapter_config.json"
@@ -28,8 +26,8 @@ PREFIX = "base_model.model."
 LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.(?!bias$)[^.]+)??(\.weight)?")
 MAGNITUDE = re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.[^.]+)??(\.weight)?")
 WHOLE = re.compile(r"(?P<module>.+?)(\.base_layer|\.modules_to_save(\.default)?)?\.(?P<kind>weight|bias)")
-# What changes a model in ways that adding a product of two matrices does not give.
-REFUSED = {
+# Settings of peft that adding a product of two matrices to a weight does not reproduce, and why.
+UNMERGEABLE = {
     "fan_in_fan_out": "stores its weights transposed, which no LLaMA layer does",
     "layer_replication": "repeats layers of the base",
     "target_parameters": "changes parameters that are no layer's weight",
@@ -42,15 +40,21 @@ REFUSED = {
     "alora_invocation_tokens": "is active only behind its invocation tokens",
 }
 
-Floats = NDArray[np.float32]
-
 
 @dataclass
-class Change:
-    """What an adapter does to one tensor of the base: names of the adapter's tensors."""
+class TensorChange:
+    """How an adapter changes one tensor of the base, by names of the adapter's tensors.
+
+    Attributes:
+        whole: the tensor that replaces the base's.
+        low_rank: the factors, by "A" and "B".
+        is_embedding: whether the factors are those of an embedding, which are transposed.
+        magnitude: DoRA's length of each row.
+        scaling: factor of the product of the two.
+    """
 
     whole: str | None = None
-    low_rank: dict[str, str] = field(default_factory=dict)  # "A" and "B"
+    low_rank: dict[str, str] = field(default_factory=dict)
     is_embedding: bool = False
     magnitude: str | None = None
     scaling: float = 0.0
@@ -63,14 +67,14 @@ class Adapter:
         VicunaError: a file is missing or damaged, or the adapter is of a kind that cannot be merged.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.config = _read_config(directory)
-        path = next((directory / name for name in FILE_NAMES if (directory / name).is_file()), None)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = _read_config(folder)
+        path = next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
         if path is None:
-            raise VicunaError(f"{directory} has no {FILE_NAMES[0]}; the adapter was not saved whole, save it again")
+            raise VicunaError(f"{folder} has no {FILE_NAMES[0]}; the adapter was not saved whole, save it again")
         self.reader = CheckpointReader(path)
-        self.changes: dict[str, Change] = {}
+        self.changes: dict[str, TensorChange] = {}
         for name in self.reader.tensors:
             self._add(name)
         for name, change in self.changes.items():
@@ -93,7 +97,7 @@ class Adapter:
     def _add(self, name: str) -> None:
         tensor = self.reader.tensors[name]
         if tensor.dtype not in FLOATS or not name.startswith(PREFIX):
-            raise VicunaError(f"{self.directory}: tensor {tensor} is not what a LoRA adapter holds; save it again")
+            raise VicunaError(f"{self.folder}: tensor {tensor} is not what a LoRA adapter holds; save it again")
         plain = name.removeprefix(PREFIX)
         if found := LOW_RANK.fullmatch(plain):
             change = self._change(found["module"] + ".weight")
@@ -105,30 +109,30 @@ class Adapter:
             self._change(f"{found['module']}.{found['kind']}").whole = name
         else:
             raise VicunaError(
-                f"{self.directory}: tensor {name!r} cannot be merged; merge this adapter with peft's merge_and_unload"
+                f"{self.folder}: tensor {name!r} cannot be merged; merge this adapter with peft's merge_and_unload"
             )
 
-    def _change(self, name: str) -> Change:
-        return self.changes.setdefault(name, Change())
+    def _change(self, name: str) -> TensorChange:
+        return self.changes.setdefault(name, TensorChange())
 
-    def _check_pair(self, name: str, change: Change) -> None:
+    def _check_pair(self, name: str, change: TensorChange) -> None:
         for side in "AB":
             if side not in change.low_rank:
                 raise VicunaError(
-                    f"{self.directory} changes {name!r} but has no lora_{side} for it; "
+                    f"{self.folder} changes {name!r} but has no lora_{side} for it; "
                     "the adapter was not saved whole, save it again"
                 )
         a, b = (self.reader.tensors[change.low_rank[side]] for side in "AB")
         for tensor in (a, b):
             if len(tensor.shape) != 2 or tensor.size_bytes == 0:
                 raise VicunaError(
-                    f"{self.directory}: tensor {tensor} is no matrix; "
+                    f"{self.folder}: tensor {tensor} is no matrix; "
                     "the adapter was not gathered before it was saved, save it again"
                 )
         if a.shape[0] != b.shape[1]:
-            raise VicunaError(f"{self.directory}: {a} and {b} have different ranks; save the adapter again")
+            raise VicunaError(f"{self.folder}: {a} and {b} have different ranks; save the adapter again")
         if change.magnitude and change.is_embedding:
-            raise VicunaError(f"{self.directory}: DoRA on the embedding {name!r} is not merged here; use peft")
+            raise VicunaError(f"{self.folder}: DoRA on the embedding {name!r} is not merged here; use peft")
         change.scaling = self._scaling(name.removesuffix(".weight"), a.shape[0])
 
     def _scaling(self, module: str, rank: int) -> float:
@@ -140,44 +144,45 @@ class Adapter:
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 
-def check_adapter(directory: Path) -> None:
-    """See that an adapter is whole: every low-rank pair is there and none of its tensors is empty, zero or not finite.
+def check_adapter(folder: Path) -> None:
+    """See that an adapter is complete: it has every low-rank pair, and no tensor is empty, zero or not finite.
 
-    (Adapters saved from sharded training have been empty or zero without anybody noticing.)
+    (Adapters saved from sharded training can be empty or zero without an error at saving.)
 
     Raises:
-        VicunaError: not so; the message names the tensor.
+        VicunaError: it is not; the message names the tensor.
     """
-    with Adapter(Path(directory)) as adapter:
+    with Adapter(Path(folder)) as adapter:
         if not any(change.low_rank for change in adapter.changes.values()):
-            raise VicunaError(f"{directory} has no lora_A and lora_B; the adapter was not saved whole, save it again")
+            raise VicunaError(f"{folder} has no lora_A and lora_B; the adapter was not saved whole, save it again")
         modules = adapter.config.get("target_modules")
         for module in modules if isinstance(modules, list) else ():
             if not any(f".{name}".endswith(f".{module}.weight") for name in adapter.changes):
-                raise VicunaError(f"{directory} has no tensor for its target module {module!r}; save the adapter again")
+                raise VicunaError(f"{folder} has no tensor for its target module {module!r}; save the adapter again")
         for name, tensor in adapter.reader.tensors.items():
             is_zero = True
             for chunk in adapter.reader.chunks(name):
                 values = np.frombuffer(cast(chunk, tensor.dtype, "F32"), "<f4")
                 if not np.isfinite(values).all():
-                    raise VicunaError(f"{directory}: tensor {name!r} holds numbers that are not finite; train it again")
+                    raise VicunaError(f"{folder}: tensor {name!r} holds numbers that are not finite; train it again")
                 is_zero = is_zero and not values.any()
             if is_zero and not name.endswith(".bias"):
                 raise VicunaError(
-                    f"{directory}: tensor {name!r} is all zeros: the adapter learned nothing or was not gathered "
+                    f"{folder}: tensor {name!r} is all zeros: the adapter learned nothing or was not gathered "
                     "before it was saved; save it again"
                 )
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / CONFIG_NAME
+def _read_config(folder: Path) -> JsonObject:
+    check_exists(folder, "the folder of a LoRA adapter as peft saves it")
+    path = folder / CONFIG_NAME
     if not path.is_file():
-        raise VicunaError(f"{directory} has no {CONFIG_NAME}; give the folder of a LoRA adapter as peft saves it")
+        raise VicunaError(f"{folder} has no {CONFIG_NAME}; give the folder of a LoRA adapter as peft saves it")
     config = read_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise VicunaError(f"{path}: peft_type is {kind!r}; only LORA can be merged")
-    for key, reason in REFUSED.items():
+    for key, reason in UNMERGEABLE.items():
         if config.get(key):
             raise VicunaError(f"{path}: this adapter {reason} ({key}); merge it with peft's merge_and_unload")
     alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]

@@ -1,26 +1,27 @@
-"""What a folder of weights holds: kind, size, tensors, template. `vicuna weights inspect` prints it."""
+"""Facts about a folder of weights: kind, size, tensors, template. `vicuna weights inspect` prints them."""
 
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from vicuna.conversation import load_template
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
 from vicuna.weights.delta.layout import read_delta
-from vicuna.weights.files.checkpoint import CheckpointReader
+from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import has_manifest, kind_of
 from vicuna.weights.files.manifest import ADDITIVE, MODEL_MANIFEST, TensorRecord
 from vicuna.weights.files.tensors import Tensor
 from vicuna.weights.tools.adapter import CONFIG_NAME, Adapter
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> JsonObject:
     """The facts about a model, a delta or a LoRA adapter, without reading its weights.
 
     Raises:
-        VicunaError: the folder holds none of them.
+        VicunaError: the folder does not exist, or holds none of them.
     """
+    check_exists(path, "the folder of a model, a delta or a LoRA adapter")
     if (path / CONFIG_NAME).is_file():
         return _adapter(path)
     if has_manifest(path):
@@ -41,7 +42,7 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def as_table(facts: dict[str, Any]) -> str:
+def as_table(facts: JsonObject) -> str:
     """The facts for a person: a line each, then a line per tensor."""
     lines = []
     for name, value in facts.items():
@@ -67,7 +68,7 @@ def as_table(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _facts(path: Path, kind: str, tensors: list[Tensor]) -> dict[str, Any]:
+def _facts(path: Path, kind: str, tensors: list[Tensor]) -> JsonObject:
     return {
         "path": str(path),
         "kind": kind,
@@ -77,9 +78,9 @@ def _facts(path: Path, kind: str, tensors: list[Tensor]) -> dict[str, Any]:
     }
 
 
-def _delta(path: Path) -> dict[str, Any]:
+def _delta(path: Path) -> JsonObject:
     manifest = read_delta(path)
-    tensors = [tensor for shard in manifest.plan() for tensor in shard.tensors]
+    tensors = [tensor for shard in manifest.target_shards() for tensor in shard.tensors]
     is_additive = manifest.format == ADDITIVE
     return {
         **_facts(path, "additive delta" if is_additive else "exact delta", tensors),
@@ -97,7 +98,7 @@ def _delta(path: Path) -> dict[str, Any]:
     }
 
 
-def _adapter(path: Path) -> dict[str, Any]:
+def _adapter(path: Path) -> JsonObject:
     with Adapter(path) as adapter:
         tensors = list(adapter.reader.tensors.values())
         return {
@@ -110,12 +111,12 @@ def _adapter(path: Path) -> dict[str, Any]:
         }
 
 
-def _entry(tensor: Tensor) -> dict[str, Any]:
+def _entry(tensor: Tensor) -> JsonObject:
     entry = {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
     return {**entry, "size_bytes": tensor.size_bytes}
 
 
-def _delta_entry(tensor: Tensor, record: TensorRecord, is_additive: bool) -> dict[str, Any]:
+def _delta_entry(tensor: Tensor, record: TensorRecord, is_additive: bool) -> JsonObject:
     size = record.size_bytes + (tensor.size_bytes if is_additive else 0)
     base = None
     if record.base_name is not None and record.base_dtype is not None and record.base_shape is not None:
@@ -123,7 +124,7 @@ def _delta_entry(tensor: Tensor, record: TensorRecord, is_additive: bool) -> dic
     return {"delta_bytes": size, "base": base, "num_corrections": record.num_corrections}
 
 
-def _cells(tensor: dict[str, Any]) -> list[str]:
+def _cells(tensor: JsonObject) -> list[str]:
     size = tensor["size_bytes"]
     cells = [tensor["dtype"], " x ".join(map(str, tensor["shape"])) or "1 number", human_bytes(size)]
     if "delta_bytes" not in tensor:

@@ -1,7 +1,7 @@
-"""Is this the model that the delta's author made? Every tensor and file against its hash.
+"""Verifying a model or a delta: every tensor and file is hashed and compared with a manifest.
 
-Stands on `manifest` and `checkpoint`; `vicuna weights verify` and the demo call it. A model made by `apply_delta`
-carries its manifest; any other copy of the same model is verified against the delta's, however it is cut into files.
+`vicuna weights verify` and the demo call it. A model made by `apply_delta`
+carries its manifest; any other copy of the same model is verified against the delta's, however it is split into files.
 """
 
 import hashlib
@@ -13,15 +13,17 @@ from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import sha256_file
 from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, read_delta, read_sums
-from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader, check_exists
 from vicuna.weights.files.manifest import MODEL_MANIFEST, Manifest, read_manifest
-from vicuna.weights.files.output import sample_spans
+from vicuna.weights.files.shard_writer import sample_spans
 from vicuna.weights.files.tensors import Tensor
+
+_WAY_OUT = "get the model again, or verify it against the delta it was made with"
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was found right: how many tensors, bytes of tensors and other files."""
+    """What was hashed and is right: how many tensors, bytes of tensors and other files."""
 
     num_tensors: int
     size_bytes: int
@@ -32,26 +34,26 @@ def verify_model(model: Path, manifest: Manifest, *, quick: bool = False, is_own
     """Hash every tensor of a model, and every file the manifest lists beside the weights.
 
     Args:
-        is_own: the manifest came with these very files, so that their headers must be the same too. Another copy may be
-            cut into files differently.
-        quick: hash samples of each tensor instead (`output.sample_spans`): seconds for any model. Finds another model,
-            another version and broken downloads, but not every single wrong byte.
+        is_own: the manifest came with these very files, so that their headers must be the same, too. Another copy may
+            be split into files differently.
+        quick: hash samples of each tensor instead (`sample_spans`): seconds for any model. Finds another model, another
+            version and broken downloads, but not every single wrong byte.
 
     Raises:
         VerificationError: a tensor or file is missing, extra or different; the message names the first one.
         VicunaError: there is no checkpoint to read.
     """
     with CheckpointReader(model) as reader:
-        planned = {tensor.name: tensor for shard in manifest.plan() for tensor in shard.tensors}
-        if different := set(planned) ^ set(reader.tensors):
+        expected_tensors = {tensor.name: tensor for shard in manifest.target_shards() for tensor in shard.tensors}
+        if different := set(expected_tensors) ^ set(reader.tensors):
             name = min(different)
-            where = "is missing from" if name in planned else "is one too many in"
+            where = "is missing from" if name in expected_tensors else "is one too many in"
             raise VerificationError(f"tensor {name!r} {where} {model}; {_WAY_OUT}")
         if is_own:
             _check_headers(reader, manifest)
         with Progress(reader.total_bytes, description="verifying", unit="B") as progress:
             for record in manifest.tensors:
-                found, wanted = reader.tensors[record.name], planned[record.name]
+                found, wanted = reader.tensors[record.name], expected_tensors[record.name]
                 if (found.dtype, found.shape) != (wanted.dtype, wanted.shape):
                     raise VerificationError(f"{model} has {found} where the manifest has {wanted}; {_WAY_OUT}")
                 digest = hashlib.sha256()
@@ -85,7 +87,7 @@ def _samples(reader: CheckpointReader, tensor: Tensor) -> Iterator[bytes]:
 
 
 def verify_delta(delta: Path) -> Verified:
-    """Check every byte of an exact delta against its `SHA256SUMS`.
+    """Check every byte of a delta against its `SHA256SUMS`.
 
     Raises:
         VerificationError: a file is damaged or missing.
@@ -99,7 +101,12 @@ def verify_delta(delta: Path) -> Verified:
 
 
 def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Manifest:
-    """The manifest to hold a model against: the one given, the delta's, or the one the model carries."""
+    """The manifest to compare a model with: the one given, the delta's, or the model's own.
+
+    Raises:
+        VicunaError: model, delta or manifest do not exist, or the model has no manifest.
+    """
+    check_exists(model, "the folder of a model or a delta")
     if manifest is not None:
         return read_manifest(manifest)
     if delta is not None:
@@ -110,9 +117,6 @@ def manifest_for(model: Path, delta: Path | None, manifest: Path | None) -> Mani
             "or a manifest (--manifest)"
         )
     return read_manifest(model / MODEL_MANIFEST)
-
-
-_WAY_OUT = "get the model again, or verify it against the delta it was made with"
 
 
 def _compare(what: str, found: str, expected: str) -> None:

@@ -1,8 +1,8 @@
-"""How a byte-level BPE tokenizer cuts text before it merges: as `tokenizer.json` says it, and by llama.cpp's names.
+"""Pre-tokenizers: how byte-level BPE splits text before it merges, in `tokenizer.json` and by llama.cpp's names.
 
-llama.cpp knows each of these cuts by a name (llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_*) and cannot be given an
-expression, so a tokenizer whose cut has no name there is refused: with a wrong one, digits and white space would get
-other ids. `vocabulary` looks names up here, `tokenizer` the other way round.
+llama.cpp has each by a name (llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_*) and cannot be given a regular expression, so a
+tokenizer whose pre-tokenizer has no name there is refused: with a wrong one, digits and white space would get other
+ids. `to_gguf` looks names up here, `from_gguf` expressions.
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vicuna.errors import VicunaError
+from vicuna.io.jsonl import JsonObject
 
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -23,13 +24,13 @@ SIGNS_AND_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """One cut.
+    """One pre-tokenizer.
 
     Attributes:
         name: llama.cpp's (`tokenizer.ggml.pre`).
         expression: the regular expression of its one `Split`, None for GPT-2's own.
-        digits_first: each digit is cut out before.
-        ignores_merges: a word that is in the vocabulary is taken as it is.
+        digits_first: whether each digit is split off before.
+        ignores_merges: whether a word that is in the vocabulary becomes one token without merging.
     """
 
     name: str
@@ -37,11 +38,11 @@ class PreTokenizer:
     digits_first: bool = False
     ignores_merges: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The `pre_tokenizer` of a `tokenizer.json`."""
         flags = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
         if self.expression is None:
-            last: dict[str, Any] = {**flags, "use_regex": True}
+            last: JsonObject = {**flags, "use_regex": True}
             digits = {"type": "Digits", "individual_digits": True}
             return {"type": "Sequence", "pretokenizers": [digits, last]} if self.digits_first else last
         split = {
@@ -53,7 +54,7 @@ class PreTokenizer:
         return {"type": "Sequence", "pretokenizers": [split, {**flags, "use_regex": False}]}
 
 
-# Of two with the same cut the first is the one written.
+# Of two with the same expression the first is written.
 PRE_TOKENIZERS = (
     PreTokenizer("gpt-2"),
     PreTokenizer("smollm", digits_first=True),
@@ -74,7 +75,7 @@ PRE_TOKENIZERS = (
         "|".join((CASED.replace("{0}", CONTRACTIONS + "?"), r"\p{N}{1,3}", SIGNS_AND_SLASH, SPACES)),
     ),
 )
-# Other names of llama.cpp for the same cut, found in files of others.
+# Other names of llama.cpp for the same pre-tokenizer, found in files of other tools.
 ALIASES = {
     "starcoder": "smollm", "refact": "smollm", "command-r": "smollm", "codeshell": "smollm", "exaone": "smollm",
     "minerva-7b": "smollm", "mellum2": "smollm",
@@ -88,16 +89,16 @@ ALIASES = {
 }  # fmt: skip
 
 
-def find_name(tokenizer: dict[str, Any], where: str) -> str:
-    """llama.cpp's name for the cut of a `tokenizer.json`.
+def find_name(tokenizer: JsonObject, where: str) -> str:
+    """llama.cpp's name for the pre-tokenizer of a `tokenizer.json`.
 
     Raises:
         VicunaError: there is none; the message says how to state one.
     """
-    cut = _summary(tokenizer.get("pre_tokenizer"))
+    summary = _summary(tokenizer.get("pre_tokenizer"))
     ignores_merges = tokenizer["model"].get("ignore_merges", False) is True
     for known in PRE_TOKENIZERS:
-        if cut == _summary(known.to_json()) and known.ignores_merges == ignores_merges:
+        if summary == _summary(known.to_json()) and known.ignores_merges == ignores_merges:
             return known.name
     shown = json.dumps(tokenizer.get("pre_tokenizer"), ensure_ascii=False)[:300]
     raise VicunaError(
@@ -107,7 +108,7 @@ def find_name(tokenizer: dict[str, Any], where: str) -> str:
 
 
 def get_pre_tokenizer(name: Any, where: str) -> PreTokenizer:
-    """The cut of that name, for a file read.
+    """The pre-tokenizer of that name in a GGUF file.
 
     Raises:
         VicunaError: the name is not known here.
@@ -122,28 +123,28 @@ def get_pre_tokenizer(name: Any, where: str) -> PreTokenizer:
 
 
 def _summary(pre_tokenizer: Any) -> tuple[Any, ...] | None:
-    """What of a `pre_tokenizer` decides where it cuts; None where it does something else than these all."""
-    steps = pre_tokenizer.get("pretokenizers") if _type(pre_tokenizer) == "Sequence" else [pre_tokenizer]
-    if not isinstance(steps, list) or not steps or _type(steps[-1]) != "ByteLevel":
+    """The settings of a `pre_tokenizer` that decide where it splits; None if it has parts that are not known."""
+    members = pre_tokenizer.get("pretokenizers") if _type(pre_tokenizer) == "Sequence" else [pre_tokenizer]
+    if not isinstance(members, list) or not members or _type(members[-1]) != "ByteLevel":
         return None
-    if steps[-1].get("add_prefix_space"):
+    if members[-1].get("add_prefix_space"):
         return None
     parts: list[Any] = []
-    for step in steps[:-1]:
-        pattern = step.get("pattern") if _type(step) == "Split" else None
-        if isinstance(pattern, dict) and step.get("behavior") in ("Isolated", "Removed"):
+    for member in members[:-1]:
+        pattern = member.get("pattern") if _type(member) == "Split" else None
+        if isinstance(pattern, dict) and member.get("behavior") in ("Isolated", "Removed"):
             # `Removed` and inverted keeps what matches; these expressions match everything, so it is the same.
-            is_inverted = step.get("behavior") == "Removed" and step.get("invert") is True
-            is_plain = step.get("behavior") == "Isolated" and not step.get("invert")
+            is_inverted = member.get("behavior") == "Removed" and member.get("invert") is True
+            is_plain = member.get("behavior") == "Isolated" and not member.get("invert")
             if not (is_inverted or is_plain):
                 return None
             parts.append(("split", str(pattern.get("Regex")).replace("\r", r"\r").replace("\n", r"\n")))
-        elif _type(step) == "Digits" and step.get("individual_digits"):
+        elif _type(member) == "Digits" and member.get("individual_digits"):
             parts.append(("digits",))
         else:
             return None
-    return (*parts, steps[-1].get("use_regex", True))
+    return (*parts, members[-1].get("use_regex", True))
 
 
-def _type(step: Any) -> Any:
-    return step.get("type") if isinstance(step, dict) else None
+def _type(member: Any) -> Any:
+    return member.get("type") if isinstance(member, dict) else None

@@ -1,7 +1,7 @@
-"""The JSON files round a model's tokenizer: added and special tokens, chat templates, what is put round a text.
+"""The JSON files of a model's tokenizer: added and special tokens, chat templates, bos and eos.
 
-Files of many years say the same things in different places; here they are read into one answer, or refused where they
-contradict each other. `vocabulary` asks.
+Versions of transformers have stored these in different files; they are read from wherever they are, and refused where
+the files contradict each other. Used by `to_gguf`.
 """
 
 from dataclasses import dataclass
@@ -11,33 +11,41 @@ from typing import Any
 from vicuna.conversation import load_template, to_jinja
 from vicuna.conversation.jinja import JINJA_FILE
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import read_json
+from vicuna.io.jsonl import JsonObject, read_json
 
 SPECIAL_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's and GGUF's
 
 
 @dataclass(frozen=True)
-class Added:
-    """A token that was added to a tokenizer."""
+class AddedToken:
+    """A token that was added to a tokenizer; a special one is a control token."""
 
     text: str
     is_special: bool
 
 
 class TokenizerFiles:
-    """The JSON files round a tokenizer, each checked as far as it is used."""
+    """The JSON files of a tokenizer; what is used of them is checked.
+
+    Attributes:
+        config, model_config, generation, special, tokenizer: `tokenizer_config.json`, `config.json`,
+            `generation_config.json`, `special_tokens_map.json` and `tokenizer.json`; empty or None where missing.
+
+    Raises:
+        VicunaError: one of the files is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = self._table("tokenizer_config.json")
-        self.model_config = self._table("config.json")
-        self.generation = self._table("generation_config.json")
-        self.special = self._table("special_tokens_map.json")
-        self.tokenizer = self._table("tokenizer.json") or None
+        self.config = self._read("tokenizer_config.json")
+        self.model_config = self._read("config.json")
+        self.generation = self._read("generation_config.json")
+        self.special = self._read("special_tokens_map.json")
+        self.tokenizer = self._read("tokenizer.json") or None
         if self.tokenizer is not None and not isinstance(self.tokenizer.get("model"), dict):
             raise VicunaError(f"{folder / 'tokenizer.json'} has no model in it; copy it from the base model again")
 
-    def _table(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str) -> JsonObject:
         path = self.folder / name
         if not path.is_file():
             return {}
@@ -47,44 +55,46 @@ class TokenizerFiles:
         return value
 
     def special_texts(self) -> dict[str, str]:
-        """bos, eos, unk and pad as text, where the files say so."""
+        """The texts of bos, eos, unk and pad, where the files have them."""
         texts = {}
         for name in SPECIAL_NAMES:
-            for place in (self.config, self.special):
-                value = place.get(f"{name}_token")
+            for file in (self.config, self.special):
+                value = file.get(f"{name}_token")
                 value = value.get("content") if isinstance(value, dict) else value
                 if isinstance(value, str) and value:
                     texts[name] = value
                     break
         return texts
 
-    def added_tokens(self) -> dict[int, Added]:
+    def added_tokens(self) -> dict[int, AddedToken]:
         """Tokens added to the tokenizer, by id."""
         others = [
             *list_of(self.config.get("additional_special_tokens")),
             *list_of(self.special.get("extra_special_tokens")),
         ]
         special = {*self.special_texts().values(), *(text for text in others if isinstance(text, str))}
-        found: dict[int, Added] = {}
+        found: dict[int, AddedToken] = {}
 
-        def add(index: Any, text: Any, is_special: bool, place: str) -> None:
+        def add(index: Any, text: Any, is_special: bool, file_name: str) -> None:
             try:
                 index = int(index)
             except (TypeError, ValueError):
                 index = -1
             if not isinstance(text, str) or index < 0:
-                raise VicunaError(f"{self.folder / place}: an added token is not an id and a text; correct the file")
+                raise VicunaError(
+                    f"{self.folder / file_name}: an added token is not an id and a text; correct the file"
+                )
             known = found.get(index)
             if known is not None and known.text != text:
                 raise VicunaError(
-                    f"{self.folder / place}: id {index} is {text!r} here and {known.text!r} in another file"
+                    f"{self.folder / file_name}: id {index} is {text!r} here and {known.text!r} in another file"
                 )
-            found[index] = Added(text, is_special or text in special or (known is not None and known.is_special))
+            found[index] = AddedToken(text, is_special or text in special or (known is not None and known.is_special))
 
         for token in list_of((self.tokenizer or {}).get("added_tokens")):
             token = token if isinstance(token, dict) else {}
             add(token.get("id"), token.get("content"), token.get("special") is True, "tokenizer.json")
-        for text, index in self._table("added_tokens.json").items():
+        for text, index in self._read("added_tokens.json").items():
             add(index, text, False, "added_tokens.json")
         decoder = self.config.get("added_tokens_decoder")
         for index, token in (decoder if isinstance(decoder, dict) else {}).items():
@@ -93,15 +103,15 @@ class TokenizerFiles:
         return found
 
     def adds(self, default_bos: bool) -> tuple[bool, bool]:
-        """Whether the tokenizer puts bos before and eos behind a text."""
+        """Whether the tokenizer adds bos and eos to a text."""
         bos, eos = default_bos, False
         if self.tokenizer is not None:
             bos, eos = _template_adds(self.tokenizer.get("post_processor"), self.special_texts(), bos)
-        said = self.config.get("add_bos_token"), self.config.get("add_eos_token")
-        return bos if said[0] is None else said[0] is True, eos if said[1] is None else said[1] is True
+        flags = self.config.get("add_bos_token"), self.config.get("add_eos_token")
+        return bos if flags[0] is None else flags[0] is True, eos if flags[1] is None else flags[1] is True
 
     def templates(self) -> dict[str, str]:
-        """The chat templates; the template that the model was trained with where no Jinja is there."""
+        """The chat templates by name, in Jinja; without any, the template that the model was trained with."""
         if (self.folder / JINJA_FILE).is_file():
             return {"default": (self.folder / JINJA_FILE).read_text("utf-8")}
         value = self.config.get("chat_template")
@@ -124,19 +134,19 @@ def list_of(value: Any) -> list[Any]:
 
 
 def _template_adds(processor: Any, special: dict[str, str], default_bos: bool) -> tuple[bool, bool]:
-    """What a `post_processor` puts round a text."""
+    """Whether a `post_processor` adds bos and eos to a text."""
     if not isinstance(processor, dict):
         return default_bos and processor is not None, False
-    for step in list_of(processor.get("processors")) or [processor]:
-        if isinstance(step, dict) and step.get("type") == "TemplateProcessing":
-            single = list_of(step.get("single"))
+    for member in list_of(processor.get("processors")) or [processor]:
+        if isinstance(member, dict) and member.get("type") == "TemplateProcessing":
+            single = list_of(member.get("single"))
             first, last = (_special_token(one) for one in (single[:1], single[-1:]))
             return first is not None and first == special.get("bos"), last is not None and last == special.get("eos")
     return False, False
 
 
 def _special_token(parts: list[Any]) -> str | None:
-    """The text of the special token that these parts of a template are."""
+    """The text of the first of these parts of a template, if it is a special token."""
     token = parts[0].get("SpecialToken") if parts and isinstance(parts[0], dict) else None
     text = token.get("id") if isinstance(token, dict) else None
     return text if isinstance(text, str) else None
