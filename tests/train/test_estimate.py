@@ -144,6 +144,15 @@ def test_13b_on_eight_ranks(make_options: MakeOptions) -> None:
     assert 40 < none.peak_bytes / GIB < 60
 
 
+def test_the_loss_is_counted_by_itself(make_options: MakeOptions) -> None:
+    """Its chunk of logits, on a vocabulary that outweighs everything else."""
+    config = small_config(vocab_size=200_000, hidden_size=16, num_hidden_layers=1)
+    estimate = estimate_memory(config, make_options(), Setting(1, "cpu", False, "none", (300,), 300))
+    chunk = 4 * 83 * 200_000  # fp32 logits of the tokens that a chunk takes
+    assert estimate.phase == "loss"
+    assert chunk <= estimate.parts["loss"] < 8 * chunk
+
+
 def test_offload_leaves_what_a_layer_needs(make_options: MakeOptions) -> None:
     config, setting = small_config(), Setting(1, "cuda", True, "full", (512,), 512, True)
     here = estimate_memory(config, make_options(fsdp="on"), setting)

@@ -193,8 +193,7 @@ def test_a_run_says_what_it_will_take_and_is_refused_where_it_cannot_fit(
     data = write_records(tmp_path / "data.jsonl", make_records(30))
     train(make_options(output_dir=tmp_path / "roomy", data=(data,)))
     assert "activation checkpointing: none" in capsys.readouterr().err
-    for module in ("foresight", "plan"):
-        monkeypatch.setattr(f"vicuna.train.{module}.hardware_here", _tight, raising=False)
+    monkeypatch.setattr(foresight, "hardware_here", _tight)
     monkeypatch.setattr(fit, "HOST_BYTES", 0)
     with pytest.raises(VicunaError, match=r"does not fit on 1 x CPU: it takes 0.0 GiB of 0.0"):
         train(make_options(data=(data,)))

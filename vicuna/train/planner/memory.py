@@ -18,8 +18,10 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vicuna.train.model import loss
+
 OTHER = "activations"
-OWNERS = {"/fsdp/": "communication", "/train/loss.py": "loss"}
+OWNERS = {"/fsdp/": "communication", loss.__file__: "loss"}
 """Whose code asked for memory: a part of the path of its file, and the name of the part it is counted in."""
 MAX_DEPTH = 60
 
