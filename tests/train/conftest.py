@@ -14,7 +14,7 @@ from vicuna.conversation import get_template
 from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.batches.token_cache import TokenizedConversations
 from vicuna.train.batches.tokenize import tokenize_files
-from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.model.conversation_model import ConversationModel, load_model, read_config
 from vicuna.train.options import TrainOptions
 
 TEMPLATE = "vicuna_v1.1"
@@ -89,7 +89,7 @@ def dataset(tokens: TokenizedConversations) -> ConversationDataset:
 
 @pytest.fixture
 def model(tiny_model: Path) -> ConversationModel:
-    return load_model(tiny_model, torch.device("cpu"))
+    return load_model(tiny_model, read_config(tiny_model), torch.device("cpu"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from vicuna.errors import UsageError
 from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.loop import train
 from vicuna.train.model.activation import checkpoint_layers, compile_layers
-from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.model.conversation_model import ConversationModel, load_model, read_config
 from vicuna.train.options import TrainOptions
 
 MakeOptions = Callable[..., TrainOptions]
@@ -47,7 +47,7 @@ def saved_bytes(model: ConversationModel, dataset: ConversationDataset) -> int:
 def test_full_checkpointing_keeps_less_between_the_passes(tiny_model: Path, dataset: ConversationDataset) -> None:
     kept = {}
     for kind in ("none", "full"):
-        model = load_model(tiny_model, torch.device("cpu"))
+        model = load_model(tiny_model, read_config(tiny_model), torch.device("cpu"))
         checkpoint_layers(model, kind)
         kept[kind] = saved_bytes(model, dataset)
     assert kept["full"] < 0.5 * kept["none"]
@@ -71,7 +71,7 @@ def test_selective_checkpointing_computes_no_matrix_product_again(
     tiny_model: Path, dataset: ConversationDataset
 ) -> None:
     def products(kind: str) -> int:
-        model = load_model(tiny_model, torch.device("cpu"))
+        model = load_model(tiny_model, read_config(tiny_model), torch.device("cpu"))
         checkpoint_layers(model, kind)
         loss = model(dataset.batch([(0,)]))
         with Products() as counted:
@@ -89,7 +89,7 @@ def test_a_compiled_layer_computes_the_same(tiny_model: Path, dataset: Conversat
     counts: list[int] = []  # of graphs, after each batch
 
     def gradients(is_compiled: bool) -> list[Any]:
-        model = load_model(tiny_model, torch.device("cpu"))
+        model = load_model(tiny_model, read_config(tiny_model), torch.device("cpu"))
         if is_compiled:
             compile_layers(model)
         checkpoint_layers(model, kind)

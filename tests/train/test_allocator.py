@@ -43,7 +43,7 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch, name
 
 
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in allocator.STATED:
+    for name in allocator.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")  # says nothing of it
     asked: list[object] = []

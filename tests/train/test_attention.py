@@ -96,7 +96,7 @@ def test_blocks_of_attention_equal_a_dense_mask(batch: tuple[list[int], list[int
     query = tensors[0].index_select(2, places)
     documents = Documents.of(tuple(lengths), shared=tuple(shared))
     with patch.object(blockwise, "KEYS_AT_A_TIME", 6):
-        found = with_gradients(run(query, *tensors[1:], documents=documents, runs=runs), tensors)
+        found = with_gradients(run(query, *tensors[1:], documents=documents, query_spans=runs), tensors)
     expected = by_dense_mask(*tensors, lengths, shared).index_select(1, places)
     for ours, theirs in zip(found, with_gradients(expected, tensors), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -107,7 +107,7 @@ def test_blocks_of_attention_equal_a_dense_mask(batch: tuple[list[int], list[int
 def test_one_document_after_the_other_equals_a_dense_mask(
     shared: tuple[int, ...], window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "takes_runs", lambda *_: False)
+    monkeypatch.setattr(attention, "can_skip_queries", lambda *_: False)
     query, key, value = inputs(torch.float64)
     found = run(query, key, value, documents=Documents.of(LENGTHS, shared=shared), sliding_window=window)
     mask = visible(LENGTHS, shared)

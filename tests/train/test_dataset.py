@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 
 from tests.train.conftest import TEMPLATE, make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template
-from vicuna.train.batches.dataset import LEAST_SHARED, Batch, ConversationDataset
-from vicuna.train.batches.packing import Row, TrainingPlan
+from vicuna.train.batches.dataset import MIN_SHARED, Batch, ConversationDataset
+from vicuna.train.batches.packing import PackedEpochs, Row
 from vicuna.train.batches.tokenize import tokenize_files
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.planner.workload import count_workload
@@ -36,13 +36,13 @@ def test_positions_begin_anew_in_each_document(dataset: ConversationDataset) -> 
 
 def test_targets_are_the_learned_next_tokens_of_the_same_document(dataset: ConversationDataset) -> None:
     tokens, batch = dataset.conversations, dataset.batch(ROWS)
-    for item, targets in zip(ITEMS, batch.targets.split(batch.documents.lengths), strict=True):
+    for item, labels in zip(ITEMS, batch.labels.split(batch.documents.lengths), strict=True):
         start = sum(tokens.lengths[:item])
-        ids = tokens.input_ids[start : start + len(targets)].tolist()
-        learned = tokens.is_learned[start : start + len(targets)].tolist()
-        expected = [token if is_learned else IGNORE_INDEX for token, is_learned in zip(ids, learned, strict=True)]
-        assert targets.tolist() == [*expected[1:], IGNORE_INDEX]
-    assert batch.num_supervised == int((batch.targets != IGNORE_INDEX).sum())
+        ids = tokens.input_ids[start : start + len(labels)].tolist()
+        learned = tokens.is_supervised[start : start + len(labels)].tolist()
+        expected = [token if is_supervised else IGNORE_INDEX for token, is_supervised in zip(ids, learned, strict=True)]
+        assert labels.tolist() == [*expected[1:], IGNORE_INDEX]
+    assert batch.num_supervised == int((batch.labels != IGNORE_INDEX).sum())
 
 
 def test_what_rows_hold_is_known_without_looking_at_their_tokens(dataset: ConversationDataset) -> None:
@@ -78,9 +78,7 @@ def with_prompts(tiny_model: Path, tmp_path: Path) -> ConversationDataset:
 
 def whole_documents(batch: Batch) -> list[list[tuple[int, int, int]]]:
     """(token, position, target) of each document, what it shares put before it again."""
-    columns = list(
-        zip(batch.input_ids[0].tolist(), batch.position_ids[0].tolist(), batch.targets.tolist(), strict=True)
-    )
+    columns = list(zip(batch.input_ids[0].tolist(), batch.position_ids[0].tolist(), batch.labels.tolist(), strict=True))
     return [columns[shared] + columns[own] for shared, own in batch.documents.keys]
 
 
@@ -89,10 +87,10 @@ def test_documents_that_begin_alike_share_it_and_are_otherwise_the_same(with_pro
     batch, separate = with_prompts.batch([(0, 1, 2), (3, 4)]), plain.batch([(0, 2, 4), (1, 3)])
     assert batch.ids == separate.ids == ("record-0", "record-2", "record-4", "record-1", "record-3")
     first, second, third, fourth, fifth = batch.documents.shared
-    assert first == fourth == 0 and second == third >= LEAST_SHARED and fifth >= LEAST_SHARED
+    assert first == fourth == 0 and second == third >= MIN_SHARED and fifth >= MIN_SHARED
     assert sum(batch.documents.lengths) == batch.input_ids.numel() < separate.input_ids.numel()
     assert whole_documents(batch) == whole_documents(separate)
-    assert batch.num_supervised == separate.num_supervised == int((batch.targets != IGNORE_INDEX).sum())
+    assert batch.num_supervised == separate.num_supervised == int((batch.labels != IGNORE_INDEX).sum())
     assert with_prompts.lengths([(0, 1, 2), (3, 4)]) == list(
         zip(batch.documents.lengths, batch.documents.shared, strict=True)
     )
@@ -100,7 +98,7 @@ def test_documents_that_begin_alike_share_it_and_are_otherwise_the_same(with_pro
 
 def test_what_is_shared_ends_where_learning_begins(with_prompts: ConversationDataset) -> None:
     twins = with_prompts.batch([(0, 0)])  # the same conversation twice: all of it is alike
-    learned = with_prompts.conversations.is_learned[: with_prompts.conversations.lengths[0]]
+    learned = with_prompts.conversations.is_supervised[: with_prompts.conversations.lengths[0]]
     assert twins.documents.shared == (0, int(learned.long().argmax()) - 1)
     assert twins.num_supervised == 2 * int(learned.sum())
     one, other = whole_documents(twins)
@@ -132,9 +130,9 @@ def test_a_short_beginning_in_common_is_not_shared(with_prompts: ConversationDat
 
 def test_runs_are_where_the_supervised_targets_are(dataset: ConversationDataset) -> None:
     batch = dataset.batch(ROWS)
-    assert batch.supervised_runs is not None
-    places = [place for run in batch.supervised_runs for place in range(run.start, run.stop)]
-    assert places == (batch.targets != IGNORE_INDEX).nonzero().squeeze(1).tolist()
+    assert batch.supervised_spans is not None
+    places = [place for run in batch.supervised_spans for place in range(run.start, run.stop)]
+    assert places == (batch.labels != IGNORE_INDEX).nonzero().squeeze(1).tolist()
 
 
 def test_the_largest_micro_batch_is_the_largest_that_is_computed(with_prompts: ConversationDataset) -> None:
@@ -142,7 +140,7 @@ def test_the_largest_micro_batch_is_the_largest_that_is_computed(with_prompts: C
     lengths = with_prompts.conversations.lengths
     rows = [(0, 2, 4), (1, 6)]
     assert with_prompts.num_tokens(rows[:1]) > with_prompts.num_tokens(rows[1:])
-    plan = TrainingPlan(lengths, sum(lengths), 2, seed=0)
+    plan = PackedEpochs(lengths, sum(lengths), 2, seed=0)
     plan._steps, plan.steps_per_epoch = [rows], 1
     computed = [with_prompts.batch([row]).input_ids.numel() for row in rows]
     assert computed[0] < computed[1]

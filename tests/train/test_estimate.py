@@ -15,14 +15,14 @@ from tests.train.launch import on_ranks
 from vicuna.train import loop
 from vicuna.train.loop import train
 from vicuna.train.model import attention
-from vicuna.train.model.conversation_model import load_model
+from vicuna.train.model.conversation_model import load_model, read_config
 from vicuna.train.options import TrainOptions
-from vicuna.train.planner import foresight
-from vicuna.train.planner.estimate import Setting, _run, _worst, estimate_memory
-from vicuna.train.planner.fit import Hardware, Step, find_fit
-from vicuna.train.planner.foresight import bound_bytes, foresee
+from vicuna.train.planner import preflight
+from vicuna.train.planner.estimate import Setting, _largest, estimate_memory
+from vicuna.train.planner.fit import Hardware, MicroBatch, find_fit
 from vicuna.train.planner.hardware import GIB, Gpu, get_shape
 from vicuna.train.planner.memory import MemoryCounter
+from vicuna.train.planner.preflight import bound_bytes, make_preflight
 from vicuna.train.ranks import join_ranks
 
 MakeOptions = Callable[..., TrainOptions]
@@ -54,13 +54,13 @@ def estimated_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def noted(run: Any) -> Any:
         with _disable_current_modes():  # the rehearsal is not to be counted with the run
-            seen = foresee(run)
+            seen = make_preflight(run)
         assert seen.fit is not None
         found.append(seen.fit.memory.peak_bytes)
         return seen
 
-    monkeypatch.setattr(foresight, "ROOMY", 0.0)
-    monkeypatch.setattr(loop, "foresee", noted)
+    monkeypatch.setattr(preflight, "ROOMY", 0.0)
+    monkeypatch.setattr(loop, "make_preflight", noted)
     return found
 
 
@@ -121,7 +121,7 @@ def test_two_small_runs_tell_what_the_whole_model_takes(make_options: MakeOption
     config = small_config(num_hidden_layers=11)
     setting = Setting(num_ranks, "cuda", True, kind, (300, 200, 12), 300, True)
     options = make_options()
-    whole = _worst(_run(config, options, setting, 11), options, 11)
+    whole = _largest(_measure_peaks(config, options, setting, 11), options, 11)
     estimate = estimate_memory(config, options, setting)
     assert estimate.peak_bytes == pytest.approx(whole.peak_bytes, rel=1e-3)
     for part, size in whole.parts.items():
@@ -174,7 +174,7 @@ def test_the_bound_is_above_the_estimate(
 ) -> None:
     config, options = small_config(**changes), make_options(activation_checkpointing="none")
     hardware = Hardware(Gpu("CPU", 1 << 50), num_ranks, "cpu")
-    step = Step(lengths, sum(lengths), True, bf16)
+    step = MicroBatch(lengths, sum(lengths), True, bf16)
     needed = find_fit(config, options, hardware, step).needed_bytes
     assert needed < bound_bytes(config, hardware, step) < 6 * needed
 
@@ -222,17 +222,17 @@ def start_on_eight_ranks(base: Path, options: TrainOptions) -> dict[str, int]:
     """Load a model as the first of eight ranks; bytes of its rows, of the largest whole layer, and held beyond rows."""
     from torch.distributed.device_mesh import DeviceMesh
 
-    from vicuna.train.model.arrange import arrange
     from vicuna.train.model.conversation_model import ConversationModel
-    from vicuna.train.model.parallel import local
+    from vicuna.train.model.parallel import local_shard
+    from vicuna.train.model.wrapping import wrap_model
     from vicuna.train.planner.estimate import _fake_ranks
 
     def cut(model: ConversationModel, mesh: DeviceMesh) -> None:
-        arrange(model, options, checkpointing="none", mesh=mesh, bf16=True)
+        wrap_model(model, options, checkpointing="none", mesh=mesh, bf16=True)
 
     with _fake_ranks(8) as mesh, MemoryCounter() as counter:
-        model = load_model(base, torch.device("cpu"), lambda model: cut(model, mesh))
-        shard = sum(local(weight).nbytes for weight in model.parameters())
+        model = load_model(base, read_config(base), torch.device("cpu"), lambda model: cut(model, mesh))
+        shard = sum(local_shard(weight).nbytes for weight in model.parameters())
         layer = max(sum(weight.nbytes for weight in part.parameters()) for part in model.causal_lm.model.layers)
         num_weights = sum(weight.numel() for weight in model.parameters())
     beyond = counter.peak().num_bytes - shard

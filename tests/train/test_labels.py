@@ -17,11 +17,11 @@ rounds_of_texts = st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3)
 
 def learned_texts(conversation: Conversation, template: Template, tokenizer: Any) -> list[str]:
     """The text of every unbroken run of learned tokens."""
-    ids, is_learned = encode_record(conversation, template, tokenizer, "here")
+    ids, is_supervised = encode_record(conversation, template, tokenizer, "here")
     runs: list[list[int]] = []
     for position, token in enumerate(ids):
-        if is_learned[position]:
-            if position == 0 or not is_learned[position - 1]:
+        if is_supervised[position]:
+            if position == 0 or not is_supervised[position - 1]:
                 runs.append([])
             runs[-1].append(token)
     # Behind a line break, because a decoder drops the space at the beginning of a text.

@@ -8,30 +8,30 @@ from hypothesis import strategies as st
 
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.train.model import loss as loss_module
-from vicuna.train.model.loss import linear_cross_entropy, supervised_places
+from vicuna.train.model.loss import linear_cross_entropy, supervised_indices
 
 
-def reference(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORE_INDEX, reduction="sum")
+def reference(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(hidden @ weight.T, labels, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
-def fused(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    places = supervised_places(targets)
-    return linear_cross_entropy(hidden[places], weight, targets[places])
+def fused(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    places = supervised_indices(labels)
+    return linear_cross_entropy(hidden[places], weight, labels[places])
 
 
 def make_inputs(tokens: int, hidden_size: int, vocab: int, seed: int, ignored: float) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(tokens, hidden_size, generator=generator, dtype=torch.float64)
     weight = torch.randn(vocab, hidden_size, generator=generator, dtype=torch.float64)
-    targets = torch.randint(vocab, (tokens,), generator=generator)
-    targets[torch.rand(tokens, generator=generator) < ignored] = IGNORE_INDEX
-    return hidden, weight, targets
+    labels = torch.randint(vocab, (tokens,), generator=generator)
+    labels[torch.rand(tokens, generator=generator) < ignored] = IGNORE_INDEX
+    return hidden, weight, labels
 
 
-def gradients(function, hidden, weight, targets, scale: float):  # type: ignore[no-untyped-def]
+def gradients(function, hidden, weight, labels, scale: float):  # type: ignore[no-untyped-def]
     hidden, weight = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
-    loss = function(hidden, weight, targets)
+    loss = function(hidden, weight, labels)
     (loss * scale).backward()
     return loss.detach(), hidden.grad, weight.grad
 
@@ -75,17 +75,17 @@ def test_bf16_autocast_sums_in_fp32() -> None:
 
 
 def test_nothing_is_computed_for_what_needs_no_gradient() -> None:
-    hidden, weight, targets = make_inputs(20, 8, 30, 3, 0.0)
+    hidden, weight, labels = make_inputs(20, 8, 30, 3, 0.0)
     with torch.no_grad():
-        assert linear_cross_entropy(hidden, weight.requires_grad_(), targets).requires_grad is False
+        assert linear_cross_entropy(hidden, weight.requires_grad_(), labels).requires_grad is False
     hidden.requires_grad_()
-    linear_cross_entropy(hidden, weight.detach(), targets).backward()
+    linear_cross_entropy(hidden, weight.detach(), labels).backward()
     assert hidden.grad is not None
 
 
 def test_a_second_backward_pass_is_refused_rather_than_wrong() -> None:
-    hidden, weight, targets = make_inputs(20, 8, 30, 3, 0.0)
-    loss = linear_cross_entropy(hidden.requires_grad_(), weight, targets)
+    hidden, weight, labels = make_inputs(20, 8, 30, 3, 0.0)
+    loss = linear_cross_entropy(hidden.requires_grad_(), weight, labels)
     loss.backward(torch.tensor(2.0, dtype=torch.float64), retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -27,6 +27,7 @@ from vicuna.train.model.conversation_model import (
     build_model,
     load_model,
     model_fingerprint,
+    read_config,
 )
 
 ROW = (0, 1, 2, 3)
@@ -34,13 +35,13 @@ ROW = (0, 1, 2, 3)
 
 def token_losses(model: ConversationModel, batch: Batch) -> torch.Tensor:
     logits = model.hidden_states(batch) @ model.causal_lm.lm_head.weight.T
-    return torch.nn.functional.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX, reduction="none")
+    return torch.nn.functional.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def reference_loss(path: Path, dataset: ConversationDataset, item: int) -> torch.Tensor:
     """transformers' own loss of one document, summed."""
     batch = dataset.batch([(item,)])
-    labels = torch.where(dataset.conversations.is_learned, dataset.conversations.input_ids.long(), IGNORE_INDEX)
+    labels = torch.where(dataset.conversations.is_supervised, dataset.conversations.input_ids.long(), IGNORE_INDEX)
     end = sum(dataset.conversations.lengths[: item + 1])
     labels = labels[end - dataset.conversations.lengths[item] : end].unsqueeze(0)
     output = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)(batch.input_ids, labels=labels)
@@ -121,7 +122,7 @@ def test_every_architecture_computes_as_transformers_does(
         if weight.ndim == 2 or "bias" in name:
             torch.nn.init.normal_(weight, std=0.15)
     theirs.save_pretrained(tmp_path)
-    ours = load_model(tmp_path, torch.device("cpu"))
+    ours = load_model(tmp_path, read_config(tmp_path), torch.device("cpu"))
     with torch.no_grad():
         batch = dataset.batch([ROW])
         assert max(batch.documents.lengths) > 40  # longer than the window
@@ -181,7 +182,7 @@ def test_no_token_sees_a_later_one(model: ConversationModel, dataset: Conversati
 
 def test_bounds_that_do_not_cover_the_batch_are_refused(model: ConversationModel, dataset: ConversationDataset) -> None:
     batch = dataset.batch([ROW])
-    short = Batch(batch.input_ids, batch.position_ids, batch.targets, Documents.of((3,)), 1, batch.ids)
+    short = Batch(batch.input_ids, batch.position_ids, batch.labels, Documents.of((3,)), 1, batch.ids)
     with pytest.raises(AssertionError, match="do not cover"):
         model(short)
 
@@ -194,7 +195,7 @@ def test_missing_weights_are_named_instead_of_drawn_at_random(tmp_path: Path, bp
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path / "model.safetensors", {"format": "pt"})
     with pytest.raises(VicunaError, match=r"lacks 1 weights, the first is .*up_proj"):
-        load_model(path, torch.device("cpu"))
+        load_model(path, read_config(path), torch.device("cpu"))
 
 
 def test_fingerprint_tells_models_apart(tmp_path: Path, tiny_model: Path, bpe_tokenizer_directory: Path) -> None:

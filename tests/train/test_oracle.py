@@ -59,7 +59,7 @@ def test_losses_and_weights_equal_those_of_the_hugging_face_trainer(
     train(options)
 
     run = prepare(options, Ranks())
-    documents = [_document(run, item) for step in range(STEPS) for row in run.plan.rows(step) for item in row]
+    documents = [_document(run, item) for step in range(STEPS) for row in run.epochs.rows(step) for item in row]
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"),
@@ -93,5 +93,5 @@ def _document(run: Any, item: int) -> dict[str, torch.Tensor]:
     end = sum(tokens.lengths[: item + 1])
     span = slice(end - tokens.lengths[item], end)
     input_ids = tokens.input_ids[span].long()
-    labels = torch.where(tokens.is_learned[span], input_ids, IGNORE_INDEX)
+    labels = torch.where(tokens.is_supervised[span], input_ids, IGNORE_INDEX)
     return {"input_ids": input_ids, "labels": labels, "attention_mask": torch.ones_like(input_ids)}

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig
 
 from vicuna.train.model.conversation_model import ConversationModel, build_model, load_model, read_config
-from vicuna.train.model.parallel import first_row, local, rows_of_ranks, shard_model
+from vicuna.train.model.parallel import local_shard, shard_model, shard_sizes, shard_start
 from vicuna.weights.files.tensors import Tensor, plan_shards
 
 NUM_RANKS = 8
@@ -80,8 +80,8 @@ def check_start(folder: Path, num_layers: int) -> None:
     def start() -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
         before = memory("VmHWM")
-        model = load_model(base, torch.device("cpu"), lambda model: cut(model, rank=3))
-        held = sum(local(weight).nbytes for weight in model.parameters())
+        model = load_model(base, read_config(base), torch.device("cpu"), lambda model: cut(model, rank=3))
+        held = sum(local_shard(weight).nbytes for weight in model.parameters())
         peak = memory("VmHWM") - before
         figures = {"whole": whole_bytes, "shard": held, "layer": layer_bytes, "peak": peak}
         print({name: f"{size / MIB:,.0f} MiB" for name, size in figures.items()})
@@ -111,14 +111,14 @@ def test_each_rank_reads_its_own_rows(tiny_model: Path, model: ConversationModel
     expected = model.named_weights()
 
     def check() -> None:
-        sharded = load_model(tiny_model, torch.device("cpu"), lambda model: cut(model, rank))
+        sharded = load_model(tiny_model, read_config(tiny_model), torch.device("cpu"), lambda model: cut(model, rank))
         num_rows = 0
         for name, weight in sharded.named_weights().items():
-            rows = local(weight)
-            start = first_row(weight)
+            rows = local_shard(weight)
+            start = shard_start(weight)
             assert torch.equal(rows, expected[name][start : start + len(rows)]), name
-            assert rows_of_ranks(weight)[rank] == (rank, len(rows))
-            assert sum(count for _, count in rows_of_ranks(weight)) == weight.shape[0]
+            assert shard_sizes(weight)[rank] == (rank, len(rows))
+            assert sum(count for _, count in shard_sizes(weight)) == weight.shape[0]
             num_rows += len(rows)
         assert 0 < num_rows < sum(len(weight) for weight in expected.values()) / 7
 
@@ -127,5 +127,5 @@ def test_each_rank_reads_its_own_rows(tiny_model: Path, model: ConversationModel
 
 def test_a_process_alone_holds_all_rows(model: ConversationModel) -> None:
     weight = model.causal_lm.lm_head.weight
-    assert (first_row(weight), local(weight) is weight) == (0, True)
-    assert rows_of_ranks(weight) == [(None, len(weight))]
+    assert (shard_start(weight), local_shard(weight) is weight) == (0, True)
+    assert shard_sizes(weight) == [(None, len(weight))]

@@ -15,12 +15,12 @@ from vicuna.errors import VicunaError
 from vicuna.train.__main__ import main
 from vicuna.train.loop import train
 from vicuna.train.options import TrainOptions
-from vicuna.train.planner import fit, foresight
+from vicuna.train.planner import fit, preflight
 from vicuna.train.planner.estimate import MemoryEstimate, Setting
-from vicuna.train.planner.hardware import GIB, Gpu, get_gpu, get_marks, get_shape
+from vicuna.train.planner.hardware import GIB, Gpu, get_gpu, get_published_speeds, get_shape
 from vicuna.train.planner.options import PlanOptions
 from vicuna.train.planner.report import make_plan
-from vicuna.train.planner.speed import measure
+from vicuna.train.planner.speed import measure_model
 
 MakeOptions = Callable[..., TrainOptions]
 SMALL: dict[str, Any] = {"model_shape": "smollm2-135m", "gpu": "a100-80gb:2", "max_length": 512}
@@ -126,7 +126,7 @@ def test_an_adapter_is_planned_and_offered() -> None:
     assert adapter.size.num_trained < 0.02 * adapter.size.num_weights
     assert adapter.fit.memory.parts["optimizer"] < adapter.fit.memory.parts["weights"] / 10
     assert quantized.fit.memory.parts["weights"] < adapter.fit.memory.parts["weights"] / 2
-    whole = measure(get_shape("smollm2-1-7b"), PlanOptions(**shape)).flops
+    whole = measure_model(get_shape("smollm2-1-7b"), PlanOptions(**shape)).flops
     # Frozen matrices take no gradient of their own: 4 operations a token instead of 6, and a little for the adapter.
     for plan in (adapter, quantized):
         assert 4 / 6 < plan.size.flops.per_token / whole.per_token < 4 / 6 + 0.03
@@ -148,7 +148,7 @@ def test_the_fastest_checkpointing_that_fits_is_chosen(
         return found.checkpointing, found.is_possible
 
     monkeypatch.setattr(fit, "estimate_memory", estimate)
-    step = fit.Step((512,), 512, False, True)
+    step = fit.MicroBatch((512,), 512, False, True)
     assert chosen(60) == ("none", True)
     assert chosen(40) == ("selective", True)
     assert chosen(20) == ("full", True)
@@ -189,11 +189,11 @@ def test_what_cannot_be_planned_is_one_line(
 def test_a_run_says_what_it_will_take_and_is_refused_where_it_cannot_fit(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(foresight, "ROOMY", 0.0)
+    monkeypatch.setattr(preflight, "ROOMY", 0.0)
     data = write_records(tmp_path / "data.jsonl", make_records(30))
     train(make_options(output_dir=tmp_path / "roomy", data=(data,)))
     assert "activation checkpointing: none" in capsys.readouterr().err
-    monkeypatch.setattr(foresight, "hardware_here", _tight)
+    monkeypatch.setattr(preflight, "hardware_here", _tight)
     monkeypatch.setattr(fit, "HOST_BYTES", 0)
     with pytest.raises(VicunaError, match=r"does not fit on 1 x CPU: it takes 0.0 GiB of 0.0"):
         train(make_options(data=(data,)))
@@ -219,7 +219,7 @@ def test_a_config_file_cannot_turn_a_run_into_a_plan(tmp_path: Path, capsys: pyt
 
 
 def test_every_gpu_and_mark_is_whole() -> None:
-    for mark in get_marks():
+    for mark in get_published_speeds():
         assert get_gpu(mark.gpu).peak_flops
         assert get_shape(mark.shape).num_hidden_layers
     gpu = get_gpu("A100-80GB")
@@ -232,4 +232,4 @@ def test_every_gpu_and_mark_is_whole() -> None:
     [("llama-7b", 6.738), ("llama-13b", 13.016), ("llama-3-8b", 8.030), ("qwen2-5-7b", 7.616), ("mistral-7b", 7.242)],
 )
 def test_shapes_have_the_published_number_of_weights(make_options: MakeOptions, name: str, billions: float) -> None:
-    assert measure(get_shape(name), make_options()).num_weights / 1e9 == pytest.approx(billions, abs=0.001)
+    assert measure_model(get_shape(name), make_options()).num_weights / 1e9 == pytest.approx(billions, abs=0.001)

@@ -14,7 +14,7 @@ from tests.train.conftest import make_records, write_records
 from vicuna.conversation import get_template
 from vicuna.errors import VicunaError
 from vicuna.train.batches import token_cache, tokenize
-from vicuna.train.batches.token_cache import LEARNED, META, TOKENS, TokenizedConversations
+from vicuna.train.batches.token_cache import META, SUPERVISED, TOKENS, TokenizedConversations
 from vicuna.train.batches.tokenize import tokenize_files
 
 
@@ -56,7 +56,7 @@ def run(data: Path, tokenizer: Any, cache: Path | None, template: str = "chatml"
 def assert_equal(found: TokenizedConversations, expected: TokenizedConversations) -> None:
     assert (found.ids, found.lengths, found.too_long) == (expected.ids, expected.lengths, expected.too_long)
     assert torch.equal(found.input_ids, expected.input_ids)
-    assert torch.equal(found.is_learned, expected.is_learned)
+    assert torch.equal(found.is_supervised, expected.is_supervised)
     assert found.fingerprint() == expected.fingerprint()
 
 
@@ -107,7 +107,7 @@ def test_whatever_decides_the_tokens_makes_other_ones(
     [
         (TOKENS, lambda content: content[:-4]),
         (TOKENS, lambda content: bytes([content[0] ^ 1]) + content[1:]),
-        (LEARNED, lambda content: content[:40] + bytes([1 - content[40]]) + content[41:]),
+        (SUPERVISED, lambda content: content[:40] + bytes([1 - content[40]]) + content[41:]),
         (META, lambda content: content[: len(content) // 2]),
         (META, lambda _: b"[]"),
         (META, lambda content: content.replace(b'"lengths": [', b'"lengths": [1, ')),
@@ -181,7 +181,7 @@ def test_of_several_ranks_one_tokenizes(tmp_path: Path, data: Path, tiny_model: 
 def test_the_files_are_what_the_head_of_the_module_says(tmp_path: Path, data: Path, tokenizer: Any) -> None:
     tokens = run(data, tokenizer, tmp_path / "cache")
     [folder] = folders(tmp_path / "cache")
-    assert {path.name for path in folder.iterdir()} == {TOKENS, LEARNED, META}
+    assert {path.name for path in folder.iterdir()} == {TOKENS, SUPERVISED, META}
     assert (folder / TOKENS).stat().st_size == 4 * sum(tokens.lengths)
     assert json.loads((folder / META).read_text())["ids"] == tokens.ids
     tokens.input_ids[0] = 7  # a private mapping: the file stays as it is

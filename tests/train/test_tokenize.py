@@ -42,7 +42,7 @@ def test_the_learned_tokens_spell_the_replies_and_nothing_else(
     path = write_records(tmp_path / "r.jsonl", [record(*(text for pair in rounds for text in pair))])
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     tokens = tokenize(path, tiny_model, template)
-    learned = tokenizer.decode(tokens.input_ids[tokens.is_learned], clean_up_tokenization_spaces=False)
+    learned = tokenizer.decode(tokens.input_ids[tokens.is_supervised], clean_up_tokenization_spaces=False)
     lead = " " if template == "vicuna_v1.1" else ""
     assert learned == "".join(f"{lead}{answer}<|im_end|>" for _, answer in rounds)
 
@@ -50,7 +50,7 @@ def test_the_learned_tokens_spell_the_replies_and_nothing_else(
 def test_context_messages_are_read_but_not_learned(tmp_path: Path, tiny_model: Path) -> None:
     path = write_records(tmp_path / "r.jsonl", [record("a", "old reply", "b", "new reply", context_messages=2)])
     tokens = tokenize(path, tiny_model)
-    learned = AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_learned])
+    learned = AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_supervised])
     assert "new reply" in learned
     assert "old reply" not in learned
 
@@ -59,7 +59,7 @@ def test_context_is_counted_behind_the_system_text(tmp_path: Path, tiny_model: P
     messages = [{"role": "system", "content": "be kind"}, *record("a", "old reply", "b", "new reply")["messages"]]
     path = write_records(tmp_path / "r.jsonl", [{"id": "x", "messages": messages, "context_messages": 2}])
     tokens = tokenize(path, tiny_model)
-    assert AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_learned]) == (
+    assert AutoTokenizer.from_pretrained(tiny_model).decode(tokens.input_ids[tokens.is_supervised]) == (
         " new reply<|im_end|>"
     )
 
@@ -79,7 +79,7 @@ def test_pieces_of_a_conversation_teach_each_reply_once(tmp_path: Path, tiny_mod
     pieces = write_records(tmp_path / "pieces.jsonl", [piece.to_row() for piece in outcome.records])
     tokens = tokenize(pieces, tiny_model, max_length=190)
     assert not tokens.too_long
-    learned = tokenizer.decode(tokens.input_ids[tokens.is_learned])
+    learned = tokenizer.decode(tokens.input_ids[tokens.is_supervised])
     assert learned == "".join(f" reply {number}.<|im_end|>" for number in range(12))
 
 

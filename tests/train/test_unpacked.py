@@ -10,7 +10,7 @@ from tests.train.conftest import make_records, write_records
 from vicuna.conversation import IGNORE_INDEX, get_template, load_tokenizer
 from vicuna.train.batches.dataset import Batch, ConversationDataset
 from vicuna.train.batches.tokenize import tokenize_files
-from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.model.conversation_model import ConversationModel, load_model, read_config
 from vicuna.weights.small_model import find_small_model
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def logits(model: ConversationModel, batch: Batch) -> torch.Tensor:
 
 
 def token_losses(model: ConversationModel, batch: Batch) -> torch.Tensor:
-    return F.cross_entropy(logits(model, batch), batch.targets, ignore_index=IGNORE_INDEX, reduction="none")
+    return F.cross_entropy(logits(model, batch), batch.labels, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def gradients(model: ConversationModel, batches: list[Batch]) -> dict[str, torch.Tensor]:
@@ -69,6 +69,6 @@ def test_the_real_model(tmp_path: Path) -> None:
     path = find_small_model()
     data = write_records(tmp_path / "records.jsonl", make_records(6, seed=3))
     tokens = tokenize_files([data], get_template("chatml"), load_tokenizer(path), max_length=512)
-    dataset, model = ConversationDataset(tokens, CPU), load_model(path, CPU)
+    dataset, model = ConversationDataset(tokens, CPU), load_model(path, read_config(path), CPU)
     check_packed_equals_unpacked(model, dataset, (2, 0, 4, 1))
     check_nothing_leaks(model, dataset, (2, 0, 4, 1))

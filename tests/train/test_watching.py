@@ -25,7 +25,7 @@ from vicuna.train.model import attention
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.model.flops import count_flops
 from vicuna.train.options import TrainOptions
-from vicuna.train.planner.foresight import Foresight
+from vicuna.train.planner.preflight import Preflight
 from vicuna.train.save.checkpoint import whole_checkpoints
 from vicuna.train.watch import guard
 from vicuna.train.watch.guard import LossGuard
@@ -41,8 +41,8 @@ def samples(options: TrainOptions) -> list[dict[str, Any]]:
 def test_the_arithmetic_is_what_the_matrices_compute(
     model: ConversationModel, dataset: ConversationDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "takes_runs", lambda *_: False)
-    batch = replace(dataset.batch([(0, 1, 2)]), supervised_runs=None)  # as on a GPU
+    monkeypatch.setattr(attention, "can_skip_queries", lambda *_: False)
+    batch = replace(dataset.batch([(0, 1, 2)]), supervised_spans=None)  # as on a GPU
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
         model(batch).backward()
     computed = counter.get_flop_counts()["Global"]
@@ -60,9 +60,9 @@ def test_the_arithmetic_is_what_the_matrices_compute(
 def test_a_logged_row_tells_share_memory_speed_and_money(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    meter = Foresight.meter
+    meter = Preflight.meter
     monkeypatch.setattr(
-        Foresight, "meter", lambda self, run: Meter(run.device, 1, 1e12, meter(self, run).price_per_hour)
+        Preflight, "meter", lambda self, run: Meter(run.device, 1, 1e12, meter(self, run).price_per_hour)
     )
     options = make_options(price_per_gpu_hour=3600.0, logging_steps=2)
     train(options)
@@ -219,7 +219,7 @@ def test_a_loss_that_leaps_stops_the_run_before_the_update(
         record["messages"] = [{"role": message.role, "content": message.content} for message in record["messages"]]
     records[5]["id"] = "odd"
     monkeypatch.setattr(guard, "WARM_UP", 3)
-    monkeypatch.setattr(guard, "LEAST_LEAP", 0.0)
+    monkeypatch.setattr(guard, "MIN_SPIKE", 0.0)
     data = write_records(tmp_path / "data.jsonl", records)
     options = make_options(data=(data,), learning_rate=1e-2, max_steps=60, save_steps=1, loss_spike_factor=1.5)
     with pytest.raises(VicunaError, match=r"the loss of step \d+ leaps to .* its records: .*odd.*--loss-spike-factor"):
@@ -231,12 +231,12 @@ def test_a_loss_that_leaps_stops_the_run_before_the_update(
 
 def test_what_counts_as_a_leap() -> None:
     watched = LossGuard(5.0)
-    assert not any(watched.is_leap(loss) for loss in (2.0, 50.0, *[1.0] * 20))  # nothing does at the beginning
-    assert not watched.is_leap(4.9)
-    assert watched.is_leap(5.1)
+    assert not any(watched.is_spike(loss) for loss in (2.0, 50.0, *[1.0] * 20))  # nothing does at the beginning
+    assert not watched.is_spike(4.9)
+    assert watched.is_spike(5.1)
     low = LossGuard(5.0)
-    assert not any(low.is_leap(0.01) for _ in range(20))
-    assert not low.is_leap(0.9)  # ninety times as much, and still nothing
-    assert low.is_leap(1.2)
+    assert not any(low.is_spike(0.01) for _ in range(20))
+    assert not low.is_spike(0.9)  # ninety times as much, and still nothing
+    assert low.is_spike(1.2)
     never = LossGuard(0.0)
-    assert not any(never.is_leap(loss) for loss in [1.0] * 30 + [1e9])
+    assert not any(never.is_spike(loss) for loss in [1.0] * 30 + [1e9])

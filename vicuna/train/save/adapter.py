@@ -1,9 +1,9 @@
-"""What a LoRA run leaves: `DIR/adapter` in peft's layout, which appears whole or not at all and is checked.
+"""The result of a LoRA run: `DIR/adapter` in peft's layout, which appears whole or not at all and is checked.
 
     adapter_config.json, adapter_model.safetensors    as peft writes them
-    chat_template.jinja, vicuna_template.json, ...    template and tokenizer, which go into a merged model
+    chat_template.jinja, vicuna_template.json, ...    template and tokenizer, for the merged model
 
-Adapters that were saved empty or as zeros have cost people whole runs, so every tensor is read back and looked at.
+Adapters that were saved empty or as zeros have cost people whole runs, so every tensor is read back and checked.
 
 Before: the last step of `loop`. After: `vicuna weights merge-lora`, peft, serving.
 """
@@ -54,7 +54,7 @@ def export_adapter(
     with ExitStack() as stack:
         with ranks.agreed():
             folder = stack.enter_context(atomic_directory(target)) if ranks.is_first else target
-        folder = Path(ranks.exchange(str(folder))[0])
+        folder = Path(ranks.all_gather(str(folder))[0])
         with ranks.agreed():
             digests = write_weights(weights, [shard], None, folder, ranks)
         with ranks.agreed():

@@ -1,8 +1,9 @@
-"""What is done to a model's modules before they have memory, in the one order in which it works.
+"""Adapters, compilation, activation checkpointing and sharding of a model, applied in the one order in which they work.
 
-A training run and the plan of one both come through here, so that the plan is a plan of this very model.
+A training run and the planner both wrap the model here, so that the planner measures the model that is trained.
 
-Before: `model` (built on the meta device). After: `model` fills the weights; `estimate` only counts them.
+Before: `conversation_model` (built on the meta device). After: `conversation_model` fills the weights; the planner only
+counts them.
 """
 
 from torch.distributed.device_mesh import DeviceMesh
@@ -14,14 +15,15 @@ from vicuna.train.model.parallel import shard_model
 from vicuna.train.options import TrainOptions
 
 
-def arrange(
+def wrap_model(
     model: ConversationModel, options: TrainOptions, *, checkpointing: str, mesh: DeviceMesh | None, bf16: bool
 ) -> None:
-    """Decide what is learned, what the layers keep for the backward pass, and which rank has which rows of the weights.
+    """Add adapters, compile and checkpoint the layers, and shard the model, as far as `options` say; all in place.
 
     Args:
-        checkpointing: none, selective or full, which `options` may have left open.
-        mesh: the ranks that share the model; None where one process has all of it.
+        model: on the meta device.
+        checkpointing: none, selective or full, in place of the `auto` that `options` may say.
+        mesh: the ranks that the model is sharded over; None for an unsharded model.
         bf16: compute in bfloat16.
     """
     if options.has_adapter:

@@ -1,8 +1,8 @@
-"""What a run says of itself before it reads a weight: will it fit, what do its layers compute again, what will it cost.
+"""The check of a run before it reads a weight: whether it fits, by which activation checkpointing, and its cost.
 
-A run that fits many times over is not worth a rehearsal on fake tensors: a bound from the shape of the model is enough.
+Where a bound from the model's shape is far below the memory, the estimate on fake tensors is left out.
 
-Before: `prepare`. After: `loop` arranges the model as chosen here.
+Before: `prepare`. After: `loop` wraps the model with the checkpointing chosen here.
 """
 
 from dataclasses import dataclass
@@ -10,28 +10,27 @@ from dataclasses import dataclass
 from transformers import PretrainedConfig
 
 from vicuna.io import log
-from vicuna.train.model.conversation_model import read_config
 from vicuna.train.model.loss import chunk_tokens
 from vicuna.train.options import TrainOptions
-from vicuna.train.planner.fit import Fit, Hardware, Step, find_fit, refusal, reserve_bytes
+from vicuna.train.planner.fit import Fit, Hardware, MicroBatch, find_fit, refusal, reserve_bytes
 from vicuna.train.planner.hardware import GIB, Gpu
 from vicuna.train.planner.report import hardware_here
-from vicuna.train.planner.speed import expected_speed, measure
+from vicuna.train.planner.speed import expected_speed, measure_model
 from vicuna.train.planner.workload import Workload, count_workload
 from vicuna.train.prepare import Run
 from vicuna.train.watch.metrics import Meter
 
 ROOMY = 0.5
-"""A bound below this share of the memory is enough."""
+"""Of the memory: a bound below this share of it is enough."""
 
 
 @dataclass(frozen=True)
-class Foresight:
-    """What is known of a run before it starts.
+class Preflight:
+    """The outcome of the check.
 
     Args:
         checkpointing: none, selective or full.
-        needed_bytes: of memory on each device; an upper bound if `fit` is None.
+        needed_bytes: on each device; an upper bound if `fit` is None.
     """
 
     checkpointing: str
@@ -51,50 +50,50 @@ class Foresight:
         )
 
     def meter(self, run: Run) -> Meter:
-        """What the run's figures are measured against."""
+        """The run's devices, for its log."""
         gpu = self.hardware.gpu
         return Meter(run.device, self.hardware.number, gpu.peak_flops, price_of(run.options, gpu))
 
 
 def price_of(options: TrainOptions, gpu: Gpu) -> float | None:
-    """Dollars for an hour of one device: as stated, else the lowest that is known."""
+    """Dollars for an hour of one device: as stated, else the lowest of the table; None without either."""
     if options.price_per_gpu_hour is not None:
         return options.price_per_gpu_hour
     return gpu.prices[0].dollars if gpu.prices else None
 
 
-def foresee(run: Run) -> Foresight:
-    """Memory and checkpointing of a run on the devices that it has.
+def make_preflight(run: Run) -> Preflight:
+    """Check a run on the devices that it has.
 
     Raises:
         VicunaError: it cannot fit; the message says what would.
     """
-    config, options, ranks = read_config(run.options.model), run.options, run.ranks
+    config, options, ranks = run.config, run.options, run.ranks
     rows = options.per_device_train_batch_size
-    workload = count_workload(run.conversations, run.plan, rows)
-    is_accumulated = run.plan.rows_per_step > rows * ranks.size
-    step = Step(workload.lengths, workload.num_supervised, is_accumulated, run.bf16, workload.shared)
+    workload = count_workload(run.conversations, run.epochs, rows)
+    is_accumulated = run.epochs.rows_per_step > rows * ranks.size
+    micro_batch = MicroBatch(workload.lengths, workload.num_supervised, is_accumulated, run.bf16, workload.shared)
     hardware = hardware_here(run.device, ranks.size, ranks.local_size)
     kind = options.activation_checkpointing
-    bound = bound_bytes(config, hardware, step)
+    bound = bound_bytes(config, hardware, micro_batch)
     if bound <= ROOMY * hardware.gpu.memory_bytes:
-        return Foresight("none" if kind == "auto" else kind, hardware, bound)
-    fit = find_fit(config, options, hardware, step)
+        return Preflight("none" if kind == "auto" else kind, hardware, bound)
+    fit = find_fit(config, options, hardware, micro_batch)
     if not fit.is_possible:
-        raise refusal(str(options.model), config, options, hardware, step, fit)
-    return Foresight(fit.checkpointing, hardware, fit.needed_bytes, fit)
+        raise refusal(str(options.model), config, options, hardware, micro_batch, fit)
+    return Preflight(fit.checkpointing, hardware, fit.needed_bytes, fit)
 
 
-def announce(run: Run, foresight: Foresight) -> None:
-    """Say what the run will take: memory, and where the device is a known one hours and dollars."""
-    log.info(str(foresight))
-    gpu, number = foresight.hardware.gpu, foresight.hardware.number
-    if gpu.peak_flops is None or run.options.cpu_offload:  # nobody has published how fast that is
+def log_preflight(run: Run, preflight: Preflight) -> None:
+    """Log what the run will take: memory, and where the speed of the device is known hours and dollars."""
+    log.info(str(preflight))
+    gpu, number = preflight.hardware.gpu, preflight.hardware.number
+    if gpu.peak_flops is None or run.options.cpu_offload:  # without a published speed
         return
-    workload = count_workload(run.conversations, run.plan, run.options.per_device_train_batch_size)
-    size = measure(read_config(run.options.model), run.options)
+    workload = count_workload(run.conversations, run.epochs, run.options.per_device_train_batch_size)
+    size = measure_model(run.config, run.options)
     flops = size.flops.of(workload.num_computed, workload.num_supervised_in_all, workload.pair_sum)
-    speed = expected_speed(gpu, size, flops / workload.num_tokens, foresight.checkpointing)
+    speed = expected_speed(gpu, size, flops / workload.num_tokens, preflight.checkpointing)
     assert speed is not None
     hours = _num_tokens(run, workload) / (speed.tokens_per_second * number) / 3600
     price = price_of(run.options, gpu)
@@ -109,9 +108,9 @@ def _num_tokens(run: Run, workload: Workload) -> float:
     return workload.num_tokens * run.num_steps / workload.steps_per_epoch
 
 
-def bound_bytes(config: PretrainedConfig, hardware: Hardware, step: Step) -> int:
-    """More than a run can take, without checkpointing and in fp32, from the sizes of the model alone."""
-    num_tokens, hidden_size, vocab_size = sum(step.lengths), config.hidden_size, config.vocab_size
+def bound_bytes(config: PretrainedConfig, hardware: Hardware, micro_batch: MicroBatch) -> int:
+    """An upper bound of a run's memory, without checkpointing and in fp32, by the sizes of the model alone."""
+    num_tokens, hidden_size, vocab_size = sum(micro_batch.lengths), config.hidden_size, config.vocab_size
     head_dim = getattr(config, "head_dim", None) or hidden_size // config.num_attention_heads
     heads = config.num_attention_heads * head_dim
     layer = hidden_size * (4 * heads + 3 * config.intermediate_size + 4) + 4 * heads
@@ -122,7 +121,7 @@ def bound_bytes(config: PretrainedConfig, hardware: Hardware, step: Step) -> int
     whole = 2 * num_weights if num_ranks == 1 else 4 * (4 * layer + 2 * vocabulary)  # casts, or what is gathered
     per_token = 16 * hidden_size + 8 * heads + 8 * config.intermediate_size
     activations = 4 * num_tokens * per_token * (config.num_hidden_layers + 1)
-    loss = 12 * vocab_size * min(step.num_supervised, chunk_tokens(vocab_size)) + 12 * hidden_size * (
+    loss = 12 * vocab_size * min(micro_batch.num_supervised, chunk_tokens(vocab_size)) + 12 * hidden_size * (
         vocab_size + num_tokens
     )
     tensors: int = state + whole + activations + loss
