@@ -53,7 +53,7 @@ class BlockAttention(torch.autograd.Function):
         return output.transpose(1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, log_sum = ctx.saved_tensors
         grad = grad.transpose(1, 2)

@@ -43,7 +43,7 @@ class _RMSNorm(torch.autograd.Function):
         return (exact * scale).to(x.dtype) * weight
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         size = ELEMENTS_ON_CPU // x.shape[-1] if x.device.type == "cpu" else 0
@@ -70,7 +70,7 @@ class _SwiGLU(torch.autograd.Function):
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gate, up = ctx.saved_tensors
         return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
@@ -85,7 +85,7 @@ class _RotaryEmbedding(torch.autograd.Function):
         return _rotate(x, cos, sin, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return _rotate(grad, cos, sin, -1), None, None
@@ -128,9 +128,9 @@ def fuse(model: torch.nn.Module) -> None:
     for module in model.modules():
         name = type(module).__name__
         if name in NORMS:
-            module.forward = partial(_norm, module)  # type: ignore[method-assign]
+            module.forward = partial(_norm, module)
         elif name in MLPS and isinstance(module.act_fn, SILU):
-            module.forward = partial(_mlp, module)  # type: ignore[method-assign]
+            module.forward = partial(_mlp, module)
         elif name in ATTENTIONS:
             vars(sys.modules[type(module).__module__])["apply_rotary_pos_emb"] = apply_rotary_pos_emb
 

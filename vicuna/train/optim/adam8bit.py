@@ -76,7 +76,7 @@ class AdamW8bit(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
