@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from vicuna.conversation import Template, get_template, load_template, load_tokenizer
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
 from vicuna.io.jsonl import JsonObject
@@ -54,7 +55,7 @@ class Run:
     ranks: Ranks
     is_sharded: bool
     bf16: bool
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     template: Template
     conversations: ConversationDataset
     held_out: ConversationDataset | None
@@ -155,7 +156,7 @@ def choose_kernels(options: TrainOptions) -> None:
 
 
 def tokenize(
-    options: TrainOptions, paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase
+    options: TrainOptions, paths: Sequence[Path], template: Template, tokenizer: Tokenizer
 ) -> TokenizedConversations:
     """The examples of these files, tokenized as `options` say.
 

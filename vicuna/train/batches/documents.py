@@ -1,6 +1,6 @@
 """Where the documents of a batch begin and end, and which tokens each token attends to.
 
-Documents that begin alike (a system prompt) may share that prefix: it is in the batch once, and their tokens attend to
+Documents with a common prefix (a system prompt) may share it: it is in the batch once, and their tokens attend to
 it as if it stood before each of them. Outputs and gradients are the same as without sharing.
 
 Before: `dataset` gives the lengths. After: `attention` computes by these bounds; `flops` counts.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, parse_line, read_json
 
@@ -94,7 +95,7 @@ def _json_chunks(path: Path) -> Iterator[list[Source]]:
         yield [(f"{path}: item {number}", record) for number, record in enumerate(items, start)]
 
 
-def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Any, max_length: int) -> Examples:
+def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Tokenizer, max_length: int) -> Examples:
     """Tokenize some records.
 
     Raises:
@@ -119,17 +120,17 @@ def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Any, ma
 
 
 def _parse(record: bytes | JsonObject, place: str) -> Conversation:
-    row = parse_line(record, place) if isinstance(record, bytes) else record
-    if not isinstance(row, dict):
-        raise VicunaError(f"{place} is a {type(row).__name__}; a record is a JSON object")
+    value = parse_line(record, place) if isinstance(record, bytes) else record
+    if not isinstance(value, dict):
+        raise VicunaError(f"{place} is a {type(value).__name__}; a record is a JSON object")
     try:
-        return from_record(row)
+        return from_record(value)
     except VicunaError as error:
-        raise VicunaError(f"{place}: record {row.get('id', '(no id)')}: {error}") from None
+        raise VicunaError(f"{place}: record {value.get('id', '(no id)')}: {error}") from None
 
 
 def encode_record(
-    conversation: Conversation, template: Template, tokenizer: Any, place: str
+    conversation: Conversation, template: Template, tokenizer: Tokenizer, place: str
 ) -> tuple[list[int], list[bool]]:
     """Token ids, and for each whether it is supervised.
 

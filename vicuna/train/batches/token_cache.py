@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import vicuna.conversation
 from vicuna.conversation import Template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError, describe
 from vicuna.io import log
 from vicuna.io.files import atomic_directory, sha256_file
@@ -90,7 +90,7 @@ def concatenate(parts: Iterable[Examples]) -> TokenizedConversations:
     )
 
 
-def cache_key(paths: Sequence[Path], template: Template, tokenizer: Any, max_length: int) -> str:
+def cache_key(paths: Sequence[Path], template: Template, tokenizer: Tokenizer, max_length: int) -> str:
     """A hash of everything that decides the tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     known = {

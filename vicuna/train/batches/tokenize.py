@@ -16,11 +16,9 @@ from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from vicuna.conversation import Template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.train.batches.encode import Examples, Source, encode_chunk, read_chunks
@@ -38,7 +36,7 @@ CHUNKS_AHEAD = 4
 def tokenize_files(
     paths: Sequence[Path],
     template: Template,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     max_length: int,
     max_bad_share: float = MAX_BAD_SHARE,
@@ -120,7 +118,7 @@ def name_some(ids: Sequence[str]) -> str:
 
 
 def _tokenized(
-    paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int
+    paths: Sequence[Path], template: Template, tokenizer: Tokenizer, max_length: int, workers: int
 ) -> Iterator[Examples]:
     """The examples of the files, chunk by chunk and in order."""
     with log.Progress(None, description="tokenizing", unit="conversations") as progress, ExitStack() as stack:
@@ -156,10 +154,10 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[list[Source]], ahead: 
         raise VicunaError("a tokenizing process was killed, perhaps for memory; use --tokenize-workers 1") from None
 
 
-_worker: tuple[Template, Any, int] | None = None
+_worker: tuple[Template, Tokenizer, int] | None = None
 
 
-def _begin_worker(template: Template, tokenizer: Any, max_length: int) -> None:
+def _begin_worker(template: Template, tokenizer: Tokenizer, max_length: int) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
     _worker = template, tokenizer, max_length

@@ -180,8 +180,8 @@ def read_config(path: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers checks types too, with errors of its own
-        said = " ".join(str(error).split())[:200]
-        raise VicunaError(f"{path / 'config.json'} cannot be read ({said}); fetch the model again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise VicunaError(f"{path / 'config.json'} cannot be read ({reason}); fetch the model again") from error
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")

@@ -74,8 +74,8 @@ def shard_sizes(tensor: torch.Tensor) -> list[tuple[int | None, int]]:
     assert tensor.placements == (Shard(0),)
     per_rank = -(-num_rows // tensor.device_mesh.size())
     return [
-        (rank, max(0, min(per_rank, num_rows - per_rank * place)))
-        for place, rank in enumerate(tensor.device_mesh.mesh.tolist())
+        (rank, max(0, min(per_rank, num_rows - per_rank * index)))
+        for index, rank in enumerate(tensor.device_mesh.mesh.tolist())
     ]
 
 

@@ -66,9 +66,9 @@ def assume_workload(
     mean = num_tokens / num_conversations
     lengths: list[int] = []
     for number in range(num_conversations):
-        place = (number + 0.5) / num_conversations * (len(LENGTH_QUANTILES) - 1)
-        low, high = LENGTH_QUANTILES[int(place)], LENGTH_QUANTILES[int(place) + 1]
-        length = max(2, round(mean * (low + (high - low) * (place % 1))))
+        position = (number + 0.5) / num_conversations * (len(LENGTH_QUANTILES) - 1)
+        low, high = LENGTH_QUANTILES[int(position)], LENGTH_QUANTILES[int(position) + 1]
+        length = max(2, round(mean * (low + (high - low) * (position % 1))))
         lengths += [max_length] * (length // max_length)
         if (rest := length % max_length) >= 2:
             lengths.append(rest)

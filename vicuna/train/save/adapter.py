@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from vicuna.conversation import Template, save_template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.io.files import atomic_directory
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.model.lora import ADAPTER, is_adapter, lora_config
@@ -29,7 +28,7 @@ from vicuna.weights.tools.adapter import PREFIX, check_adapter
 
 def export_adapter(
     model: ConversationModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     template: Template,
     *,
     options: TrainOptions,

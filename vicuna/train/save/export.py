@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer as FastTokenizer
 
 from vicuna.conversation import Template, load_tokenizer, save_template, stop_token_ids
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import atomic_directory, ensure_free_space
 from vicuna.io.jsonl import JsonObject, read_json, write_json
@@ -60,7 +60,7 @@ def check_room(base: Path, target: Path) -> None:
 
 def export_model(
     model: ConversationModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     template: Template,
     *,
     options: TrainOptions,
@@ -247,11 +247,11 @@ def write_fast_tokenizer(folder: Path) -> None:
     path = folder / "tokenizer.json"
     if (folder / "tokenizer.model").is_file() and not path.is_file():
         backend = getattr(load_tokenizer(folder), "backend_tokenizer", None)
-        if isinstance(backend, Tokenizer):
+        if isinstance(backend, FastTokenizer):
             backend.save(str(path))
 
 
-def write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_stop_tokens(folder: Path, template: Template, tokenizer: Tokenizer) -> None:
     """Add the template's stop tokens to `eos_token_id` of `generation_config.json`, for other programs' `generate`."""
     config = read_generation_config(folder)
     ids = config.get("eos_token_id", tokenizer.eos_token_id)
