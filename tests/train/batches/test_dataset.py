@@ -33,24 +33,24 @@ def test_positions_begin_anew_in_each_document(dataset: ConversationDataset) -> 
         assert positions.tolist() == list(range(len(positions)))
 
 
-def test_targets_are_the_learned_next_tokens_of_the_same_document(dataset: ConversationDataset) -> None:
+def test_labels_are_the_supervised_next_tokens_of_the_same_document(dataset: ConversationDataset) -> None:
     tokens, batch = dataset.conversations, dataset.batch(ROWS)
     for item, labels in zip(ITEMS, batch.labels.split(batch.documents.lengths), strict=True):
         start = sum(tokens.lengths[:item])
         ids = tokens.input_ids[start : start + len(labels)].tolist()
-        learned = tokens.is_supervised[start : start + len(labels)].tolist()
-        expected = [token if is_supervised else IGNORE_INDEX for token, is_supervised in zip(ids, learned, strict=True)]
+        mask = tokens.is_supervised[start : start + len(labels)].tolist()
+        expected = [token if is_supervised else IGNORE_INDEX for token, is_supervised in zip(ids, mask, strict=True)]
         assert labels.tolist() == [*expected[1:], IGNORE_INDEX]
     assert batch.num_supervised == int((batch.labels != IGNORE_INDEX).sum())
 
 
-def test_what_rows_hold_is_known_without_looking_at_their_tokens(dataset: ConversationDataset) -> None:
+def test_rows_are_counted_without_their_batch(dataset: ConversationDataset) -> None:
     batch = dataset.batch(ROWS)
     assert dataset.num_tokens(ROWS) == batch.input_ids.numel()
     assert dataset.num_supervised(ROWS) == batch.num_supervised
 
 
-def test_without_rows_a_batch_teaches_nothing(dataset: ConversationDataset, model: ConversationModel) -> None:
+def test_a_batch_without_rows_has_zero_gradients(dataset: ConversationDataset, model: ConversationModel) -> None:
     batch = dataset.batch([])
     assert batch.num_supervised == 0
     loss = model(batch)
@@ -60,12 +60,12 @@ def test_without_rows_a_batch_teaches_nothing(dataset: ConversationDataset, mode
 
 
 def whole_documents(batch: Batch) -> list[list[tuple[int, int, int]]]:
-    """(token, position, target) of each document, what it shares put before it again."""
+    """(token, position, label) of each document, its shared prefix put before it again."""
     columns = list(zip(batch.input_ids[0].tolist(), batch.position_ids[0].tolist(), batch.labels.tolist(), strict=True))
     return [columns[shared] + columns[own] for shared, own in batch.documents.keys]
 
 
-def test_documents_that_begin_alike_share_it_and_are_otherwise_the_same(
+def test_documents_share_a_prefix_and_are_otherwise_the_same(
     dataset_with_prompts: ConversationDataset,
 ) -> None:
     plain = ConversationDataset(dataset_with_prompts.conversations, torch.device("cpu"))
@@ -81,16 +81,16 @@ def test_documents_that_begin_alike_share_it_and_are_otherwise_the_same(
     )
 
 
-def test_what_is_shared_ends_where_learning_begins(dataset_with_prompts: ConversationDataset) -> None:
+def test_a_shared_prefix_ends_before_the_first_label(dataset_with_prompts: ConversationDataset) -> None:
     twins = dataset_with_prompts.batch([(0, 0)])  # the same conversation twice: all of it is alike
-    learned = dataset_with_prompts.conversations.is_supervised[: dataset_with_prompts.conversations.lengths[0]]
-    assert twins.documents.shared == (0, int(learned.long().argmax()) - 1)
-    assert twins.num_supervised == 2 * int(learned.sum())
+    mask = dataset_with_prompts.conversations.is_supervised[: dataset_with_prompts.conversations.lengths[0]]
+    assert twins.documents.shared == (0, int(mask.long().argmax()) - 1)
+    assert twins.num_supervised == 2 * int(mask.sum())
     one, other = whole_documents(twins)
     assert one == other
 
 
-def test_one_that_begins_otherwise_takes_nothing_from_the_others(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_document_with_another_prefix_takes_nothing_from_the_others(tiny_model: Path, tmp_path: Path) -> None:
     records = make_records(6, seed=4)
     for record in records:
         record["messages"].insert(0, {"role": "system", "content": SYSTEM})
@@ -107,14 +107,14 @@ def test_one_that_begins_otherwise_takes_nothing_from_the_others(tiny_model: Pat
     assert saved((0, 1, 2, 3, 4, 5)) >= saved((0, 1, 2, 4, 5))
 
 
-def test_a_short_beginning_in_common_is_not_shared(dataset_with_prompts: ConversationDataset) -> None:
+def test_a_short_common_prefix_is_not_shared(dataset_with_prompts: ConversationDataset) -> None:
     batch = dataset_with_prompts.batch([(0, 1)])
     assert batch.documents.shared == (0, 0)
     assert batch.input_ids.numel() == dataset_with_prompts.num_tokens([(0, 1)])
 
 
-def test_runs_are_where_the_supervised_targets_are(dataset: ConversationDataset) -> None:
+def test_spans_are_those_of_the_labels(dataset: ConversationDataset) -> None:
     batch = dataset.batch(ROWS)
     assert batch.supervised_spans is not None
-    places = [place for run in batch.supervised_spans for place in range(run.start, run.stop)]
-    assert places == (batch.labels != IGNORE_INDEX).nonzero().squeeze(1).tolist()
+    indices = [index for span in batch.supervised_spans for index in range(span.start, span.stop)]
+    assert indices == (batch.labels != IGNORE_INDEX).nonzero().squeeze(1).tolist()

@@ -21,15 +21,15 @@ def test_samples_are_what_the_model_would_answer(make_options: MakeOptions, tmp_
     options = make_options(sample_prompts=prompts, sample_tokens=7, eval_steps=3, learning_rate=5e-3)
     train(options)
     found = read_generations(options)
-    assert [(row["step"], row["prompt"]) for row in found] == [
+    assert [(generation["step"], generation["prompt"]) for generation in found] == [
         (step, prompt) for step in (0, 3, 6) for prompt in ("hello world", "import path")
     ]
     exported = AutoModelForCausalLM.from_pretrained(options.output_dir / "model", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(options.output_dir / "model")
-    for row in found[-2:]:
-        ids = encode_prompt([Message("user", row["prompt"])], get_template(TEMPLATE), tokenizer)
+    for generation in found[-2:]:
+        ids = encode_prompt([Message("user", generation["prompt"])], get_template(TEMPLATE), tokenizer)
         output = exported.generate(torch.tensor([ids]), max_new_tokens=7, do_sample=False)[0, len(ids) :]
-        assert tokenizer.decode(output, skip_special_tokens=True).strip() == row["reply"].strip()
+        assert tokenizer.decode(output, skip_special_tokens=True).strip() == generation["reply"].strip()
 
 
 def test_ranks_answer_together(make_options: MakeOptions, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from tests.train.builders import MakeOptions, log_entries, make_record, make_records, save_llama, write_records
@@ -16,12 +17,9 @@ from vicuna.train.watch import guard
 from vicuna.train.watch.guard import LossGuard
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_records(
-    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
-) -> None:
-    from safetensors.torch import load_file, save_file
-
-    base = save_llama(tmp_path / "base", bpe_tokenizer_directory)
+def poisoned(folder: Path, tokenizer_directory: Path) -> tuple[Path, Path]:
+    """A model in which one token is not a number, and records of which record-3 has that token."""
+    base = save_llama(folder / "base", tokenizer_directory)
     tokenizer = AutoTokenizer.from_pretrained(base)
     records = make_records(6)
     known = set(tokenizer(json.dumps(records))["input_ids"])
@@ -30,7 +28,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_records(
     tensors["model.embed_tokens.weight"][token] = torch.nan
     save_file(tensors, base / "model.safetensors", {"format": "pt"})
     records[3]["messages"][0]["content"] = "zebra"
-    data = write_records(tmp_path / "poisoned.jsonl", records)
+    return base, write_records(folder / "poisoned.jsonl", records)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_records(
+    make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path
+) -> None:
+    base, data = poisoned(tmp_path, bpe_tokenizer_directory)
     options = make_options(model=base, data=(data,), gradient_accumulation_steps=6)
     with pytest.raises(VicunaError, match=r"the loss of step 1 is not finite; its records: .*record-3") as caught:
         train(options)
@@ -41,18 +45,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_records(
 def test_the_rank_whose_loss_is_broken_names_its_records(
     make_options: MakeOptions, tmp_path: Path, bpe_tokenizer_directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
-    base = save_llama(tmp_path / "base", bpe_tokenizer_directory)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    records = make_records(6)
-    known = set(tokenizer(json.dumps(records))["input_ids"])
-    token = next(token for token in tokenizer("zebra")["input_ids"] if token not in known)
-    tensors = load_file(base / "model.safetensors")
-    tensors["model.embed_tokens.weight"][token] = torch.nan
-    save_file(tensors, base / "model.safetensors", {"format": "pt"})
-    records[3]["messages"][0]["content"] = "zebra"
-    data = write_records(tmp_path / "poisoned.jsonl", records)
+    base, data = poisoned(tmp_path, bpe_tokenizer_directory)
     options = make_options(model=base, data=(data,), rows_per_step=6)
     assert on_ranks(2, lambda _: train(options)) == [1 << 8] * 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -61,10 +54,10 @@ def test_the_rank_whose_loss_is_broken_names_its_records(
     assert line.count("record-") < 6
 
 
-def test_a_loss_that_leaps_stops_the_run_before_the_update(
+def test_a_spike_stops_the_run_before_the_update(
     make_options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One row a step; the row with other words than the rest is the leap.
+    # One row a step; the row with other words than the rest is the spike.
     records = [{**make_record("a", "hello world " * 12), "id": f"easy-{number}"} for number in range(12)]
     records[5] = {**make_record("a", "zebra quartz vexing jumbled sphinx of black " * 3), "id": "odd"}
     monkeypatch.setattr(guard, "WARM_UP", 3)
@@ -73,12 +66,12 @@ def test_a_loss_that_leaps_stops_the_run_before_the_update(
     options = make_options(data=(data,), learning_rate=1e-2, max_steps=60, save_steps=1, loss_spike_factor=1.5)
     with pytest.raises(VicunaError, match=r"the loss of step \d+ leaps to .* its records: .*odd.*--loss-spike-factor"):
         train(options)
-    step = max(row["step"] for row in log_entries(options))
+    step = max(entry["step"] for entry in log_entries(options))
     assert whole_checkpoints(options.output_dir)[-1].name == f"step-{step:08d}"
     assert not (options.output_dir / "model").exists()
 
 
-def test_what_counts_as_a_leap() -> None:
+def test_what_counts_as_a_spike() -> None:
     watched = LossGuard(5.0)
     assert not any(watched.is_spike(loss) for loss in (2.0, 50.0, *[1.0] * 20))  # nothing does at the beginning
     assert not watched.is_spike(4.9)

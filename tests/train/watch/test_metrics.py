@@ -1,18 +1,17 @@
 """The log of a run: its figures, after a restart, and on a full disk."""
 
 import errno
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.train.builders import MakeOptions, log_entries
+from tests.train.builders import MakeOptions, log_entries, steps_logged
 from vicuna.io.jsonl import JsonObject, append_jsonl
 from vicuna.train.loop import train
 from vicuna.train.planner.preflight import Preflight
 from vicuna.train.watch import metrics
-from vicuna.train.watch.metrics import Meter
+from vicuna.train.watch.metrics import Meter, TrainLog
 
 
 def test_a_full_disk_under_the_log_does_not_end_the_run(
@@ -29,12 +28,11 @@ def test_a_full_disk_under_the_log_does_not_end_the_run(
 
     monkeypatch.setattr(metrics, "append_jsonl", full_for_a_while)
     train(options)
-    rows = [json.loads(line) for line in (options.output_dir / "train_log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert steps_logged(options) == [1, 2, 3, 4, 5, 6]
     assert "no space left on its disk" in capsys.readouterr().err
 
 
-def test_a_logged_row_tells_share_memory_speed_and_money(
+def test_an_entry_has_utilization_memory_speed_and_cost(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     meter = Preflight.meter
@@ -43,24 +41,21 @@ def test_a_logged_row_tells_share_memory_speed_and_money(
     )
     options = make_options(price_per_gpu_hour=3600.0, logging_steps=2)
     train(options)
-    rows = [row for row in log_entries(options) if "loss" in row]
-    for row in rows:
-        assert row["supervised_share"] == pytest.approx(row["supervised_tokens"] / row["tokens"], abs=1e-4)
-        assert row["memory_bytes"] > 1 << 20
-        assert 0 < row["mfu"] < 1
-    spent = [row["dollars"] for row in log_entries(options) if "dollars" in row]
+    for entry in log_entries(options, "loss"):
+        assert entry["supervised_share"] == pytest.approx(entry["supervised_tokens"] / entry["tokens"], abs=1e-4)
+        assert entry["memory_bytes"] > 1 << 20
+        assert 0 < entry["mfu"] < 1
+    spent = [entry["dollars"] for entry in log_entries(options, "dollars")]
     assert spent == sorted(spent) and 0 < spent[0] < spent[-1] < 3600  # a dollar a second
     assert "memory: at most" in (said := capsys.readouterr().err)
     assert "in replies" in said and "MFU" in said and "cost $" in said
     assert (options.output_dir / "throughput.svg").read_text().count("<polyline") == 1
 
 
-def test_money_is_counted_on_after_a_restart(make_options: MakeOptions) -> None:
+def test_costs_before_a_restart_are_included(make_options: MakeOptions) -> None:
     options = make_options(price_per_gpu_hour=3600.0)
     log = options.output_dir
     log.mkdir()
-    from vicuna.train.watch.metrics import TrainLog
-
     (log / "train_log.jsonl").write_text('{"step": 1, "dollars": 100.0}\n{"step": 5, "dollars": 900.0}\n')
     resumed = TrainLog(log, 2, meter=Meter(torch.device("cpu"), 2, None, 3600.0))
     assert 100 < (resumed.dollars() or 0) < 130
