@@ -1,4 +1,4 @@
-"""Rows and steps: every conversation exactly once, no row too long, the same plan for the same seed."""
+"""Rows and steps: every conversation exactly once, no row too long, the same order for the same seed."""
 
 from collections import Counter
 

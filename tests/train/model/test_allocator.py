@@ -1,4 +1,4 @@
-"""Freed memory is kept, unless somebody has said otherwise."""
+"""Freed memory is kept, unless the environment sets it otherwise."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Every kernel sees the same documents; torch's variable-length one has a plain stand-in where there is no GPU."""
+"""Every kernel equals the dense mask; for torch's variable-length one there is a stand-in where there is no GPU."""
 
 import inspect
 import itertools
@@ -72,7 +72,7 @@ def test_the_installed_torch_has_the_kernel_as_we_call_it() -> None:
     inspect.signature(varlen_attn).bind(1, 2, 3, 4, 5, 6, 7, scale=1.0, **attention._causal_keyword(None))
 
 
-def test_a_window_is_told_to_the_kernel_where_a_document_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_gets_a_window_where_a_document_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int]] = []
 
     def kernel(query: torch.Tensor, *_: Any, window_size: tuple[int, int], **__: Any) -> torch.Tensor:

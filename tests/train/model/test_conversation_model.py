@@ -1,4 +1,4 @@
-"""Packed rows give what each document gives by itself: losses, gradients, and no look across a border."""
+"""Packed rows give what each document gives by itself: losses, gradients, and no attention across documents."""
 
 import json
 from pathlib import Path
@@ -158,10 +158,10 @@ def test_every_architecture_computes_as_transformers_does(
 
 
 @pytest.mark.parametrize(("kind", "changes"), ARCHITECTURES)
-def test_what_is_computed_once_or_not_at_all_changes_nothing(
+def test_shared_prefixes_and_skipped_queries_change_nothing(
     kind: type[PretrainedConfig], changes: dict[str, Any], dataset: ConversationDataset
 ) -> None:
-    """Loss and gradients where documents share their beginning and the last layer looks for the supervised alone."""
+    """Loss and gradients where documents share prefixes and the last layer has queries for the labels only."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
     ids = {"vocab_size": 1500, "bos_token_id": 0, "eos_token_id": 0}
     model = build_model(kind(num_key_value_heads=2, **(shape | ids | changes)))
@@ -185,7 +185,9 @@ def test_what_is_computed_once_or_not_at_all_changes_nothing(
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2])
-def test_no_document_sees_another(model: ConversationModel, dataset: ConversationDataset, changed: int) -> None:
+def test_no_token_attends_to_another_document(
+    model: ConversationModel, dataset: ConversationDataset, changed: int
+) -> None:
     batch = dataset.batch([ROW])
     bounds = [0, *batch.documents.cu_seqlens.tolist()[1:]]
     start, end = bounds[changed], bounds[changed + 1]
@@ -197,7 +199,7 @@ def test_no_document_sees_another(model: ConversationModel, dataset: Conversatio
     assert torch.equal(before[end:], after[end:])
 
 
-def test_no_token_sees_a_later_one(model: ConversationModel, dataset: ConversationDataset) -> None:
+def test_no_token_attends_to_a_later_one(model: ConversationModel, dataset: ConversationDataset) -> None:
     batch = dataset.batch([(0,)])
     before = model.hidden_states(batch).detach().clone()
     batch.input_ids[0, -1] += 1

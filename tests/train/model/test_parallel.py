@@ -1,4 +1,4 @@
-"""How a model is cut over ranks, and what one of eight holds when it starts: a fake group stands for the others."""
+"""How a model is sharded, and what one of eight ranks holds when it starts: a fake group stands for the others."""
 
 import os
 import sys
@@ -108,7 +108,7 @@ def test_starting_the_whole_13b_holds_one_eighth_and_less_than_a_layer_more(tmp_
 
 
 @pytest.mark.parametrize("rank", [0, 4, 7])
-def test_each_rank_reads_its_own_rows(tiny_model: Path, model: ConversationModel, rank: int) -> None:
+def test_each_rank_reads_its_own_shards(tiny_model: Path, model: ConversationModel, rank: int) -> None:
     expected = model.named_weights()
 
     def check() -> None:
@@ -126,7 +126,7 @@ def test_each_rank_reads_its_own_rows(tiny_model: Path, model: ConversationModel
     in_child(check)
 
 
-def test_a_process_alone_holds_all_rows(model: ConversationModel) -> None:
+def test_a_process_alone_holds_whole_tensors(model: ConversationModel) -> None:
     weight = model.causal_lm.lm_head.weight
     assert (shard_start(weight), local_shard(weight) is weight) == (0, True)
     assert shard_sizes(weight) == [(None, len(weight))]

@@ -89,7 +89,9 @@ def test_two_ranks_allocate_what_was_estimated(
     ("kind", "num_ranks"),
     [("none", 4), *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("none", "selective", "full"))],
 )
-def test_two_small_runs_tell_what_the_whole_model_takes(make_options: MakeOptions, kind: str, num_ranks: int) -> None:
+def test_two_numbers_of_layers_give_the_peak_of_the_whole_model(
+    make_options: MakeOptions, kind: str, num_ranks: int
+) -> None:
     config = small_config(num_hidden_layers=11)
     setting = Setting(num_ranks, "cuda", True, kind, (300, 200, 12), 300, True)
     options = make_options()
@@ -133,14 +135,14 @@ def test_offload_leaves_what_a_layer_needs(make_options: MakeOptions) -> None:
     assert away.host_bytes == pytest.approx(here.state_bytes, rel=0.05)
 
 
-def test_the_ranks_meet_before_and_after_a_rehearsal(make_options: MakeOptions) -> None:
+def test_an_estimate_leaves_the_process_group_as_it_was(make_options: MakeOptions) -> None:
     """An estimate inside a group of ranks leaves that group as it was."""
     with join_ranks("cpu", alone_in_group=True) as ranks:
         estimate_memory(small_config(), make_options(fsdp="on"), Setting(1, "cpu", False, "none", (64,), 64))
         assert ranks.any(True)
 
 
-def test_what_is_estimated_for_cuda_takes_the_way_that_cuda_takes(
+def test_an_estimate_for_cuda_uses_the_kernels_of_cuda(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention, "BlockAttention", None)  # it is for a CPU

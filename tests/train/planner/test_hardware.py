@@ -7,10 +7,10 @@ from vicuna.train.planner.hardware import GIB, get_gpu, get_published_speeds, ge
 from vicuna.train.planner.speed import measure_model
 
 
-def test_every_gpu_and_mark_is_whole() -> None:
-    for mark in get_published_speeds():
-        assert get_gpu(mark.gpu).peak_flops
-        assert get_shape(mark.shape).num_hidden_layers
+def test_every_gpu_and_published_speed_is_whole() -> None:
+    for speed in get_published_speeds():
+        assert get_gpu(speed.gpu).peak_flops
+        assert get_shape(speed.shape).num_hidden_layers
     gpu = get_gpu("A100-80GB")
     assert 79 * GIB < gpu.memory_bytes < 80 * GIB
     assert [price.dollars for price in gpu.prices] == sorted(price.dollars for price in gpu.prices)

@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_run_is_left_alone(make_options: MakeOptions, overwr
     assert [path.name for path in options.output_dir.iterdir()] == ["notes.txt"]
 
 
-def test_a_run_goes_on_with_another_word_on_shared_beginnings(make_options: MakeOptions) -> None:
+def test_a_run_goes_on_with_another_share_prefix(make_options: MakeOptions) -> None:
     """And so does one that was left before there was such an option."""
     options = make_options(share_prefix="off")
     train(options)

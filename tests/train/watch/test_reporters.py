@@ -11,7 +11,7 @@ from vicuna.errors import VicunaError
 from vicuna.train.loop import train
 
 
-def test_tensorboard_and_wandb_are_told_every_row(make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_and_wandb_get_every_entry(make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, str, int]] = []
 
     class SummaryWriter:
@@ -46,7 +46,7 @@ def test_tensorboard_and_wandb_are_told_every_row(make_options: MakeOptions, mon
         assert (reporter, "closed", 0) in told
 
 
-def test_a_page_that_fails_does_not_end_the_run(
+def test_a_reporter_that_fails_does_not_end_the_run(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wandb: Any = types.ModuleType("wandb")
@@ -60,7 +60,7 @@ def test_a_page_that_fails_does_not_end_the_run(
     assert capsys.readouterr().err.count("--report-to wandb: no network (the run goes on without it)") == 1
 
 
-def test_a_page_that_is_not_installed_is_told_before_the_run(
+def test_a_reporter_that_is_not_installed_is_refused_before_the_run(
     make_options: MakeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
