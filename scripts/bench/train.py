@@ -140,13 +140,13 @@ def held_out_loss(model: Path, material: Material, max_length: int) -> float:
     from vicuna.conversation import get_template, load_tokenizer
     from vicuna.train.batches.dataset import ConversationDataset
     from vicuna.train.batches.tokenize import tokenize_files
-    from vicuna.train.model.conversation_model import load_model
+    from vicuna.train.model.conversation_model import load_model, read_config
 
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(material.model)
     tokens = tokenize_files([material.held_out], get_template("vicuna_v1.1"), tokenizer, max_length=max_length)
     dataset = ConversationDataset(tokens, torch.device("cpu"))
-    network = load_model(model, torch.device("cpu")).eval()
+    network = load_model(model, read_config(model), torch.device("cpu")).eval()
     with torch.no_grad():
         total = sum(network(dataset.batch([(item,)])).item() for item in range(len(tokens.lengths)))
     return float(total / tokens.num_supervised)

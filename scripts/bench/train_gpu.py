@@ -37,9 +37,10 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from vicuna.conversation import IGNORE_INDEX
 from vicuna.train.batches.dataset import Batch
 from vicuna.train.batches.documents import Documents
-from vicuna.train.model.arrange import arrange
-from vicuna.train.model.conversation_model import ConversationModel, _finish_modules, attention, build_model
+from vicuna.train.model import attention
+from vicuna.train.model.conversation_model import ConversationModel, _finish_modules, build_model
 from vicuna.train.model.flops import count_flops
+from vicuna.train.model.wrapping import wrap_model
 from vicuna.train.optim.optimizer import make_optimizer
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.estimate import Setting, estimate_memory
@@ -187,14 +188,14 @@ def make_batch(row_length: int, vocabulary: int, device: torch.device) -> Batch:
         lengths.append(min(length, row_length // 2, row_length - sum(lengths)))
     generator = torch.Generator().manual_seed(0)
     input_ids = torch.randint(3, vocabulary, (1, row_length), generator=generator)
-    targets = input_ids[0].roll(-1)
-    targets[torch.rand(row_length, generator=generator) > 0.74] = IGNORE_INDEX
+    labels = input_ids[0].roll(-1)
+    labels[torch.rand(row_length, generator=generator) > 0.74] = IGNORE_INDEX
     ends = torch.tensor(lengths).cumsum(0) - 1
-    targets[ends] = IGNORE_INDEX
+    labels[ends] = IGNORE_INDEX
     positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0)
     documents = Documents.of(tuple(lengths), device)
-    num_supervised = int((targets != IGNORE_INDEX).sum())
-    return Batch(input_ids.to(device), positions.to(device), targets.to(device), documents, num_supervised, ())
+    num_supervised = int((labels != IGNORE_INDEX).sum())
+    return Batch(input_ids.to(device), positions.to(device), labels.to(device), documents, num_supervised, ())
 
 
 def measure(config: LlamaConfig, kind: Kind, options: argparse.Namespace) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def measure(config: LlamaConfig, kind: Kind, options: argparse.Namespace) -> dic
     with group_of_one(device) if kind.sharded else nullcontext():
         mesh = init_device_mesh(device.type, (1,)) if kind.sharded else None
         model = build_model(config)
-        arrange(model, run, checkpointing=kind.checkpointing, mesh=mesh, bf16=bf16)
+        wrap_model(model, run, checkpointing=kind.checkpointing, mesh=mesh, bf16=bf16)
         model.to_empty(device=device)
         _finish_modules(model.causal_lm, device)
         fill(model)
@@ -293,7 +294,7 @@ def measure_trainer(config: LlamaConfig, options: argparse.Namespace) -> dict[st
     model.config.use_cache = False
     shadow = build_model(copy.deepcopy(config))  # for its arithmetic only; it writes its attention into the config
     flops = count_flops(shadow).of_batch(batch) * ACCUMULATION
-    labels = batch.targets.roll(1).unsqueeze(0).cpu()
+    labels = batch.labels.roll(1).unsqueeze(0).cpu()
     labels[0, 0] = IGNORE_INDEX
     inputs = {"input_ids": batch.input_ids.cpu(), "position_ids": batch.position_ids.cpu(), "labels": labels}
     try:
@@ -375,7 +376,7 @@ def fill(model: torch.nn.Module) -> None:
 def all_logits(model: ConversationModel, batch: Batch) -> torch.Tensor:
     """The loss as transformers computes it: the logits of every token, in fp32."""
     logits = model.causal_lm.lm_head(model.hidden_states(batch)).float()
-    return F.cross_entropy(logits, batch.targets, ignore_index=IGNORE_INDEX, reduction="sum")
+    return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX, reduction="sum")
 
 
 def dense_attention(

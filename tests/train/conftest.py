@@ -1,74 +1,34 @@
 """A two-layer random LLaMA with a tokenizer trained here, and a few conversations, for every test of training."""
 
-import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer
 
+from tests.train.builders import (
+    LORA_RANK,
+    OTHER,
+    SYSTEM,
+    TEMPLATE,
+    MakeOptions,
+    load,
+    make_records,
+    save_llama,
+    write_records,
+)
 from vicuna.conversation import get_template
 from vicuna.train.batches.dataset import ConversationDataset
 from vicuna.train.batches.token_cache import TokenizedConversations
 from vicuna.train.batches.tokenize import tokenize_files
-from vicuna.train.model.conversation_model import ConversationModel, load_model
+from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.options import TrainOptions
-
-TEMPLATE = "vicuna_v1.1"
-WORDS = ["hello", "world", "import", "path", "return", "name", "file", "you", "how", "are", "self", "os", "value"]
-
-
-def save_llama(
-    folder: Path, tokenizer: Path, *, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any
-) -> Path:
-    """A small random LLaMA with the tokenizer of another folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in tokenizer.iterdir():
-        shutil.copy(file, folder / file.name)
-    vocab_size = len(AutoTokenizer.from_pretrained(tokenizer))
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(**(shape | {"vocab_size": vocab_size, "num_key_value_heads": 2} | changes))
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(config)
-    for weight in model.parameters():
-        if weight.ndim == 2:
-            torch.nn.init.normal_(weight, std=0.15)  # large enough that documents which leak would show
-    model.to(dtype).save_pretrained(folder)
-    return folder
+from vicuna.train.ranks import CPU
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, bpe_tokenizer_directory: Path) -> Path:
     return save_llama(tmp_path_factory.mktemp("tiny") / "model", bpe_tokenizer_directory)
-
-
-def make_records(count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Conversations of one to three rounds of random words."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def number(high: int) -> int:
-        return int(torch.randint(high, (), generator=generator))
-
-    def text() -> str:
-        return " ".join(WORDS[number(len(WORDS))] for _ in range(2 + number(10)))
-
-    return [
-        {
-            "id": f"record-{index}",
-            "messages": [
-                {"role": role, "content": text()} for _ in range(1 + number(3)) for role in ("user", "assistant")
-            ],
-        }
-        for index in range(count)
-    ]
-
-
-def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -84,20 +44,20 @@ def tokens(tiny_model: Path, records_file: Path) -> TokenizedConversations:
 
 @pytest.fixture
 def dataset(tokens: TokenizedConversations) -> ConversationDataset:
-    return ConversationDataset(tokens, torch.device("cpu"))
+    return ConversationDataset(tokens, CPU)
 
 
 @pytest.fixture
 def model(tiny_model: Path) -> ConversationModel:
-    return load_model(tiny_model, torch.device("cpu"))
+    return load(tiny_model)
 
 
 @pytest.fixture
-def make_options(tmp_path: Path, tiny_model: Path, records_file: Path) -> Callable[..., TrainOptions]:
+def make_options(tmp_path: Path, tiny_model: Path, records_file: Path) -> MakeOptions:
     """Options for a short run on the tiny model; keyword arguments replace them."""
 
     def make(**changes: Any) -> TrainOptions:
-        defaults = {
+        defaults: dict[str, Any] = {
             "model": tiny_model,
             "data": (records_file,),
             "output_dir": tmp_path / "out",
@@ -111,3 +71,30 @@ def make_options(tmp_path: Path, tiny_model: Path, records_file: Path) -> Callab
         return TrainOptions(**(defaults | changes))
 
     return make
+
+
+@pytest.fixture
+def dataset_with_prompts(tiny_model: Path, tmp_path: Path) -> ConversationDataset:
+    """Eight records with two system prompts by turns."""
+    records = make_records(8, seed=3)
+    for number, record in enumerate(records):
+        record["messages"].insert(0, {"role": "system", "content": (SYSTEM, OTHER)[number % 2]})
+    path = write_records(tmp_path / "prompts.jsonl", records)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokens = tokenize_files([path], get_template(TEMPLATE), tokenizer, max_length=2048)
+    return ConversationDataset(tokens, CPU, share_prefix=True)
+
+
+@pytest.fixture
+def lora_options(make_options: MakeOptions, tmp_path: Path) -> MakeOptions:
+    """The same for an adapter, on more records."""
+    data = write_records(tmp_path / "lora.jsonl", make_records(30))
+    shape = {
+        "data": (data,),
+        "lora": True,
+        "lora_r": LORA_RANK,
+        "learning_rate": 1e-2,
+        "rows_per_step": 4,
+        "bf16": False,
+    }
+    return lambda **changes: make_options(**(shape | changes))

@@ -1,4 +1,4 @@
-"""Several ranks in one test: children of this process, which has torch loaded already, instead of a real `torchrun`."""
+"""Ranks and runs that are killed, as children of this process, which has torch loaded already."""
 
 import os
 import signal
@@ -9,7 +9,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from vicuna.errors import VicunaError
+from vicuna.train.loop import train
+from vicuna.train.options import TrainOptions
 
 TIMEOUT_SECONDS = 240
 
@@ -74,3 +78,44 @@ def _wait_for(children: dict[int, int]) -> list[int]:
                 os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
     return statuses
+
+
+def train_on_ranks(num_ranks: int, options: TrainOptions) -> None:
+    """Train on so many ranks, to the end."""
+    assert on_ranks(num_ranks, lambda _: train(options)) == [0] * num_ranks
+
+
+def train_in_child(options: TrainOptions, kill_at: int | None) -> tuple[int, int]:
+    """Train in a child process that kills itself at its nth durable event: a sync, a rename or an optimizer step.
+
+    Returns:
+        The child's wait status, and the events that it counted (0 where it was killed).
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*arguments, **keywords)
+
+            return call
+
+        status = 1
+        try:
+            os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+            torch.optim.AdamW.step = counted(torch.optim.AdamW.step)
+            train(options)
+            os.write(writer, str(count).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        counted_events = pipe.read()
+    return os.waitpid(child, 0)[1], int(counted_events or 0)

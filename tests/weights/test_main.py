@@ -46,5 +46,5 @@ def test_a_missing_folder_is_named_in_one_line(
 ) -> None:
     assert cli_main([folders.get(word, word) for word in command.split()]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: no/such/folder/here does not exist; give ")
+    assert line.startswith("error: no/such/folder/here: no such folder; give ")
     assert not Path(folders["OUT"]).exists()

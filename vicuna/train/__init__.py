@@ -1,15 +1,20 @@
-"""Fine-tuning on conversations. `python -m vicuna.train` begins in `__main__.py`; the training loop is `loop.py`.
+"""Fine-tuning on conversations. `python -m vicuna.train` begins in `__main__`; the training loop is `loop`.
 
-What happens, in order:
+A run, in order: `options` from the flags; `prepare` tokenizes and packs the records and lays down the schedule; the
+planner checks that the run fits; the model is built, wrapped and filled; the newest checkpoint is loaded, if there is
+one; `loop` does the steps, evaluates and saves; the trained model is exported as a Hugging Face directory.
 
-1. `config`: flags and config file become one frozen `TrainOptions`.
-2. `tokenize`: records (`samples`) become token ids with a mask of what is to be learned, the assistant's replies, and
-   are kept for the next run (`token_cache`).
-3. `packing`: whole conversations share rows; the plan of an epoch is a pure function of lengths, seed and epoch.
-4. `ranks`, `model`: the processes meet; the LLaMA-architecture model, with `attention` (documents in a row see nothing
-   of each other but a beginning that they share), `fused` and `loss`, is cut over them (`parallel`), and each reads its
-   own rows.
-5. `checkpoint`: the newest whole checkpoint is taken up, if there is one; `saver` writes new ones in the background.
-6. `loop`: for each step its rows (`dataset`), forward, backward, optimizer; `evaluate`, `metrics` and checkpoints.
-7. `export`: a Hugging Face directory with the base's tokenizer and the template the model was trained with.
+To read in this order:
+
+- `options`: flags and config file as one frozen `TrainOptions`
+- `loop`: the rows of a step, forward, backward, optimizer; evaluation and checkpoints
+- `prepare`: config, tokenizer, examples, rows and schedule of a run, checked before any weight is read
+- `batches`: records to batches of packed rows
+- `model`: the model in training: attention, loss, adapters, sharding
+- `optim`: the optimizer and the learning rate
+- `watch`: metrics, held-out loss, generations, and the guards of the weights
+- `save`: checkpoints, the exported model, the adapter, the output directory
+- `ranks`: the processes of a run
+- `signals`: stop signals, on which all ranks agree
+- `planner`: memory, hours and dollars of a run
 """

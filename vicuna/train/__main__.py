@@ -1,4 +1,4 @@
-"""`python -m vicuna.train`: fine-tune a model on conversations. The story of a step is in `loop.py`.
+"""`python -m vicuna.train`: fine-tune a model on conversations. The training loop is in `loop.py`.
 
 torch and transformers take seconds to load, so they are imported when the flags are known to be good.
 """
@@ -31,7 +31,7 @@ PLAN_EPILOG = """examples:
 
 @command
 def main(argv: list[str] | None = None) -> int:
-    """Parse, train, print where the model is and what it cost; or print the plan of it."""
+    """Train and print where the model is and what it cost; with `--plan`, print the plan of the run instead."""
     if "--plan" in (sys.argv if argv is None else argv):
         return print_plan(argv)
     options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
@@ -45,18 +45,18 @@ def main(argv: list[str] | None = None) -> int:
     if result.stopped_by:
         log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
         return 128 + exit_signal(result.stopped_by)
-    if result.train_log.writes:  # one of the ranks tells
+    if result.train_log.writes:  # rank 0
         print(summary(result))
     return 0
 
 
 def exit_signal(received: signal.Signals) -> signal.Signals:
-    """The signal that the exit code tells: SIGUSR1 is how schedulers announce SIGTERM, so a script sees one code."""
+    """The signal in the exit code (128 + signal): SIGTERM for SIGUSR1 too, with which schedulers announce a SIGTERM."""
     return signal.SIGTERM if received == signal.SIGUSR1 else received
 
 
 def print_plan(argv: list[str] | None) -> int:
-    """Print what a run would take."""
+    """Print what a run would take: memory, tokens, hours, dollars."""
     options = parse(PlanOptions, argv, prog="python -m vicuna.train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
@@ -68,7 +68,7 @@ def print_plan(argv: list[str] | None) -> int:
 
 
 def summary(result: "TrainResult") -> str:
-    """The result in a few lines."""
+    """The lines that the command prints at the end: where the model is, losses, time and memory."""
     find = result.train_log.find
     lines = [f"model: {result.model}"]
     if result.model and result.model.name == "adapter":

@@ -1,8 +1,8 @@
 """The training loop: the rows of a step, forward, backward, clip, update; log, evaluate, save.
 
 The loss of a step is the sum over its supervised tokens divided by their number in the whole step, however the step is
-cut into micro-batches and dealt to ranks: a mean of micro-batch means would weigh a token by how few neighbours it has
-(gradients 14-35% off on ShareGPT-like conversations).
+divided into micro-batches and over ranks: a mean of the micro-batches' means would give tokens of micro-batches with
+few labels more weight (gradients 14-35% off on ShareGPT-like conversations).
 
 Before: `prepare`. After: `export`, which `train` calls when the last step is done.
 """
@@ -18,18 +18,18 @@ from pathlib import Path
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 
-from vicuna import options
 from vicuna.errors import VicunaError
 from vicuna.io import log
+from vicuna.options import save as save_options
 from vicuna.train.batches.dataset import Batch
 from vicuna.train.batches.packing import deal
-from vicuna.train.model.arrange import arrange
 from vicuna.train.model.conversation_model import ConversationModel, load_model
 from vicuna.train.model.flops import count_flops
-from vicuna.train.model.parallel import local
+from vicuna.train.model.parallel import local_shard
+from vicuna.train.model.wrapping import wrap_model
 from vicuna.train.optim.optimizer import make_optimizer
 from vicuna.train.options import TrainOptions
-from vicuna.train.planner.foresight import announce, foresee
+from vicuna.train.planner.preflight import log_preflight, make_preflight
 from vicuna.train.prepare import Run, prepare
 from vicuna.train.ranks import join_ranks
 from vicuna.train.save.adapter import export_adapter
@@ -40,78 +40,79 @@ from vicuna.train.save.saver import CheckpointSaver
 from vicuna.train.signals import StopSignal
 from vicuna.train.watch.evaluate import evaluate
 from vicuna.train.watch.generations import generate
-from vicuna.train.watch.guard import LossGuard, refuse_broken, refuse_leap
-from vicuna.train.watch.metrics import Meter, StepRecord, TrainLog, peak_device_memory_bytes
+from vicuna.train.watch.guard import LossGuard, refuse_not_finite, refuse_spike
+from vicuna.train.watch.metrics import Meter, StepMetrics, TrainLog, peak_device_memory_bytes
 from vicuna.train.watch.reporters import Reporters, check_reporters
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: with a model, or with the signal that stopped it before that."""
+    """How a run ended: with a model, or by the signal that stopped it."""
 
     train_log: TrainLog
     model: Path | None = None
     stopped_by: signal.Signals | None = None
 
 
-def train(config: TrainOptions) -> TrainResult:
+def train(options: TrainOptions) -> TrainResult:
     """Fine-tune a model, from the beginning or from the newest checkpoint, to the end or to a stop signal.
 
-    Every rank that `torchrun` started calls it and does its share; without `torchrun` there is one.
+    Every rank that `torchrun` started calls it; without `torchrun` there is one.
 
     Raises:
         VicunaError: what the user can set right, in one line.
     """
     with (
-        join_ranks(config.device, alone_in_group=config.fsdp == "on" or config.cpu_offload) as ranks,
+        join_ranks(options.device, alone_in_group=options.fsdp == "on" or options.cpu_offload) as ranks,
         ExitStack() as stack,
     ):
         with ranks.agreed():
-            check_output_directory(config)
-            check_reporters(config)
-            run = prepare(config, ranks)
-        config = run.options  # where the model is a folder, even if the hub's name was given
+            check_output_directory(options)
+            check_reporters(options)
+            run = prepare(options, ranks)
+        options = run.options  # `model` is the folder now, where a hub's name was given
         with ranks.agreed():
             if ranks.is_first:
-                stack.enter_context(claim_output_directory(config, run.identity))
+                stack.enter_context(claim_output_directory(options, run.identity))
         with ranks.agreed():
-            if not (config.output_dir / RUN).is_file():
-                raise VicunaError(f"rank {ranks.rank} does not see --output-dir {config.output_dir}; all ranks must")
-        target = config.output_dir / ("adapter" if config.has_adapter else "model")
+            if not (options.output_dir / RUN).is_file():
+                raise VicunaError(f"rank {ranks.rank} does not see --output-dir {options.output_dir}; all ranks must")
+        target = options.output_dir / ("adapter" if options.has_adapter else "model")
         if target.is_dir():
             log.info(f"{target} is there already, from the same model, data and options")
-            return TrainResult(TrainLog(config.output_dir, run.num_steps, writes=ranks.is_first), target)
+            return TrainResult(TrainLog(options.output_dir, run.num_steps, writes=ranks.is_first), target)
         return _train(run, target)
 
 
 def _train(run: Run, target: Path) -> TrainResult:
-    """The part of `train` that works: load, restore, all steps, export to `target`."""
-    config, ranks = run.options, run.ranks
-    torch.manual_seed(config.seed + ranks.rank)
+    """Load the model, restore a checkpoint, do all steps, and export to `target`."""
+    options, ranks = run.options, run.ranks
+    torch.manual_seed(options.seed + ranks.rank)
     mesh = init_device_mesh(run.device.type, (ranks.size,)) if run.is_sharded else None
     with ranks.agreed():
         if ranks.is_first:
-            options.save(config, config.output_dir / "train_config.json")
-            if not config.has_adapter:
-                check_room(config.model, target)
-        foresight = foresee(run)
-        announce(run, foresight)
-    checkpointing = ranks.exchange(foresight.checkpointing)[0]  # their memory may differ, what they do may not
+            save_options(options, options.output_dir / "train_config.json")
+            if not options.has_adapter:
+                check_room(options.model, target)
+        preflight = make_preflight(run)
+        log_preflight(run, preflight)
+    checkpointing = ranks.all_gather(preflight.checkpointing)[0]  # rank 0's: the ranks' memory may differ
     with ranks.agreed():
         model = load_model(
-            config.model,
+            options.model,
+            run.config,
             run.device,
-            lambda model: arrange(model, config, checkpointing=checkpointing, mesh=mesh, bf16=run.bf16),
-            offload=config.cpu_offload,
-            seed=config.seed,
+            lambda model: wrap_model(model, options, checkpointing=checkpointing, mesh=mesh, bf16=run.bf16),
+            offload=options.cpu_offload,
+            seed=options.seed,
         )
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, options)
     with (
         StopSignal() as stop,
-        CheckpointSaver(ranks, keep=config.save_total_limit, in_background=config.save_in_background) as saver,
+        CheckpointSaver(ranks, keep=options.save_total_limit, in_background=options.save_in_background) as saver,
         ExitStack() as stack,
     ):
-        trainer = Trainer(run, model, optimizer, stop, saver, foresight.meter(run))
+        trainer = Trainer(run, model, optimizer, stop, saver, preflight.meter(run))
         stack.callback(trainer.log.close)
         if not trainer.train():
             return TrainResult(trainer.log, stopped_by=stop.agreed)
@@ -120,28 +121,27 @@ def _train(run: Run, target: Path) -> TrainResult:
         try:
             with ranks.agreed():
                 trainer.log.draw()
-            extra_files = (config.output_dir / "train_config.json", trainer.log.path)
-            export = export_adapter if config.has_adapter else export_model
+            extra_files = (options.output_dir / "train_config.json", trainer.log.path)
+            export = export_adapter if options.has_adapter else export_model
             export(
                 model,
                 run.tokenizer,
                 run.template,
-                options=config,
+                options=options,
                 target=target,
                 extra_files=extra_files,
                 ranks=ranks,
             )
         except (OSError, VicunaError, SystemExit):
-            trainer.save(at_once=True)  # for the same command, when there is room again
+            trainer.save(at_once=True)  # the same command goes on from it, when there is room
             raise
     return TrainResult(trainer.log, target)
 
 
 class Trainer:
-    """The state of a run in progress: model, optimizer, and how many steps are done.
+    """The state of a run in progress: model, optimizer, and the number of steps done.
 
-    Every rank has one, and all do the same steps in the same order; what differs is which rows a rank computes and
-    which rows of the weights it keeps.
+    Every rank has one, and all do the same steps in the same order, each on its own rows and its own shards.
     """
 
     def __init__(
@@ -164,18 +164,18 @@ class Trainer:
         self.flops = count_flops(model)
 
     def train(self) -> bool:
-        """Do the steps that are left. False if a stop signal came first; a checkpoint has then been saved."""
+        """Do the remaining steps. False if a stop signal came first; a checkpoint has then been saved."""
         started = time.monotonic()
         first_step = self.steps_done
         if first_step == 0 or self._is_due(self.options.eval_steps):
             self.evaluate()
-        # Only the steps of this start, so that the time left is estimated from what this start has seen.
+        # Only the steps since this start, from which the time left is estimated.
         description = f"training from step {first_step}" if first_step else "training"
         with log.Progress(self.run.num_steps - first_step, description=description, unit="steps") as progress:
             while self.steps_done < self.run.num_steps and not self.stop.agreed:
-                record = self.step()
-                progress.update(1, **self.log.shown(record))
-                self.log.add_step(record, is_due=self._is_due(self.options.logging_steps))
+                metrics = self.step()
+                progress.update(1, **self.log.shown(metrics))
+                self.log.add_step(metrics, is_due=self._is_due(self.options.logging_steps))
                 if self._is_due(self.options.eval_steps):
                     self.evaluate()
                 if self._is_due(self.options.save_steps, at_end=False):
@@ -189,10 +189,10 @@ class Trainer:
         self.log.add_end(self.steps_done, time.monotonic() - started, peak_device_memory_bytes(self.run.device))
         return True
 
-    def step(self) -> StepRecord:
-        """One optimizer step on the rows that the plan has for it."""
+    def step(self) -> StepMetrics:
+        """One optimizer step on its rows of the packed epochs."""
         started = time.monotonic()
-        rows = self.run.plan.rows(self.steps_done)  # of all ranks together
+        rows = self.run.epochs.rows(self.steps_done)  # of all ranks together
         num_supervised = self.run.conversations.num_supervised(rows)
         learning_rate = self.run.schedule.at(self.steps_done)
         batches = self._micro_batches(rows)
@@ -201,24 +201,24 @@ class Trainer:
         losses = []
         for batch in batches:
             with self._autocast():
-                loss = self.model(batch)  # summed over the batch's supervised tokens
-            (loss / num_supervised).backward()  # a sharded model sums the gradients over the ranks here
+                loss = self.model(batch)  # summed over the batch's labels
+            (loss / num_supervised).backward()  # a sharded model reduces its gradients over the ranks here
             losses.append(loss.detach())
-        gradients = [local(weight.grad) for weight in self.model.parameters() if weight.grad is not None]
+        gradients = [local_shard(weight.grad) for weight in self.model.parameters() if weight.grad is not None]
         square_norm = torch.nn.utils.get_total_norm(gradients).square().to(self.run.device)
 
-        # The one time in a step that the ranks talk to each other and that the device is waited for.
+        # The one all-reduce of a step besides the gradients', and the one synchronization with the device.
         stops = torch.tensor(self.stop.flags(), device=self.run.device)
         flops = torch.tensor([sum(map(self.flops.of_batch, batches))], dtype=torch.float64, device=self.run.device)
         sums = torch.cat([torch.stack([torch.stack(losses).sum(), square_norm]), flops, stops])
-        loss_sum, square_norm_sum, flops_sum, *stop_sums = self.ranks.add(sums).tolist()
+        loss_sum, square_norm_sum, flops_sum, *stop_sums = self.ranks.all_reduce(sums).tolist()
         grad_norm = math.sqrt(square_norm_sum)
         self.stop.agree(stop_sums)
         if not (math.isfinite(loss_sum) and math.isfinite(grad_norm)):
-            refuse_broken(losses, batches, self.steps_done + 1, self.ranks)
-        if self.guard.is_leap(loss_sum / num_supervised):
+            refuse_not_finite(losses, batches, self.steps_done + 1, self.ranks)
+        if self.guard.is_spike(loss_sum / num_supervised):
             loss_mean = loss_sum / num_supervised
-            refuse_leap(losses, batches, self.steps_done + 1, loss_mean, self.guard, self.ranks)
+            refuse_spike(losses, batches, self.steps_done + 1, loss_mean, self.guard, self.ranks)
 
         if grad_norm > self.options.max_grad_norm:
             torch._foreach_mul_(gradients, self.options.max_grad_norm / grad_norm)
@@ -227,9 +227,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps_done += 1
-        return StepRecord(
+        return StepMetrics(
             step=self.steps_done,
-            epoch=self.steps_done / self.run.plan.steps_per_epoch,
+            epoch=self.steps_done / self.run.epochs.steps_per_epoch,
             loss_sum=loss_sum,
             num_supervised=num_supervised,
             num_tokens=self.run.conversations.num_tokens(rows),
@@ -240,8 +240,8 @@ class Trainer:
         )
 
     def evaluate(self) -> None:
-        """Measure the held-out loss and let the model answer, unless this step's is known already."""
-        self._sample()
+        """Generate replies and measure the held-out loss, unless this step has them already."""
+        self._generate()
         if self.run.held_out is None:
             return
         if not self.ranks.any(self.ranks.is_first and not self.log.has(self.steps_done, "eval_loss")):
@@ -253,10 +253,10 @@ class Trainer:
             log.info(f"held-out loss after step {self.steps_done}: {loss:.4f} ({num_tokens:,} tokens)")
             self.log.add({"step": self.steps_done, "eval_loss": loss, "eval_tokens": num_tokens})
 
-    def _sample(self) -> None:
-        """Let the model answer the prompts, and keep what it says."""
+    def _generate(self) -> None:
+        """Generate replies to the prompts, and write them to `samples.jsonl`."""
         prompts = self.run.prompts
-        if not prompts or not self.ranks.any(self.ranks.is_first and self.steps_done not in self.log.sampled_steps):
+        if not prompts or not self.ranks.any(self.ranks.is_first and self.steps_done not in self.log.generated_steps):
             return
         with self._autocast():
             replies = generate(
@@ -267,12 +267,12 @@ class Trainer:
                 self.ranks,
                 max_new_tokens=self.options.sample_tokens,
             )
-        samples = [
+        generations = [
             {"prompt": prompt[-1].content, "reply": reply} for prompt, reply in zip(prompts, replies, strict=True)
         ]
-        self.log.add_samples(self.steps_done, samples)
-        first = f"{samples[0]['prompt'][:60]!r}: {samples[0]['reply'][:100]!r}"
-        log.info(f"{len(samples)} samples after step {self.steps_done}; {first}")
+        self.log.add_generations(self.steps_done, generations)
+        first = f"{generations[0]['prompt'][:60]!r}: {generations[0]['reply'][:100]!r}"
+        log.info(f"{len(generations)} samples after step {self.steps_done}; {first}")
 
     def save(self, *, at_once: bool = False) -> None:
         """Save a checkpoint, in the background unless `at_once`; a disk that refuses does not end the run."""
@@ -282,7 +282,7 @@ class Trainer:
             self.saver.save(path, self.steps_done, self.model, self.optimizer, at_once=at_once)
 
     def _restore(self) -> int:
-        """Take up the newest checkpoint that is whole, byte for byte; the steps that were done then."""
+        """Load the newest checkpoint that is intact, if there is one; the number of steps done."""
         path = newest_intact(self.options.output_dir, self.ranks)
         if path is None:
             return 0
@@ -292,10 +292,10 @@ class Trainer:
         return steps_done
 
     def _micro_batches(self, rows: Sequence[tuple[int, ...]]) -> list[Batch]:
-        """This rank's share of a step's rows, cut into what one forward pass takes."""
+        """This rank's micro-batches of a step's rows."""
         lengths = self.run.conversations.conversations.lengths
         dealt = deal(rows, lengths, self.options.per_device_train_batch_size, self.ranks.size)
-        return [self.run.conversations.batch(hand) for hand in dealt[self.ranks.rank]]
+        return [self.run.conversations.batch(batch) for batch in dealt[self.ranks.rank]]
 
     def _is_due(self, every: int | None, *, at_end: bool = True) -> bool:
         if not every:
@@ -303,7 +303,7 @@ class Trainer:
         return at_end if self.steps_done == self.run.num_steps else self.steps_done % every == 0
 
     def _autocast(self) -> AbstractContextManager[object]:
-        """A sharded model gathers its layers in bfloat16; one that is whole is cast as it goes."""
+        """Autocast to bfloat16, except for a sharded model, which gathers its layers in bfloat16."""
         context: AbstractContextManager[object] = torch.autocast(
             self.run.device.type, torch.bfloat16, enabled=self.run.bf16 and not self.run.is_sharded
         )

@@ -4,15 +4,16 @@ Names are those of Hugging Face's `TrainingArguments` and FastChat's `train.py` 
 recipe published for Vicuna (learning rate 2e-5, cosine, warm-up 0.03, three epochs, no weight decay, sequences of
 2,048: the FastChat repository's training section) except for the batch, which depends on the machine.
 
-Before: the command line. After: everything else in `vicuna.train`.
+Before: the command line. After: everything else of `vicuna.train`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vicuna.errors import UsageError
 from vicuna.io.files import vicuna_home
+from vicuna.io.jsonl import JsonObject
 from vicuna.options import option, to_dict
 from vicuna.weights.resolve import NAMES
 
@@ -21,7 +22,7 @@ DEFAULT_TEMPLATE = "vicuna_v1.1"
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `python -m vicuna.train` takes."""
+    """The options of `python -m vicuna.train`."""
 
     model: Path = option(
         help=f"base model: {NAMES}",
@@ -222,17 +223,17 @@ class TrainOptions:
 
     @property
     def has_adapter(self) -> bool:
-        """Whether an adapter is learned, and the model is not."""
+        """Whether an adapter is trained, and the model is frozen."""
         return self.lora or self.qlora
 
     @property
     def token_cache_dir(self) -> Path | None:
-        """Where tokens are kept; None keeps none."""
+        """The folder of the token cache; None for none."""
         return None if self.token_cache == "off" else Path(self.token_cache or vicuna_home() / "tokens")
 
     @property
     def rows_per_rank(self) -> int:
-        """Rows of each rank in one optimizer step, where `rows_per_step` does not say how many there are in all."""
+        """Rows of each rank in one optimizer step, where `rows_per_step` is not given."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
@@ -244,10 +245,10 @@ WITHOUT_INFLUENCE = {
     *("price_per_gpu_hour", "plan", "report_to", "sample_prompts", "num_samples", "sample_tokens", "loss_spike_factor"),
     *("max_bad_share", "tokenize_workers", "token_cache", "share_prefix"),
 }
-"""Options that do not change the weights, or that the run's identity holds in a resolved form (`checkpoint`)."""
+"""Options that do not change the weights, or that the run's identity has in a resolved form (`output`)."""
 
 
-def influential_options(options: TrainOptions) -> dict[str, Any]:
-    """The options that decide the weights, for comparing a run with the one that left a checkpoint."""
+def influential_options(options: TrainOptions) -> JsonObject:
+    """The options that decide the weights: a part of a run's identity."""
     kept = {name: value for name, value in to_dict(options).items() if name not in WITHOUT_INFLUENCE}
     return {**kept, "row_length": options.tokens_per_row}

@@ -1,6 +1,6 @@
-"""Everything a run needs before its first step, checked before any weight is read.
+"""All that a run needs before its first step, checked before any weight is read.
 
-Before: `config`. After: `loop`.
+Before: `options`. After: `loop`.
 """
 
 import os
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
 from vicuna.conversation import Template, get_template, load_template, load_tokenizer
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
+from vicuna.io.jsonl import JsonObject
 from vicuna.train.batches.dataset import ConversationDataset
-from vicuna.train.batches.packing import Row, TrainingPlan, pack
+from vicuna.train.batches.packing import PackedEpochs, Row, pack
 from vicuna.train.batches.token_cache import TokenizedConversations
 from vicuna.train.batches.tokenize import tokenize_files
 from vicuna.train.model.allocator import keep_freed_memory
@@ -34,48 +36,51 @@ from vicuna.weights.resolve import resolve_model
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: what it learns from, in which order, how fast.
+    """One training run: model, data, their order, and the schedule.
 
     Args:
+        config: the model's `config.json`.
         ranks: this process among the others.
-        is_sharded: the model is cut over the ranks (`parallel`).
+        is_sharded: the model is sharded over the ranks (`parallel`).
         bf16: compute in bfloat16.
-        held_out: conversations whose loss is measured, or None.
-        held_out_rows: the rows they are measured in.
-        prompts: what the model answers at every evaluation.
-        identity: what makes it this run and no other (see `output.run_identity`).
+        held_out: the conversations of `--eval-data`, or None.
+        held_out_rows: the rows of these.
+        prompts: of the generations at every evaluation.
+        epochs: the rows of every step.
+        identity: tells this run from others (see `output.run_identity`).
     """
 
     options: TrainOptions
+    config: PretrainedConfig
     ranks: Ranks
     is_sharded: bool
     bf16: bool
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     template: Template
     conversations: ConversationDataset
     held_out: ConversationDataset | None
     held_out_rows: list[Row]
     prompts: list[Prompt]
-    plan: TrainingPlan
+    epochs: PackedEpochs
     schedule: CosineSchedule
-    identity: dict[str, Any]
+    identity: JsonObject
 
     @property
     def device(self) -> torch.device:
-        """Where this rank computes."""
+        """Of this rank."""
         return self.ranks.device
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps from beginning to end."""
+        """Optimizer steps from the first to the last."""
         return self.schedule.num_steps
 
 
 def prepare(options: TrainOptions, ranks: Ranks) -> Run:
-    """Read config, tokenizer and data, and plan the run.
+    """Read config, tokenizer and data, pack the rows, and lay down the schedule.
 
     Raises:
-        VicunaError: anything among them that cannot be used.
+        VicunaError: one of them cannot be used.
     """
     options = replace(options, model=resolve_model(options.model).folder)
     choose_kernels(options)
@@ -88,8 +93,8 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     config = read_config(options.model)
     refuse_delta(options.model)
     with CheckpointReader(options.model):
-        pass  # the weights are there, and are what their headers say
-    read_generation_config(options.model)  # the result will hold it too
+        pass  # the files are there, and as long as their headers say
+    read_generation_config(options.model)  # the export copies it
     tokenizer = load_tokenizer(options.model)
     template = choose_template(options)
     conversations = tokenize(options, options.data, template, tokenizer)
@@ -102,14 +107,14 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         held_out_rows = pack(held_out_tokens.lengths, options.tokens_per_row)
     prompts = read_prompts(options)
     rows_per_step = choose_rows_per_step(options, ranks)
-    plan = TrainingPlan(
+    epochs = PackedEpochs(
         conversations.lengths, options.tokens_per_row, rows_per_step, seed=options.seed, packing=options.packing
     )
-    schedule = make_schedule(options, plan.steps_per_epoch)
+    schedule = make_schedule(options, epochs.steps_per_epoch)
     log.info(
         f"{len(conversations.ids):,} conversations, {sum(conversations.lengths):,} tokens, "
-        f"{conversations.num_supervised:,} of them in replies ({template.name}); {plan.num_rows:,} rows of "
-        f"{options.tokens_per_row:,}, {plan.fill:.1%} full; {plan.steps_per_epoch:,} steps an epoch, "
+        f"{conversations.num_supervised:,} of them in replies ({template.name}); {epochs.num_rows:,} rows of "
+        f"{options.tokens_per_row:,}, {epochs.fill:.1%} full; {epochs.steps_per_epoch:,} steps an epoch, "
         f"{schedule.num_steps:,} in all"
     )
     identity = run_identity(
@@ -122,6 +127,7 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
     )
     return Run(
         options,
+        config,
         ranks,
         is_sharded,
         bf16,
@@ -131,28 +137,28 @@ def prepare(options: TrainOptions, ranks: Ranks) -> Run:
         held_out,
         held_out_rows,
         prompts,
-        plan,
+        epochs,
         schedule,
         identity,
     )
 
 
 def choose_kernels(options: TrainOptions) -> None:
-    """Tell torch how exact and how repeatable CUDA's kernels have to be."""
+    """Set the precision (`--tf32`) and determinism (`--deterministic`) of CUDA's kernels."""
     matmul: Any = torch.backends.cuda.matmul
     if hasattr(matmul, "fp32_precision"):
         matmul.fp32_precision = "tf32" if options.tf32 else "ieee"
     else:  # before torch 2.9
         matmul.allow_tf32 = options.tf32
     if options.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS wants it, before its first use
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by cuBLAS before its first use
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def tokenize(
-    options: TrainOptions, paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase
+    options: TrainOptions, paths: Sequence[Path], template: Template, tokenizer: Tokenizer
 ) -> TokenizedConversations:
-    """The conversations of these files, as the options say.
+    """The examples of these files, tokenized as `options` say.
 
     Raises:
         VicunaError: as `tokenize_files`.
@@ -169,10 +175,10 @@ def tokenize(
 
 
 def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
-    """Whether the model is cut over the ranks.
+    """Whether the model is sharded over the ranks.
 
     Raises:
-        UsageError: several ranks that would each train a model of their own; an offload that has nowhere to go.
+        UsageError: several ranks without sharding; 4-bit weights with it; an offload on a CPU or without sharding.
     """
     if options.fsdp == "off" and ranks.size > 1:
         raise UsageError(f"--fsdp off: {ranks.size} ranks share one model; use --fsdp auto, or one process")
@@ -188,7 +194,7 @@ def choose_sharding(options: TrainOptions, ranks: Ranks) -> bool:
 
 
 def choose_rows_per_step(options: TrainOptions, ranks: Ranks) -> int:
-    """Rows of a step over all ranks. A run that is gone on with on another number of ranks keeps its own."""
+    """Rows of a step over all ranks. A run that is resumed on another number of ranks keeps the number it has."""
     rows = options.rows_per_step or options.rows_per_rank * ranks.size
     earlier = None if options.rows_per_step else earlier_rows_per_step(options)
     if earlier and earlier != rows:
@@ -197,16 +203,16 @@ def choose_rows_per_step(options: TrainOptions, ranks: Ranks) -> int:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth it there: without AMX it takes a CPU twice as long as fp32 (150 against 80 GFLOP/s)."""
+    """Whether bfloat16 is faster than fp32: on a CPU without AMX it is not (80 against 150 GFLOP/s)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def shares_prefix(options: TrainOptions, device_type: str) -> bool:
-    """Whether what conversations have in common at their beginning is computed once.
+    """Whether prefixes that examples of a batch have in common are computed once.
 
-    An adapter's dropout would then be drawn once for all of them, which is not what it is without.
+    Not by default with an adapter's dropout, which would then be drawn once for all of them.
     """
     if options.share_prefix == "auto":
         return device_type == "cpu" and not options.lora_dropout
@@ -225,10 +231,10 @@ def choose_template(options: TrainOptions) -> Template:
 
 
 def check_fit(conversations: TokenizedConversations, config: PretrainedConfig, options: TrainOptions) -> None:
-    """See that the model can take these tokens.
+    """Check that the model can take these tokens.
 
     Raises:
-        VicunaError: a conversation has more positions, or a token a higher id, than the model knows.
+        VicunaError: an example is longer than the model's positions, or a token id outside its vocabulary.
     """
     longest = max(range(len(conversations.ids)), key=conversations.lengths.__getitem__)
     positions = getattr(config, "max_position_embeddings", None)

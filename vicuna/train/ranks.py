@@ -1,13 +1,12 @@
-"""The processes of a run and how they agree: one process alone, or many started by `torchrun`.
+"""The processes (ranks) of a run: one alone, or several started by `torchrun`.
 
     torchrun --nproc-per-node 8 -m vicuna.train ...
 
-Every rank runs the same program on its own device. They speak in three channels: gradients and weights over the
-device's own backend (NCCL on CUDA, gloo on a CPU), short messages between the main threads over gloo, and the messages
-of a checkpoint that is being written in the background over a gloo group of its own (two threads on one group wait for
-each other for ever).
+Every rank runs the same program on its own device. There are three process groups: the default one for weights and
+gradients (NCCL on CUDA, gloo on a CPU), one on gloo for short texts between the main threads, and one on gloo for the
+threads that write checkpoints in the background (two threads that use one group deadlock).
 
-Before: `__main__`. After: everything that has to know which rank it is; `parallel` shards the model over the ranks.
+Before: `__main__`. After: everything that has to know its rank; `parallel` shards the model over the ranks.
 """
 
 import os
@@ -23,9 +22,9 @@ from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
 
 CPU = torch.device("cpu")
-PATIENCE = timedelta(hours=12)
-"""How long a rank waits for another one's message: rank 0 may tokenize a large file first. A rank that has died is
-noticed at once, by its closed connection."""
+TIMEOUT = timedelta(hours=12)
+"""Of the gloo groups: rank 0 may tokenize a large file while the others wait. A rank that has died is noticed at once,
+by its closed connection."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ class Ranks:
     """This process among those of the run.
 
     Args:
-        rank: its number, from 0.
-        size: how many there are.
-        local_size: how many of them run on this machine.
-        device: where this one computes.
-        messages: the group for short messages between the main threads; None for a process alone.
-        saving: the same, for the thread that writes checkpoints.
+        rank: of this process, from 0.
+        size: the number of ranks.
+        local_size: the number of ranks on this machine.
+        device: of this rank.
+        messages: the group for texts between the main threads; None for a process alone.
+        saving: the same, for the threads that write checkpoints.
     """
 
     rank: int = 0
@@ -50,40 +49,40 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the rank that logs and writes what is written once."""
+        """Whether this is rank 0, which logs and writes the files that one rank writes."""
         return self.rank == 0
 
-    def add(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks, on every rank; `values` lies on the run's device."""
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, on every rank, in place; `values` is on the rank's device."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def any(self, is_so: bool) -> bool:
-        """Whether it is so on any rank."""
-        return any(self.exchange("1" if is_so else ""))
+    def any(self, value: bool) -> bool:
+        """Whether `value` is true on any rank."""
+        return any(self.all_gather("1" if value else ""))
 
-    def exchange(self, text: str, group: dist.ProcessGroup | None = None) -> list[str]:
-        """What every rank says, in the order of their numbers; returns when all have spoken."""
+    def all_gather(self, text: str, group: dist.ProcessGroup | None = None) -> list[str]:
+        """The text of every rank, in rank order; returns when all ranks have called it."""
         if self.size == 1:
             return [text]
         group = group or self.messages
-        said = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
         length = torch.tensor([len(text.encode())])
         lengths = [torch.zeros_like(length) for _ in range(self.size)]
         dist.all_gather(lengths, length, group=group)
         longest = max(1, *(int(length) for length in lengths))
-        heard = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
-        dist.all_gather(heard, torch.nn.functional.pad(said, (0, longest - len(said))), group=group)
-        return [bytes(part[: int(length)].tolist()).decode() for part, length in zip(heard, lengths, strict=True)]
+        padded = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(padded, torch.nn.functional.pad(own, (0, longest - len(own))), group=group)
+        return [bytes(part[: int(length)].tolist()).decode() for part, length in zip(padded, lengths, strict=True)]
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """What fails in the block on one rank ends all of them: the first that failed says why, the others are silent.
+        """A block that ends on all ranks if it fails on one: the lowest rank that failed raises its error.
 
         Raises:
             VicunaError, OSError: the block did, here and on no lower rank.
-            SystemExit: another rank failed.
+            SystemExit: another rank failed; with its exit code.
         """
         if self.size == 1:
             yield
@@ -94,7 +93,7 @@ class Ranks:
         except (VicunaError, OSError) as caught:
             error = caught
         code = getattr(error, "exit_code", 1) if error else 0
-        codes = [int(said) for said in self.exchange(str(code))]
+        codes = [int(text) for text in self.all_gather(str(code))]
         failed = [rank for rank, code in enumerate(codes) if code]
         if error and failed[0] == self.rank:
             raise error
@@ -104,7 +103,7 @@ class Ranks:
 
 @contextmanager
 def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iterator[Ranks]:
-    """Meet the other ranks that `torchrun` started, if it did; leave them at the end.
+    """Join the process group of the ranks that `torchrun` started, if it did; leave it at the end.
 
     Args:
         device_name: cpu, cuda or cuda:N; None for the best there is.
@@ -112,6 +111,7 @@ def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iter
 
     Raises:
         UsageError: there is no such device, or not one for each rank.
+        VicunaError: the ranks cannot connect, or the connection was lost.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -132,7 +132,7 @@ def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iter
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0]
         raise VicunaError(f"the ranks cannot meet at {where} ({reason}); start them with torchrun") from error
-    # With a fixed port, torchrun's store outlives a restart, and with it the addresses of ranks that are no more.
+    # With a fixed port torchrun's store outlives a restart, and still holds the addresses of the ranks before it.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         _backend(device),
@@ -144,7 +144,7 @@ def join_ranks(device_name: str | None, *, alone_in_group: bool = False) -> Iter
     if rank:
         log.be_silent()
     try:
-        messages, saving = (dist.new_group(backend="gloo", timeout=PATIENCE) for _ in range(2))
+        messages, saving = (dist.new_group(backend="gloo", timeout=TIMEOUT) for _ in range(2))
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
         yield Ranks(rank, size, local_size, device, messages, saving)
     except RuntimeError as error:
@@ -167,7 +167,7 @@ def _backend(device: torch.device) -> str:
 
 
 def _device_of_rank(name: str | None, local_rank: int) -> torch.device:
-    """Each rank of a machine has a GPU of its own, or all share the CPU."""
+    """The GPU with the rank's local number; on a CPU the same device for all."""
     device = choose_device(name)
     if device.type == "cpu":
         return device

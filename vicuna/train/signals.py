@@ -1,8 +1,8 @@
-"""Stop signals become a question the loop asks once a step: SIGTERM and SIGUSR1 from a scheduler, SIGINT from Ctrl-C,
-SIGHUP from a terminal that closes.
+"""Stop signals, which the loop checks once a step: SIGTERM and SIGUSR1 from a scheduler, SIGINT from Ctrl-C, SIGHUP
+from a terminal that closes.
 
-With several ranks, a signal may reach them at different moments, or only one of them: what each has received rides on
-the sum that the step takes over all ranks anyway, so that all stop after the same step.
+With several ranks, a signal may reach them at different moments, or only one of them: flags of the signals received are
+part of the step's one all-reduce, so that all ranks stop after the same step.
 
 Before: `loop` installs it. After: `loop` finishes its step, saves a checkpoint and leaves with 128 + signal; when the
 steps are all done, it writes the model to its end.
@@ -18,16 +18,16 @@ from vicuna.io import log
 
 
 class StopSignal:
-    """Catches the first stop signal while its block runs; the second acts as if nobody had caught the first.
+    """Catches the first stop signal while its block runs; a second one has its earlier effect.
 
-    Under `torchrun` a second one is nothing new: Ctrl-C, or a scheduler that ends a job, signals every process of it,
-    and torchrun then signals its ranks again. It ends them itself if they take longer than its --shutdown-timeout.
+    Under `torchrun` a second one is ignored: Ctrl-C, or a scheduler that ends a job, signals every process of the job,
+    and torchrun then signals its ranks again. It kills them if they take longer than its --shutdown-timeout.
     A signal that the run was started to ignore (`nohup`) stays ignored.
 
     Attributes:
-        received: the signal, once there was one on this rank.
-        agreed: the signal that all ranks stop for, once they know of it.
-        answer: what is done about it; said when it comes.
+        received: the signal that this rank has received, if any.
+        agreed: the signal that all ranks stop for, after the all-reduce.
+        answer: what will be done, for the log message.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -48,11 +48,11 @@ class StopSignal:
         self._restore()
 
     def flags(self) -> list[float]:
-        """For each of `SIGNALS` whether this rank has received it: to be summed over the ranks."""
+        """For each of `SIGNALS` 1.0 if this rank has received it, else 0.0: to be summed over the ranks."""
         return [float(number == self.received) for number in self.SIGNALS]
 
     def agree(self, sums: Sequence[float]) -> bool:
-        """Take note of the sums of all ranks' flags. True if there was a signal."""
+        """Set `agreed` from the sums of all ranks' flags. True if there was a signal."""
         self.agreed = self.agreed or next(
             (number for number, sum_ in zip(self.SIGNALS, sums, strict=True) if sum_), None
         )

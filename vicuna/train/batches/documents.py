@@ -1,9 +1,9 @@
-"""Where the documents of a batch begin and end, and which tokens see which.
+"""Where the documents of a batch begin and end, and which tokens each token attends to.
 
-Documents that begin alike (a system prompt) may share that beginning: it stands in the batch once, and they see it as
-if it stood before each of them. What it says to them and what they say to it (its gradient) is the same.
+Documents with a common prefix (a system prompt) may share it: it is in the batch once, and their tokens attend to
+it as if it stood before each of them. Outputs and gradients are the same as without sharing.
 
-Before: `dataset` counts. After: `attention` computes what sees each other; `flops` counts it.
+Before: `dataset` gives the lengths. After: `attention` computes by these bounds; `flops` counts.
 
 Shapes: T tokens of all documents in the batch, N documents.
 """
@@ -18,7 +18,7 @@ import torch
 
 
 class Block(NamedTuple):
-    """Queries and the keys that they see: all of them, or, if it is causal, the i-th the first i + 1."""
+    """A range of queries and the range of keys they attend to: all keys; if causal, query i the first i + 1 of them."""
 
     queries: slice
     keys: slice
@@ -30,36 +30,36 @@ class Documents:
     """Where the documents of a batch begin and end.
 
     Args:
-        lengths: tokens of each document, in order, without those that it shares.
-        shared: how many tokens each document shares: it begins with as many tokens of the nearest document before it
-            that shares none. Documents that share with the same one share as many.
+        lengths: tokens of each document, in order, without those of a shared prefix.
+        shared: tokens of each document's shared prefix: the first so many of the nearest document before it that itself
+            shares none. Documents that share with the same document share as many tokens.
         cu_seqlens: (N + 1,) int32 on the model's device: 0, then the running sum of the lengths.
-        cu_seqlens_keys: the same of what each document sees, shared tokens included.
-        key_places: which tokens these are, one document after the other; None where nothing is shared.
+        cu_seqlens_keys: (N + 1,) int32, the same for the keys of each document, its shared prefix included.
+        key_indices: the batch's tokens that are these keys, one document after the other; None where nothing is shared.
     """
 
     lengths: tuple[int, ...]
     shared: tuple[int, ...]
     cu_seqlens: torch.Tensor
     cu_seqlens_keys: torch.Tensor
-    key_places: torch.Tensor | None
+    key_indices: torch.Tensor | None
 
     @classmethod
     def of(
         cls, lengths: tuple[int, ...], device: torch.device | str = "cpu", shared: tuple[int, ...] = ()
     ) -> "Documents":
-        """Bounds from lengths."""
+        """From the lengths of the documents, and those of the prefixes they share."""
         bounds = _running_sums(lengths).to(device)
         if not any(shared):
             return cls(lengths, (0,) * len(lengths), bounds, bounds, None)
-        seen = tuple(own + before for own, before in zip(lengths, shared, strict=True))
-        documents = cls(lengths, shared, bounds, _running_sums(seen).to(device), None)
-        places = [torch.arange(span.start, span.stop) for seen in documents.keys for span in seen]
-        return replace(documents, key_places=torch.cat(places).to(device))
+        num_keys = tuple(own + prefix for own, prefix in zip(lengths, shared, strict=True))
+        documents = cls(lengths, shared, bounds, _running_sums(num_keys).to(device), None)
+        indices = [torch.arange(span.start, span.stop) for spans in documents.keys for span in spans]
+        return replace(documents, key_indices=torch.cat(indices).to(device))
 
     @functools.cached_property
     def keys(self) -> list[tuple[slice, slice]]:
-        """What each document sees: the tokens that it shares, and its own."""
+        """The keys of each document: its shared prefix, and its own tokens."""
         found = []
         start = first = 0
         for length, shared in zip(self.lengths, self.shared, strict=True):
@@ -70,35 +70,35 @@ class Documents:
 
     @property
     def longest(self) -> int:
-        """The most tokens that one sees, itself included."""
+        """The most keys of a document, shared prefix included."""
         return max(own + before for own, before in zip(self.lengths, self.shared, strict=True))
 
-    def blocks(self, runs: Sequence[slice] | None = None) -> list[Block]:
-        """What each token sees: first every document itself, then what comes before it.
+    def blocks(self, query_spans: Sequence[slice] | None = None) -> list[Block]:
+        """The blocks of attention: first the causal ones, then those of earlier tokens, then those of shared prefixes.
 
         Args:
-            runs: tokens that look, in order, each run within a document; by default all of them. Queries are numbered
-                by them.
+            query_spans: the tokens that are queries, in order, each span within a document; by default all tokens. A
+                block counts its queries in these alone.
         """
-        own: list[Block] = []
-        before: list[Block] = []
-        sharing: dict[int, Block] = {}  # by where the shared tokens begin
-        left = deque(runs if runs is not None else (span for _, span in self.keys))
+        causal: list[Block] = []
+        earlier: list[Block] = []
+        shared_blocks: dict[int, Block] = {}  # by the start of the shared prefix
+        left = deque(query_spans if query_spans is not None else (own for _, own in self.keys))
         start = 0
-        for shared, span in self.keys:
+        for shared, own in self.keys:
             first = start
-            while left and left[0].start < span.stop:
-                run = left.popleft()
-                rows = slice(start, start + run.stop - run.start)
-                own.append(Block(rows, run, is_causal=True))
-                if run.start > span.start:
-                    before.append(Block(rows, slice(span.start, run.start), is_causal=False))
-                start = rows.stop
-            if shared.stop > shared.start and start > first:  # those that share with one another are neighbours
-                others = sharing.get(shared.start)
-                rows = slice(others.queries.start if others else first, start)
-                sharing[shared.start] = Block(rows, shared, is_causal=False)
-        return [*own, *before, *sharing.values()]
+            while left and left[0].start < own.stop:
+                span = left.popleft()
+                queries = slice(start, start + span.stop - span.start)
+                causal.append(Block(queries, span, is_causal=True))
+                if span.start > own.start:
+                    earlier.append(Block(queries, slice(own.start, span.start), is_causal=False))
+                start = queries.stop
+            if shared.stop > shared.start and start > first:  # documents that share a prefix are neighbours
+                others = shared_blocks.get(shared.start)
+                queries = slice(others.queries.start if others else first, start)
+                shared_blocks[shared.start] = Block(queries, shared, is_causal=False)
+        return [*causal, *earlier, *shared_blocks.values()]
 
 
 def _running_sums(lengths: tuple[int, ...]) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""One record becomes token ids with a mask of what is to be learned; or a reason why it cannot.
+"""One record becomes token ids with a mask of the supervised ones; or a reason why it cannot.
 
-Each conversation is rendered once and tokenized once, by `vicuna.conversation.encode`; the mask is the span of each
-assistant's reply, end mark included. Nothing is cut: a conversation longer than `max_length` is left out, and so is
-one that cannot be read or has no reply, because training on nothing looks healthy and is not.
+Each conversation is rendered once and tokenized once, by `vicuna.conversation.encode`; the supervised tokens are those
+of the assistant's replies, end marks included. Nothing is cut: a conversation longer than `max_length` is left out, and
+so is one that cannot be read or has no reply, because a run without labels looks healthy and learns nothing.
 
-This file loads no torch: it is all that the processes need which tokenize beside one another.
+This file loads no torch, so that the worker processes of `tokenize` start quickly.
 
-Before: files of records. After: `tokenize` collects what all of them give.
+Before: files of records. After: `tokenize` collects the examples of all of them.
 """
 
 from array import array
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, parse_line, read_json
 
@@ -24,16 +25,18 @@ CHUNK_BYTES = 1 << 18
 ITEMS_PER_CHUNK = 64
 
 Source = tuple[str, bytes | JsonObject]
-"""Where a record stands, and the record: a line not yet parsed, or an item of a JSON array."""
+"""Where a record stands (file and line), and the record: a line not yet parsed, or an item of a JSON array."""
 
 
 @dataclass
-class Samples:
-    """Conversations end to end, and those that were left out.
+class Examples:
+    """Tokenized conversations end to end, and the records that were left out.
 
     Args:
-        tokens: token ids (int32) of all conversations.
-        is_learned: one byte for each of them.
+        ids: of the records.
+        lengths: tokens of each example.
+        tokens: token ids (int32) of all examples.
+        is_supervised: one byte for each token, 0 or 1.
         too_long: ids of records with more than `max_length` tokens.
         malformed: what is wrong with the others that cannot be used, with their place and id.
     """
@@ -41,13 +44,13 @@ class Samples:
     ids: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     tokens: array = field(default_factory=lambda: array("i"))
-    is_learned: bytearray = field(default_factory=bytearray)
+    is_supervised: bytearray = field(default_factory=bytearray)
     too_long: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
 
     @property
     def num_records(self) -> int:
-        """All of them, the ones left out too."""
+        """Records read, the ones left out too."""
         return len(self.ids) + len(self.too_long) + len(self.malformed)
 
 
@@ -92,70 +95,70 @@ def _json_chunks(path: Path) -> Iterator[list[Source]]:
         yield [(f"{path}: item {number}", record) for number, record in enumerate(items, start)]
 
 
-def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Any, max_length: int) -> Samples:
+def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Tokenizer, max_length: int) -> Examples:
     """Tokenize some records.
 
     Raises:
         VicunaError: template and tokenizer do not fit, which is not the fault of a record.
     """
-    samples = Samples()
+    examples = Examples()
     for place, record in chunk:
         try:
             conversation = _parse(record, place)
-            input_ids, is_learned = encode_record(conversation, template, tokenizer, place)
+            input_ids, is_supervised = encode_record(conversation, template, tokenizer, place)
         except VicunaError as error:
-            samples.malformed.append(str(error))
+            examples.malformed.append(str(error))
             continue
         if len(input_ids) > max_length:
-            samples.too_long.append(conversation.id)
+            examples.too_long.append(conversation.id)
             continue
-        samples.ids.append(conversation.id)
-        samples.lengths.append(len(input_ids))
-        samples.tokens.extend(input_ids)
-        samples.is_learned.extend(is_learned)
-    return samples
+        examples.ids.append(conversation.id)
+        examples.lengths.append(len(input_ids))
+        examples.tokens.extend(input_ids)
+        examples.is_supervised.extend(is_supervised)
+    return examples
 
 
 def _parse(record: bytes | JsonObject, place: str) -> Conversation:
-    row = parse_line(record, place) if isinstance(record, bytes) else record
-    if not isinstance(row, dict):
-        raise VicunaError(f"{place} is a {type(row).__name__}; a record is a JSON object")
+    value = parse_line(record, place) if isinstance(record, bytes) else record
+    if not isinstance(value, dict):
+        raise VicunaError(f"{place} is a {type(value).__name__}; a record is a JSON object")
     try:
-        return from_record(row)
+        return from_record(value)
     except VicunaError as error:
-        raise VicunaError(f"{place}: record {row.get('id', '(no id)')}: {error}") from None
+        raise VicunaError(f"{place}: record {value.get('id', '(no id)')}: {error}") from None
 
 
 def encode_record(
-    conversation: Conversation, template: Template, tokenizer: Any, place: str
+    conversation: Conversation, template: Template, tokenizer: Tokenizer, place: str
 ) -> tuple[list[int], list[bool]]:
-    """Token ids, and for each whether it is to be learned.
+    """Token ids, and for each whether it is supervised.
 
     Raises:
-        VicunaError: it cannot be rendered, or nothing in it is to be learned.
+        VicunaError: it cannot be rendered, or none of its tokens is supervised.
     """
     try:
         encoding = encode(conversation.messages, template, tokenizer)
     except VicunaError as error:
         raise VicunaError(f"{place}: record {conversation.id}: {error}") from None
-    is_learned = [label != IGNORE_INDEX for label in encoding.labels]
+    is_supervised = [label != IGNORE_INDEX for label in encoding.labels]
     num_context = _num_context_replies(conversation, place)
     for start, end in encoding.reply_spans[:num_context]:
-        is_learned[start:end] = [False] * (end - start)
-    if is_learned:
-        is_learned[0] = False  # nothing comes before it that could predict it
-    if not any(is_learned):
+        is_supervised[start:end] = [False] * (end - start)
+    if is_supervised:
+        is_supervised[0] = False  # nothing comes before it that could predict it
+    if not any(is_supervised):
         raise VicunaError(
             f"{place}: record {conversation.id} has no reply to learn from under template {template.name}; "
             "remove it, or clean the data with python -m vicuna.data"
         )
-    return encoding.input_ids, is_learned
+    return encoding.input_ids, is_supervised
 
 
 def _num_context_replies(conversation: Conversation, place: str) -> int:
-    """Replies among the first `context_messages` messages behind the system text; another piece is trained on them.
+    """Replies among the first `context_messages` messages after the system text: context, supervised in another record.
 
-    Replies that follow one another without a turn between them are one span to `encode`, so they count once.
+    Replies that follow one another without another role's turn between them are one span to `encode`: they count once.
     """
     messages = conversation.messages
     num_system = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))

@@ -1,8 +1,8 @@
-"""Which conversations share a row, and which rows make a step.
+"""Which examples share a row, and which rows make a step.
 
-A row holds whole conversations and never more than `row_length` tokens, so next to nothing is padding. The plan of an
-epoch is a pure function of (lengths, seed, epoch): the place in the data is the number of steps done, nothing else has
-to be saved, and a resumed run finds its next rows without replaying the earlier ones.
+A row holds whole examples and never more than `row_length` tokens, so next to nothing is padding. The order of an epoch
+is a pure function of (lengths, seed, epoch): the position in the data is the number of steps done, nothing else has to
+be saved, and a resumed run finds its next rows without replaying the earlier ones.
 
 Before: `tokenize` (the lengths). After: `dataset` (rows become tensors), `loop`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 Row = tuple[int, ...]
-"""The numbers of the conversations in one row."""
+"""The indices of the examples in one row."""
 
 
 def pack(lengths: Sequence[int], row_length: int, order: Sequence[int] | None = None) -> list[Row]:
@@ -22,9 +22,9 @@ def pack(lengths: Sequence[int], row_length: int, order: Sequence[int] | None = 
     that the fullest fitting row is the lowest bit at or above the length. 70,000 conversations take about 0.1 s.
 
     Args:
-        lengths: tokens of each conversation, each between 1 and `row_length`.
+        lengths: tokens of each example, each between 1 and `row_length`.
         row_length: the most tokens a row may hold.
-        order: the order in which conversations of equal length are placed.
+        order: the order in which examples of equal length are placed.
     """
     assert not lengths or 0 < min(lengths) <= max(lengths) <= row_length
     rows: list[list[int]] = []
@@ -50,17 +50,18 @@ def pack(lengths: Sequence[int], row_length: int, order: Sequence[int] | None = 
     return [tuple(row) for row in rows]
 
 
-def plan_epoch(
+def pack_epoch(
     lengths: Sequence[int], row_length: int, rows_per_step: int, *, seed: int, epoch: int, packing: bool = True
 ) -> list[list[Row]]:
-    """The steps of one epoch, each a list of at most `rows_per_step` rows; every conversation occurs exactly once.
+    """The steps of one epoch, each a list of at most `rows_per_step` rows; every example occurs exactly once.
 
     Every epoch has the same number of steps, because the number of rows depends on the lengths only; which of the
-    equally long conversations meet in a row, and the order of the rows, are drawn anew. Where the rows do not divide
+    equally long examples meet in a row, and the order of the rows, are drawn anew. Where the rows do not divide
     evenly, steps differ by one row at most instead of leaving a small step for the end.
 
-    Without packing every conversation is a row. The longest go first: within a step, so that what is computed together
-    is about equally long, and among the steps, so that a run which does not fit into the memory fails at once.
+    Without packing every example is a row. Rows of a step are sorted longest first, so that a micro-batch has rows of
+    about the same length; the step with the longest row comes first, so
+    that a run which needs too much memory fails at once.
     """
     draw = random.Random(f"{seed} {epoch}")
     order = list(range(len(lengths)))
@@ -78,15 +79,15 @@ def plan_epoch(
     return steps
 
 
-class TrainingPlan:
+class PackedEpochs:
     """Rows for every step of a run, over all its epochs.
 
     Args:
-        lengths: tokens of each conversation.
+        lengths: tokens of each example.
         row_length: the most tokens in a row.
-        rows_per_step: rows in a global step.
-        seed: what the order is drawn from.
-        packing: conversations share rows.
+        rows_per_step: rows of a step, over all ranks.
+        seed: of the order.
+        packing: examples share rows.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class TrainingPlan:
         self.lengths, self.row_length, self.rows_per_step = lengths, row_length, rows_per_step
         self.seed, self.packing = seed, packing
         self._epoch = 0
-        self._steps = self._plan(0)
+        self._steps = self._pack(0)
         self.steps_per_epoch = len(self._steps)
         self.num_rows = sum(map(len, self._steps))
         self.fill = sum(lengths) / (self.num_rows * row_length) if lengths else 0.0
@@ -105,11 +106,11 @@ class TrainingPlan:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._steps = self._plan(epoch)
+            self._steps = self._pack(epoch)
         return self._steps[step_in_epoch]
 
-    def _plan(self, epoch: int) -> list[list[Row]]:
-        return plan_epoch(
+    def _pack(self, epoch: int) -> list[list[Row]]:
+        return pack_epoch(
             self.lengths, self.row_length, self.rows_per_step, seed=self.seed, epoch=epoch, packing=self.packing
         )
 
@@ -117,22 +118,23 @@ class TrainingPlan:
 def deal(rows: Sequence[Row], lengths: Sequence[int], rows_per_batch: int, num_ranks: int) -> list[list[list[Row]]]:
     """Cut a step's rows into micro-batches and deal these to the ranks.
 
-    Ranks wait for each other at every layer, so the rows that are computed at the same time should cost the same: the
-    costliest go first, and within one micro-batch the ranks take them to and fro. Rows are full, so what tells them
-    apart is attention, which grows with the squares of the lengths. (What documents share is not looked at.)
+    Sharded ranks wait for each other at every layer, so rows that are computed at the same time should cost the same.
+    The rows are sorted by cost, and within a micro-batch dealt in serpentine order (ranks 0..N-1, then N-1..0). Rows
+    are about equally full, so the cost that differs is attention's: the sum of the squares of the lengths. (Shared
+    prefixes are not taken into account.)
 
     Returns:
-        For every rank the same number of micro-batches; the last may be empty where the rows do not come out even.
+        For every rank the same number of micro-batches; the last may be empty where the rows do not divide evenly.
     """
     if num_ranks == 1:
         return [[list(rows[start : start + rows_per_batch]) for start in range(0, len(rows), rows_per_batch)]]
     by_cost = sorted(rows, key=lambda row: -sum(lengths[item] ** 2 for item in row))
     batches: list[list[list[Row]]] = [[] for _ in range(num_ranks)]
     for start in range(0, len(rows), rows_per_batch * num_ranks):
-        hands: list[list[Row]] = [[] for _ in range(num_ranks)]
-        for place, row in enumerate(by_cost[start : start + rows_per_batch * num_ranks]):
-            turn, seat = divmod(place, num_ranks)
-            hands[seat if turn % 2 == 0 else num_ranks - 1 - seat].append(row)
-        for rank, hand in enumerate(hands):
-            batches[rank].append(hand)
+        of_ranks: list[list[Row]] = [[] for _ in range(num_ranks)]
+        for index, row in enumerate(by_cost[start : start + rows_per_batch * num_ranks]):
+            pass_number, rank = divmod(index, num_ranks)
+            of_ranks[rank if pass_number % 2 == 0 else num_ranks - 1 - rank].append(row)
+        for rank, batch in enumerate(of_ranks):
+            batches[rank].append(batch)
     return batches

@@ -1,9 +1,9 @@
-"""All records of a run as token ids, tokenized once by several processes and kept on the disk (`token_cache`).
+"""All records of a run as examples, tokenized once by several processes and kept on the disk (`token_cache`).
 
-What cannot be used is counted and named; more of it than a stated share stops the run, because a wrong template or a
-wrong file looks like many bad records.
+Records that cannot be used are counted and named; more than `max_bad_share` of them stops the run, because a wrong
+template or a wrong file looks like many bad records.
 
-Before: `samples` (one record). After: `packing` (lengths) and `dataset` (tokens).
+Before: `encode` (one record). After: `packing` (lengths) and `dataset` (tokens).
 """
 
 import signal
@@ -15,36 +15,35 @@ from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from vicuna.conversation import Template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.machine import usable_cores
-from vicuna.train.batches.encode import Samples, Source, encode_chunk, read_chunks
-from vicuna.train.batches.token_cache import TokenCache, TokenizedConversations, cache_key, in_memory
+from vicuna.train.batches.encode import Examples, Source, encode_chunk, read_chunks
+from vicuna.train.batches.token_cache import TokenCache, TokenizedConversations, cache_key, concatenate
 
 MAX_BAD_SHARE = 0.01
 MAX_NAMED = 5
 PARALLEL_BYTES = 16 << 20
-"""From here on other processes are worth their start, which takes some seconds each."""
+"""Size of the data from which worker processes are worth their start, which takes some seconds each."""
 MAX_WORKERS = 16
 CHUNKS_AHEAD = 4
+"""Chunks read ahead for each worker."""
 
 
 def tokenize_files(
     paths: Sequence[Path],
     template: Template,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     *,
     max_length: int,
     max_bad_share: float = MAX_BAD_SHARE,
     workers: int | None = None,
     cache_dir: Path | None = None,
 ) -> TokenizedConversations:
-    """Read, render and tokenize every record of the files, or take what an earlier run, or another rank, has made.
+    """Read, render and tokenize every record of the files, or load the tokens that an earlier run or another rank made.
 
     Args:
         max_bad_share: the largest share of records that may be left out, too long or malformed.
@@ -60,7 +59,7 @@ def tokenize_files(
     num_workers = choose_workers(paths, workers)
     make = partial(_tokenized, paths, template, tokenizer, max_length, num_workers)
     if cache_dir is None:
-        found = in_memory(make())
+        found = concatenate(make())
     else:
         cache = TokenCache(cache_dir, cache_key(paths, template, tokenizer, max_length))
         with cache.locked():  # whoever comes first tokenizes; the other ranks wait, and find the work done
@@ -81,7 +80,7 @@ def choose_workers(paths: Sequence[Path], workers: int | None) -> int:
 
 
 def check_left_out(found: TokenizedConversations, where: str, max_length: int, max_bad_share: float) -> None:
-    """Say what is left out, and see that it is not too much.
+    """Log the records that are left out, and refuse too many of them.
 
     Raises:
         VicunaError: nothing is left, or more than `max_bad_share` is left out.
@@ -119,13 +118,13 @@ def name_some(ids: Sequence[str]) -> str:
 
 
 def _tokenized(
-    paths: Sequence[Path], template: Template, tokenizer: PreTrainedTokenizerBase, max_length: int, workers: int
-) -> Iterator[Samples]:
-    """The samples of the files, piece by piece and in order."""
+    paths: Sequence[Path], template: Template, tokenizer: Tokenizer, max_length: int, workers: int
+) -> Iterator[Examples]:
+    """The examples of the files, chunk by chunk and in order."""
     with log.Progress(None, description="tokenizing", unit="conversations") as progress, ExitStack() as stack:
         chunks = read_chunks(paths)
         if workers == 1:
-            pieces: Iterator[Samples] = (encode_chunk(chunk, template, tokenizer, max_length) for chunk in chunks)
+            parts: Iterator[Examples] = (encode_chunk(chunk, template, tokenizer, max_length) for chunk in chunks)
         else:
             pool = ProcessPoolExecutor(
                 workers,
@@ -135,15 +134,15 @@ def _tokenized(
                 initargs=(template, tokenizer, max_length),
             )
             stack.callback(pool.shutdown, cancel_futures=True)
-            pieces = _in_order(pool, chunks, ahead=CHUNKS_AHEAD * workers)
-        for piece in pieces:
-            progress.update(piece.num_records)
-            yield piece
+            parts = _in_order(pool, chunks, ahead=CHUNKS_AHEAD * workers)
+        for part in parts:
+            progress.update(part.num_records)
+            yield part
 
 
-def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[list[Source]], ahead: int) -> Iterator[Samples]:
-    """What the workers make of the chunks; `ahead` of them are read before they are needed."""
-    waiting: deque[Future[Samples]] = deque()
+def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[list[Source]], ahead: int) -> Iterator[Examples]:
+    """The examples of each chunk, in order; up to `ahead` chunks wait in the pool."""
+    waiting: deque[Future[Examples]] = deque()
     try:
         for chunk in chunks:
             waiting.append(pool.submit(_work, chunk))
@@ -155,16 +154,16 @@ def _in_order(pool: ProcessPoolExecutor, chunks: Iterator[list[Source]], ahead: 
         raise VicunaError("a tokenizing process was killed, perhaps for memory; use --tokenize-workers 1") from None
 
 
-_worker: tuple[Template, Any, int] | None = None
+_worker: tuple[Template, Tokenizer, int] | None = None
 
 
-def _begin_worker(template: Template, tokenizer: Any, max_length: int) -> None:
+def _begin_worker(template: Template, tokenizer: Tokenizer, max_length: int) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that started this one
     _worker = template, tokenizer, max_length
 
 
-def _work(chunk: list[Source]) -> Samples:
+def _work(chunk: list[Source]) -> Examples:
     assert _worker is not None
     template, tokenizer, max_length = _worker
     return encode_chunk(chunk, template, tokenizer, max_length)

@@ -1,13 +1,15 @@
-"""What a decoder layer keeps between its forward and its backward pass, and whether it is compiled.
+"""Activation checkpointing and compilation of the decoder layers.
+
+What a layer keeps from its forward pass for its backward pass:
 
     none       everything: fastest, and at 4,096 tokens a 13B model keeps 32 GB of it
-    selective  the outputs of matrix products and attention; norms, activations and rotations are computed again
-    full       the layer's input alone; the whole layer is computed again, a third more work
+    selective  the outputs of matrix products and attention; norms, activations and rotations are recomputed
+    full       the layer's input alone; the whole layer is recomputed, a third more work
 
-The numbers are the same to the bit: what is computed again is computed by the same kernels from the same inputs.
+The results are bit-equal: what is recomputed is computed by the same kernels from the same inputs.
 
-Before: `model`, with adapters already in place. After: sharding, whose hooks lie round a layer, so that they run once
-however often its inside does.
+Before: `conversation_model`, with adapters already in place. After: `parallel`, whose hooks are on the layer module and
+run once, however often the layer's forward does.
 """
 
 import functools
@@ -32,14 +34,14 @@ SAVED_OPERATIONS = {
     "aten::_scaled_dot_product_cudnn_attention",
     "torch_attn::_varlen_attn",
 }
-"""Expensive to compute again, next to their size. Scaled-dot-product attention in plain matrix products is `bmm`."""
+"""Operations that cost much to recompute next to the size of their output. `bmm` is attention by matrix products."""
 
 
 def checkpoint_layers(model: ConversationModel, kind: str, *, is_random: bool = False) -> None:
-    """Let every decoder layer keep only what `kind` (none, selective, full) says.
+    """Apply activation checkpointing of this kind (none, selective, full) to every decoder layer.
 
     Args:
-        is_random: something in a layer is drawn at random, an adapter's dropout, and must be drawn again alike.
+        is_random: a layer draws random numbers (an adapter's dropout), and must draw the same ones when recomputed.
     """
     if kind == "none":
         return
@@ -52,9 +54,9 @@ def checkpoint_layers(model: ConversationModel, kind: str, *, is_random: bool = 
 
 
 def compile_layers(model: ConversationModel) -> None:
-    """Compile the inside of every decoder layer (one compilation serves them all). Before `checkpoint_layers`.
+    """Compile the forward of every decoder layer (one compilation serves them all). Before `checkpoint_layers`.
 
-    Attention stays as it is: its document bounds are others in every batch, and each would be compiled anew.
+    Attention is left uncompiled: its document bounds differ in every batch, and each would be compiled anew.
     """
     AttentionInterface.register(ATTENTION, torch.compiler.disable(varlen_attention))
     for layer in model.causal_lm.model.layers:

@@ -1,15 +1,15 @@
-"""Attention over packed rows: every token sees the earlier tokens of its own document, and nothing else.
+"""Attention over packed rows: every token attends to the earlier tokens of its own document, and to no other.
 
 Registered with transformers as `vicuna_varlen` and driven by the document bounds that come with each batch. The bounds
-are always given: transformers can also guess them from position ids, but the guess is silently dropped when a cache or
-a mask is passed, and documents then read one another (gradients more than 100% off). On CUDA in bf16 the kernel is
-`torch.nn.attention.varlen`, on a CPU it is torch's flash kernel (`blockwise`); elsewhere, and on a CPU where a window
-slides, scaled-dot-product attention runs over one document after the other.
+are always given: transformers can also infer them from position ids, but silently does not where a cache or a mask is
+passed, and tokens then attend across documents (gradients more than 100% off). On CUDA in bf16 the kernel is
+`torch.nn.attention.varlen`, on a CPU it is torch's flash kernel (`blockwise`); elsewhere, and on a CPU with a sliding
+window, scaled-dot-product attention runs over one document after the other.
 
-Before: `documents` (the bounds of a batch). After: `model`, whose layers call this.
+Before: `documents` (the bounds of a batch). After: `conversation_model`, whose layers call this.
 
-Shapes: T tokens of all documents in the batch, S of them that look (mostly all), H query heads, K key and value heads,
-D head size, N documents.
+Shapes: T tokens of all documents in the batch, S queries (mostly T), H query heads, K key and value heads, D head size,
+N documents.
 """
 
 import functools
@@ -39,7 +39,7 @@ def varlen_attention(
     scaling: float,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    runs: Sequence[slice] | None = None,
+    query_spans: Sequence[slice] | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document.
@@ -47,26 +47,26 @@ def varlen_attention(
     Args:
         query: (1, H, S, D).
         key, value: (1, K, T, D), where K divides H.
-        attention_mask: must be None; the bounds say everything.
-        sliding_window: how many tokens a token sees at most, itself included (Mistral's first models, some of Qwen's).
-        runs: the tokens that queries are given for, where these are fewer (only if `takes_runs`).
+        attention_mask: must be None; the bounds take its place.
+        sliding_window: the most tokens that a token attends to, itself included (early Mistral, some of Qwen).
+        query_spans: the tokens that `query` holds, where these are not all T (only if `can_skip_queries`).
 
     Returns:
         (1, S, H, D), and None in place of the weights.
     """
-    assert attention_mask is None, "the document bounds say everything"
+    assert attention_mask is None, "the document bounds take the mask's place"
     assert dropout == 0.0
     assert query.shape[0] == 1
     assert key.shape[2] == sum(documents.lengths), "the document bounds do not cover the batch"
-    looking = key.shape[2] if runs is None else sum(run.stop - run.start for run in runs)
-    assert query.shape[2] == looking, "the runs are not those of the queries"
+    num_queries = key.shape[2] if query_spans is None else sum(span.stop - span.start for span in query_spans)
+    assert query.shape[2] == num_queries, "the spans are not those of the queries"
     query, key = query.to(value.dtype), key.to(value.dtype)  # the rotary embedding leaves fp32 under autocast
     if sliding_window and sliding_window >= documents.longest:
         sliding_window = None
     if has_flash(query.device.type, value.dtype):
         output = _flash_attention(query[0], key[0], value[0], documents, scaling, sliding_window)
-    elif takes_runs(value.device, documents, sliding_window):
-        output = BlockAttention.apply(query, key, value, documents.blocks(runs), scaling)
+    elif can_skip_queries(value.device, documents, sliding_window):
+        output = BlockAttention.apply(query, key, value, documents.blocks(query_spans), scaling)
     else:
         output = _per_document(query, key, value, documents, scaling, sliding_window)
     return output, None
@@ -77,8 +77,8 @@ def has_flash(device_type: str, dtype: torch.dtype) -> bool:
     return device_type == "cuda" and dtype in FLASH_DTYPES
 
 
-def takes_runs(device: torch.device, documents: Documents, sliding_window: int | None) -> bool:
-    """Whether attention can be asked for some of the tokens alone."""
+def can_skip_queries(device: torch.device, documents: Documents, sliding_window: int | None) -> bool:
+    """Whether attention can be computed for some of the tokens alone."""
     return device.type == "cpu" and not (sliding_window and sliding_window < documents.longest)
 
 
@@ -93,18 +93,18 @@ def _per_document(
     """One document after the other, for any device and number format."""
     outputs = []
     for shared, own in documents.keys:
-        length, before = own.stop - own.start, shared.stop - shared.start
+        length, prefix = own.stop - own.start, shared.stop - shared.start
         keys, values = key[:, :, own], value[:, :, own]
-        if before:
+        if prefix:
             keys = torch.cat((key[:, :, shared], keys), dim=2)
             values = torch.cat((value[:, :, shared], values), dim=2)
-        sees: dict[str, Any] = {"is_causal": True}
-        if before or sliding_window:
-            mask = torch.ones(length, before + length, dtype=torch.bool, device=query.device).tril(before)
-            sees = {"attn_mask": mask.triu(before + 1 - sliding_window) if sliding_window else mask}
+        masking: dict[str, Any] = {"is_causal": True}
+        if prefix or sliding_window:
+            mask = torch.ones(length, prefix + length, dtype=torch.bool, device=query.device).tril(prefix)
+            masking = {"attn_mask": mask.triu(prefix + 1 - sliding_window) if sliding_window else mask}
         outputs.append(
             F.scaled_dot_product_attention(
-                query[:, :, own], keys, values, **sees, scale=scaling, enable_gqa=True
+                query[:, :, own], keys, values, **masking, scale=scaling, enable_gqa=True
             ).transpose(1, 2)
         )
     return torch.cat(outputs, dim=1)  # (1, T, H, D)
@@ -127,8 +127,8 @@ def _flash_attention(
         tensor.transpose(0, 1).contiguous()  # (T, H, D)
         for tensor in (query, key.repeat_interleave(group, 0), value.repeat_interleave(group, 0))
     )
-    if documents.key_places is not None:
-        key, value = (tensor.index_select(0, documents.key_places) for tensor in (key, value))
+    if documents.key_indices is not None:
+        key, value = (tensor.index_select(0, documents.key_indices) for tensor in (key, value))
     output = varlen_attn(
         query,
         key,
@@ -146,7 +146,7 @@ def _flash_attention(
 
 @functools.cache
 def _causal_keyword(sliding_window: int | None) -> dict[str, Any]:
-    """How this torch spells "causal": 2.10 took `is_causal`, later releases take the window."""
+    """The keyword by which this torch takes a causal mask: `is_causal` in 2.10, the window in later releases."""
     from torch.nn.attention.varlen import varlen_attn
 
     if "is_causal" not in inspect.signature(varlen_attn).parameters:

@@ -1,12 +1,12 @@
 """Attention on a CPU as a sum over blocks, each by torch's flash kernel (Dao et al., arXiv:2205.14135).
 
-A block is some queries and the keys that they see. Besides its output the kernel gives the logarithm of each query's
-sum of exponentials: outputs for the same queries and other keys are joined by it, and from the joined output and
-logarithm the kernel computes each block's share of the gradients (as in Liu et al., arXiv:2310.01889, whose blocks are
-on several machines). So a prompt that documents share is computed once, and in the last layer only tokens that are
-learned look at all.
+A block is a range of queries and the range of keys that they attend to. Besides its output the kernel returns each
+query's log-sum-exp: outputs for the same queries and other keys are combined by it, and from the combined output and
+log-sum-exp the kernel computes each block's part of the gradients (as in Liu et al., arXiv:2310.01889, whose blocks are
+on several machines). So a prefix that documents share is computed once, and the last layer has queries for the
+supervised positions only.
 
-Before: `attention` chooses it; `documents` says which blocks. After: the rest of the layer.
+Before: `attention` calls it; `documents` lists the blocks. After: the rest of the layer.
 
 Shapes: T keys, S queries (mostly T), H query heads, K key and value heads, D head size.
 """
@@ -20,13 +20,13 @@ from torch.autograd.function import once_differentiable
 from vicuna.train.batches.documents import Block
 
 KEYS_AT_A_TIME = 192
-"""Of a causal block, going backward: the kernel takes 512 of them, and computes those that nobody sees as well."""
+"""Of a causal block in the backward pass: the kernel takes 512 at a time, and computes the masked pairs as well."""
 
 
 class BlockAttention(torch.autograd.Function):
-    """Queries (1, H, S, D), keys and values (1, K, T, D) to (1, S, H, D); a document with itself comes first.
+    """Queries (1, H, S, D), keys and values (1, K, T, D) to (1, S, H, D); the causal blocks come first.
 
-    The kernel wants a head's numbers side by side in memory (a stride of 1 in D), and does not check it.
+    The kernel needs a stride of 1 in D, and does not check it.
     """
 
     @staticmethod
@@ -36,48 +36,48 @@ class BlockAttention(torch.autograd.Function):
         output = _empty_by_token(query, query.dtype)
         log_sum = torch.empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))  # (1, H, S)
         keys, values = (_repeat(tensor, query.shape[1]) for tensor in (key, value))
-        for rows, columns, is_causal in blocks:
+        for of_queries, of_keys, is_causal in blocks:
             found, found_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query[:, :, rows], keys[:, :, columns], values[:, :, columns], 0.0, is_causal, scale=scale
+                query[:, :, of_queries], keys[:, :, of_keys], values[:, :, of_keys], 0.0, is_causal, scale=scale
             )
-            if is_causal:  # the first that these queries see
-                output[:, :, rows] = found
-                log_sum[:, :, rows] = found_sum
+            if is_causal:  # the first block of these queries
+                output[:, :, of_queries] = found
+                log_sum[:, :, of_queries] = found_sum
             else:
-                earlier = log_sum[:, :, rows]
-                share = torch.sigmoid(found_sum - earlier).unsqueeze(-1)
-                output[:, :, rows].lerp_(found, share.to(found.dtype))
-                log_sum[:, :, rows] = torch.logaddexp(earlier, found_sum)
+                earlier = log_sum[:, :, of_queries]
+                weight = torch.sigmoid(found_sum - earlier).unsqueeze(-1)
+                output[:, :, of_queries].lerp_(found, weight.to(found.dtype))
+                log_sum[:, :, of_queries] = torch.logaddexp(earlier, found_sum)
         ctx.save_for_backward(query, key, value, output, log_sum)
         ctx.blocks, ctx.scale = blocks, scale
         return output.transpose(1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, log_sum = ctx.saved_tensors
         grad = grad.transpose(1, 2)
         keys, values = (_repeat(tensor, query.shape[1]) for tensor in (key, value))
         grads = [_empty_by_token(tensor, log_sum.dtype).zero_() for tensor in (query, keys, values)]
         for block in ctx.blocks:
-            for rows, columns in _columns(block):
+            for of_queries, of_keys in _split_keys(block):
                 found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    *(tensor[:, :, rows] for tensor in (grad, query)),
-                    *(tensor[:, :, columns] for tensor in (keys, values)),
-                    *(tensor[:, :, rows] for tensor in (output, log_sum)),
+                    *(tensor[:, :, of_queries] for tensor in (grad, query)),
+                    *(tensor[:, :, of_keys] for tensor in (keys, values)),
+                    *(tensor[:, :, of_queries] for tensor in (output, log_sum)),
                     0.0,
                     block.is_causal,
                     scale=ctx.scale,
                 )
-                for whole, places, part in zip(grads, (rows, columns, columns), found, strict=True):
-                    whole[:, :, places].add_(part)
+                for whole, span, part in zip(grads, (of_queries, of_keys, of_keys), found, strict=True):
+                    whole[:, :, span].add_(part)
         if key.shape[1] != query.shape[1]:
             grads[1:] = [tensor.unflatten(1, (key.shape[1], -1)).sum(2) for tensor in grads[1:]]  # (1, K, T, D)
         return *(tensor.to(query.dtype) for tensor in grads), None, None
 
 
 def _empty_by_token(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """(1, H, T, D), a token's heads side by side in memory, as the projections before and after want them."""
+    """(1, H, T, D) with the strides of a contiguous (1, T, H, D), as the projections before and after need it."""
     _, heads, tokens, size = x.shape
     return torch.empty(1, tokens, heads, size, dtype=dtype).transpose(1, 2)
 
@@ -87,8 +87,8 @@ def _repeat(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-def _columns(block: Block) -> Iterator[tuple[slice, slice]]:
-    """A causal block in pieces of few keys, with the queries that see some of them; another block as it is."""
+def _split_keys(block: Block) -> Iterator[tuple[slice, slice]]:
+    """A causal block in parts of few keys, with the queries that attend to some of them; another block as it is."""
     queries, keys, is_causal = block
     if not is_causal:
         yield queries, keys

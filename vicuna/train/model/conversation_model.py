@@ -1,13 +1,16 @@
 """The model in training: a LLaMA-architecture decoder that turns a batch into a loss.
 
-transformers brings the architecture; attention (`attention`), loss (`loss`) and the reading of the weights are ours.
-The loss is computed inside the root module's forward pass, the one place where a sharded model has its head whole. The
-modules are built without memory, cut over the ranks (`parallel`), and only then filled from the files, so that no
-rank ever holds more than its own rows.
+transformers has the architecture; attention (`attention`), loss (`loss`) and the reading of the weights are ours. The
+loss is computed inside the root module's forward pass, the one place where a sharded model has its output head
+gathered. The modules are built on the meta device, sharded over the ranks (`parallel`), and only then filled from the
+files, so that no rank ever holds more than its own shards.
 
 Before: a Hugging Face directory. After: `loop` trains it, `export` writes it.
+
+Shapes: T tokens of all documents in the batch, S supervised positions, H hidden size, N documents.
 """
 
+import copy
 import functools
 import hashlib
 import json
@@ -22,11 +25,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from vicuna.errors import VicunaError
 from vicuna.train.batches.dataset import Batch
 from vicuna.train.model.attention import NAME as ATTENTION
-from vicuna.train.model.attention import takes_runs, varlen_attention
+from vicuna.train.model.attention import can_skip_queries, varlen_attention
 from vicuna.train.model.fused import ATTENTIONS, fuse, rotate
-from vicuna.train.model.lora import base_name, begin_adapter, fill_4bit, is_4bit, is_adapter
-from vicuna.train.model.loss import linear_cross_entropy, supervised_places
-from vicuna.train.model.parallel import first_row, local
+from vicuna.train.model.lora import base_name, fill_4bit, init_adapter, is_4bit, is_adapter
+from vicuna.train.model.loss import linear_cross_entropy, supervised_indices
+from vicuna.train.model.parallel import local_shard, shard_start
 from vicuna.weights.files.checkpoint import CheckpointReader
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
@@ -37,7 +40,7 @@ BLOCK_BYTES = 1 << 16
 
 
 class ConversationModel(torch.nn.Module):
-    """A causal language model whose forward pass takes a packed batch and gives the sum of its losses.
+    """A causal language model whose forward pass takes a packed batch and returns the sum of its losses.
 
     Args:
         causal_lm: a transformers model with `.model`, the decoder, and `.lm_head`, its output head.
@@ -47,112 +50,128 @@ class ConversationModel(torch.nn.Module):
         super().__init__()
         fuse(causal_lm)
         last = causal_lm.model.layers[-1]
-        last.forward = functools.partial(_last_layer, last)
+        last.forward = functools.partial(_forward_last_layer, last)
         self.causal_lm = causal_lm
 
-    def hidden_states(self, batch: Batch, places: torch.Tensor | None = None) -> torch.Tensor:
-        """(T, H): the decoder's last hidden state of every token, or (S, H) of the supervised ones in these places."""
+    def hidden_states(self, batch: Batch, indices: torch.Tensor | None = None) -> torch.Tensor:
+        """(T, H): the decoder's last hidden state of every token; (S, H) with `indices` (S,), those of the labels."""
         output = self.causal_lm.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             attention_mask=None,
             use_cache=False,
             documents=batch.documents,
-            places=places,
+            indices=indices,
             batch=batch,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 
     def forward(self, batch: Batch, *, next_tokens: bool = False) -> torch.Tensor:
-        """The cross-entropy summed over the batch's supervised tokens (a scalar, fp32).
+        """The cross-entropy summed over the batch's labels (a scalar, fp32).
 
-        With `next_tokens` the likeliest token after each document instead: (N,).
+        With `next_tokens` the most probable token after each document instead: (N,).
         """
         if next_tokens:
             last = self.hidden_states(batch)[batch.documents.cu_seqlens[1:].long() - 1]  # (N, H)
             head: torch.Tensor = self.causal_lm.lm_head.weight
             return (last.to(head.dtype) @ head.T).float().argmax(-1)
-        places = supervised_places(batch.targets)
-        hidden = self.hidden_states(batch, places)
-        return linear_cross_entropy(hidden, self.causal_lm.lm_head.weight, batch.targets.index_select(0, places))
+        indices = supervised_indices(batch.labels)
+        hidden = self.hidden_states(batch, indices)
+        return linear_cross_entropy(hidden, self.causal_lm.lm_head.weight, batch.labels.index_select(0, indices))
 
     def named_weights(self) -> dict[str, torch.nn.Parameter]:
-        """The weights by the names they have in a Hugging Face checkpoint, and those of an adapter; tied ones once."""
+        """The weights by their names in a Hugging Face checkpoint, and those of an adapter; tied ones once."""
         return {base_name(name): weight for name, weight in self.causal_lm.named_parameters()}
 
 
-def _last_layer(
+def _forward_last_layer(
     layer: Any,
     hidden_states: torch.Tensor,
     *,
-    places: torch.Tensor | None = None,
+    indices: torch.Tensor | None = None,
     batch: Batch | None = None,
     **others: Any,
 ) -> torch.Tensor:
-    """The decoder's last layer, for the tokens that are asked for: behind its attention nothing looks at the others.
+    """The forward pass of the decoder's last layer, computed for the supervised positions only.
 
-    On a CPU they do not look either. With 30% of the tokens unsupervised that is 6% less arithmetic in four layers and
-    0.6% less in forty.
+    Its MLP has only these as input; on a CPU its attention has queries for these only, too. With 30% of the tokens
+    unsupervised that is 6% less arithmetic in a model of four layers and 0.6% less in one of forty.
+
+    Args:
+        hidden_states: (1, T, H).
+        indices: (S,) the supervised positions in T; None for all.
+
+    Returns:
+        (1, S, H), or (1, T, H) without `indices`.
     """
     normed = layer.input_layernorm(hidden_states)
-    if places is not None and batch is not None and _looks_for_some(layer.self_attn, batch):
-        attended = _attend(layer.self_attn, normed, places, batch, *others["position_embeddings"])
-        hidden: torch.Tensor = hidden_states.index_select(1, places) + attended
+    if indices is not None and batch is not None and _can_attend_for_some(layer.self_attn, batch):
+        attended = _attend_for(layer.self_attn, normed, indices, batch, *others["position_embeddings"])
+        hidden: torch.Tensor = hidden_states.index_select(1, indices) + attended
     else:
         hidden = hidden_states + layer.self_attn(hidden_states=normed, **others)[0]
-        if places is not None:
-            hidden = hidden.index_select(1, places)
+        if indices is not None:
+            hidden = hidden.index_select(1, indices)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
-def _looks_for_some(module: Any, batch: Batch) -> bool:
-    """Whether this attention can look for some of the tokens alone. (Compiled, it would be so for every batch anew.)"""
-    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS or batch.supervised_runs is None:
+def _can_attend_for_some(module: Any, batch: Batch) -> bool:
+    """Whether this attention can have queries for some tokens only. (A compiled layer would be compiled per batch.)"""
+    if torch.compiler.is_compiling() or type(module).__name__ not in ATTENTIONS or batch.supervised_spans is None:
         return False
     window = getattr(module, "sliding_window", getattr(module.config, "sliding_window", None))  # Mistral: the config's
-    return takes_runs(batch.input_ids.device, batch.documents, window)
+    return can_skip_queries(batch.input_ids.device, batch.documents, window)
 
 
-def _attend(
+def _attend_for(
     module: Any,
     normed: torch.Tensor,
-    places: torch.Tensor,
+    indices: torch.Tensor,
     batch: Batch,
     cos: torch.Tensor,
     sin: torch.Tensor,
 ) -> torch.Tensor:
-    """(1, S, H) of (1, T, H): what transformers' attention module does, for the tokens that are asked for."""
+    """The forward pass of transformers' attention module, with queries for some tokens only.
+
+    Args:
+        normed: (1, T, H).
+        indices: (S,) the queries' positions in T.
+        cos, sin: (1, T, D), of the rotary embedding.
+
+    Returns:
+        (1, S, H).
+    """
     query, key, value = (
         project(states).unflatten(-1, (-1, module.head_dim))  # (1, T or S, heads, D)
         for project, states in (
-            (module.q_proj, normed.index_select(1, places)),
+            (module.q_proj, normed.index_select(1, indices)),
             (module.k_proj, normed),
             (module.v_proj, normed),
         )
     )
     if hasattr(module, "q_norm"):  # Qwen 3
         query, key = module.q_norm(query), module.k_norm(key)
-    turns = (cos.index_select(1, places), sin.index_select(1, places))
+    query_cos, query_sin = cos.index_select(1, indices), sin.index_select(1, indices)
     attended, _ = varlen_attention(
         module,
-        rotate(query.transpose(1, 2), *turns),
+        rotate(query.transpose(1, 2), query_cos, query_sin),
         rotate(key.transpose(1, 2), cos, sin),
         value.transpose(1, 2),
         None,
         documents=batch.documents,
         scaling=module.scaling,
-        runs=batch.supervised_runs,
+        query_spans=batch.supervised_spans,
     )
     output: torch.Tensor = module.o_proj(attended.flatten(2))
     return output
 
 
 def read_config(path: Path) -> PretrainedConfig:
-    """A model directory's config, if it is a model that can be trained here.
+    """A model directory's `config.json`; read once for a run and passed on.
 
     Raises:
-        VicunaError: no directory, no config, another architecture.
+        VicunaError: no directory, no config, an architecture that cannot be trained here.
     """
     if not path.is_dir():
         raise VicunaError(f"--model {path}: no such directory; give a Hugging Face model directory")
@@ -161,8 +180,8 @@ def read_config(path: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers checks types too, with errors of its own
-        said = " ".join(str(error).split())[:200]
-        raise VicunaError(f"{path / 'config.json'} cannot be read ({said}); fetch the model again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise VicunaError(f"{path / 'config.json'} cannot be read ({reason}); fetch the model again") from error
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")
@@ -172,53 +191,56 @@ def read_config(path: Path) -> PretrainedConfig:
 
 
 def build_model(config: PretrainedConfig) -> ConversationModel:
-    """The model's modules on the meta device: shapes and names without memory."""
+    """The model's modules on the meta device: shapes and names without memory. `config` is copied."""
+    own = copy.deepcopy(config)
     with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+        causal_lm = AutoModelForCausalLM.from_config(own, dtype=torch.float32, attn_implementation=ATTENTION)
     return ConversationModel(causal_lm)
 
 
 def load_model(
     path: Path,
+    config: PretrainedConfig,
     device: torch.device,
-    arrange: Callable[[ConversationModel], None] | None = None,
+    wrap: Callable[[ConversationModel], None] | None = None,
     *,
     offload: bool = False,
     seed: int = 0,
 ) -> ConversationModel:
-    """Read a model's weights in fp32, the precision that training keeps them in (frozen ones as `arrange` says).
+    """Build a model and read its weights in fp32, the precision that training keeps them in (frozen ones: as wrapped).
 
     Args:
         path: a Hugging Face model directory.
-        device: where the weights are needed.
-        arrange: changes the modules before they have memory. If it cuts them over the ranks, each reads its own rows.
-        offload: keep the weights in the host's memory all the same.
-        seed: what an adapter's first values are drawn from.
+        config: of that directory (`read_config`).
+        device: of the weights.
+        wrap: changes the modules before they have memory (`wrap_model`); each rank of a sharded model reads its shards.
+        offload: keep the weights in the host's memory instead.
+        seed: of an adapter's initial values.
 
     Raises:
         VicunaError: weights that are missing, unreadable or of the wrong shape.
     """
-    model = build_model(read_config(path))
-    if arrange:
-        arrange(model)
+    model = build_model(config)
+    if wrap:
+        wrap(model)
     _give_memory(model, torch.device("cpu") if offload else device)
     _finish_modules(model.causal_lm, device)
     with CheckpointReader(path) as reader:
         check_weights(model, reader)
         for name, weight in list(model.causal_lm.named_parameters()):
             if is_adapter(name):
-                begin_adapter(name, weight, seed)
+                init_adapter(name, weight, seed)
             elif is_4bit(weight):
                 whole = torch.empty(weight.shape, dtype=torch.bfloat16)
-                _read_rows(reader, base_name(name), whole)
+                _read_shard(reader, base_name(name), whole)
                 fill_4bit(model.causal_lm.get_submodule(name.rpartition(".")[0]), whole, device)
             else:
-                _read_rows(reader, base_name(name), weight)
+                _read_shard(reader, base_name(name), weight)
     return model
 
 
 def _give_memory(model: ConversationModel, device: torch.device) -> None:
-    """Memory for every weight but the 4-bit ones, which get theirs when they are quantized."""
+    """Allocate every weight but the 4-bit ones, which are allocated when they are quantized."""
     if not any(is_4bit(weight) for weight in model.parameters()):
         model.to_empty(device=device)
         return
@@ -230,20 +252,20 @@ def _give_memory(model: ConversationModel, device: torch.device) -> None:
 
 
 def _finish_modules(causal_lm: Any, device: torch.device) -> None:
-    """Give back what the meta device cannot hold: the rotary frequencies, and a head that is the embedding."""
+    """Restore what the meta device loses: the rotary frequencies, and the tie of head and embedding."""
     rotary = causal_lm.model.rotary_emb
     causal_lm.model.rotary_emb = type(rotary)(config=causal_lm.config).to(device)
     known = dict(causal_lm.model.rotary_emb.named_buffers(prefix="model.rotary_emb"))
-    assert known.keys() == dict(causal_lm.named_buffers()).keys(), "a buffer that nobody fills"
+    assert known.keys() == dict(causal_lm.named_buffers()).keys(), "a buffer that is not filled"
     if causal_lm.config.tie_word_embeddings:
         causal_lm.lm_head.weight = causal_lm.model.embed_tokens.weight
 
 
 def check_weights(model: ConversationModel, reader: CheckpointReader) -> None:
-    """See that a checkpoint has every weight of the model, in the right shape.
+    """Check that a checkpoint has every weight of the model, in its shape and in a dtype that can be read.
 
     Raises:
-        VicunaError: it has not; the message names the first.
+        VicunaError: it has not; the message names the first weight that differs.
     """
     weights = {name: weight for name, weight in model.named_weights().items() if not is_adapter(name)}
     path = reader.path
@@ -263,12 +285,12 @@ def check_weights(model: ConversationModel, reader: CheckpointReader) -> None:
 
 
 @torch.no_grad()
-def _read_rows(reader: CheckpointReader, name: str, weight: torch.Tensor) -> None:
-    """Fill this rank's rows of a weight, a few MiB at a time."""
-    rows = local(weight).flatten()
+def _read_shard(reader: CheckpointReader, name: str, weight: torch.Tensor) -> None:
+    """Fill this rank's shard of a weight from the file, a few MiB at a time."""
+    shard = local_shard(weight).flatten()
     dtype = DTYPES[reader.tensors[name].dtype]
-    start = first_row(weight) * math.prod(weight.shape[1:]) * dtype.itemsize
-    for part in rows.split(CHUNK_ELEMENTS):
+    start = shard_start(weight) * math.prod(weight.shape[1:]) * dtype.itemsize
+    for part in shard.split(CHUNK_ELEMENTS):
         data = bytearray(reader.read(name, start, part.numel() * dtype.itemsize))
         part.copy_(torch.frombuffer(data, dtype=dtype))
         start += len(data)

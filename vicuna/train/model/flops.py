@@ -1,12 +1,12 @@
-"""Arithmetic of training, counted exactly: the matrices of a step, and attention, pair by pair of tokens.
+"""Floating-point operations of training, counted exactly: matrix products, and attention by pairs of tokens.
 
-A weight of a layer's matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for
-its own, if it is trained. The output head and the last layer's MLP see the supervised tokens only. Attention sees, for
-a document of n tokens, n^2 / 2 pairs, and n more for each token that it shares with another document. What a GPU
-computes is counted: on a CPU, whose peak nobody knows, the last layer's attention sees fewer tokens too. Recomputation
-(activation checkpointing) is not counted, so a share of the peak says what came of it.
+A weight of a matrix takes 2 operations per token in the forward pass, 2 for the gradient of its input and 2 for its
+own, if it is trained. The output head and the last layer's MLP have only the supervised tokens as input. Attention has,
+for a document of n tokens, n^2 / 2 pairs, and n more for each token of its shared prefix. The count is that of a GPU:
+on a CPU, where the peak is not known, the last layer's attention has fewer queries too. Recomputation (activation
+checkpointing) is not counted, as in MFU.
 
-Before: a model's modules. After: `plan` (hours), `metrics` (share of the peak, MFU).
+Before: a model's modules. After: `planner` (hours), `metrics` (MFU).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class TrainingFlops:
     Args:
         per_token: in the matrices of all layers.
         per_supervised: in the last layer's MLP and in the output head, per supervised token.
-        per_pair: in attention, per pair of tokens of one document that see each other.
+        per_pair: in attention, per pair of query and key.
     """
 
     per_token: int
@@ -34,11 +34,11 @@ class TrainingFlops:
     per_pair: int
 
     def of(self, num_tokens: int, num_supervised: int, pair_sum: int) -> int:
-        """Of documents in which `pair_sum` / 2 pairs of tokens see each other."""
+        """Of documents with `pair_sum` / 2 pairs of query and key."""
         return self.per_token * num_tokens + self.per_supervised * num_supervised + self.per_pair * pair_sum // 2
 
     def of_batch(self, batch: Batch) -> int:
-        """Of what is computed for a batch, where documents may share their beginning."""
+        """Of a batch, whose documents may share prefixes."""
         documents = batch.documents
         pair_sum = sum(
             own * (own + 2 * shared) for own, shared in zip(documents.lengths, documents.shared, strict=True)
@@ -46,12 +46,12 @@ class TrainingFlops:
         return self.of(sum(documents.lengths), batch.num_supervised, pair_sum)
 
     def of_documents(self, lengths: Sequence[int], num_supervised: int) -> int:
-        """Of documents of these lengths that share nothing."""
+        """Of documents of these lengths without shared prefixes."""
         return self.of(sum(lengths), num_supervised, sum(length**2 for length in lengths))
 
 
 def count_flops(model: ConversationModel) -> TrainingFlops:
-    """Read the sizes off a model's modules, which may have no memory yet."""
+    """Count from the shapes of a model's modules, which may be on the meta device."""
     config = model.causal_lm.config
     head = model.causal_lm.lm_head.weight
     layers = model.causal_lm.model.layers
@@ -64,7 +64,7 @@ def count_flops(model: ConversationModel) -> TrainingFlops:
 
 
 def _of_matrices(module: torch.nn.Module) -> int:
-    """Per token that comes through a module."""
+    """Per token of a module's input."""
     total = 0
     for weight in module.parameters():
         if weight.ndim == 2:

@@ -1,14 +1,14 @@
-"""LoRA and QLoRA: the model stays as it is, and a small product of two matrices beside each of its layers is learned.
+"""LoRA and QLoRA: the model is frozen, and a low-rank product of two matrices beside each linear layer is trained.
 
     y = W x + (alpha / r) B A x        W frozen, in bfloat16 or as 4-bit numbers; A (r x in) random, B (out x r) zero
 
 The modules are peft's, the 4-bit layers bitsandbytes'. Only A and B have gradients, optimizer state and a place in
-checkpoints. They are drawn from the seed and their name, so any number of ranks begins with the same ones.
+checkpoints. They are initialised from the seed and their name, so any number of ranks starts with the same ones.
 
 Sources: LoRA, Hu et al., arXiv:2106.09685; QLoRA, Dettmers et al., arXiv:2305.14314 (NF4, double quantization, adapters
 at every linear layer).
 
-Before: `model` (built on the meta device). After: `arrange` cuts it over the ranks, `adapter` writes what was learned.
+Before: `conversation_model` (built on the meta device). After: `wrapping` shards it, `adapter` writes the adapter.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 from vicuna.errors import UsageError, nearest, require
-from vicuna.train.model.parallel import first_row, local
+from vicuna.train.model.parallel import local_shard, shard_start
 from vicuna.train.options import TrainOptions
 
 ADAPTER = "default"
 BLOCK_SIZE = 64
 """4-bit numbers that share a scale (QLoRA, section 3)."""
 SCALES_PER_BLOCK = 256
-"""Scales that are quantized together."""
+"""Scales that are quantized together (double quantization)."""
 
 
 def is_adapter(name: str) -> bool:
@@ -34,12 +34,12 @@ def is_adapter(name: str) -> bool:
 
 
 def base_name(name: str) -> str:
-    """The name that a weight has in the checkpoint of the base: peft puts the frozen layer into one of its own."""
+    """The name of a weight in the checkpoint of the base, without the `base_layer` of peft's wrapper."""
     return name.replace(".base_layer.", ".")
 
 
 def lora_config(options: TrainOptions) -> Any:
-    """The adapter in peft's words, as it is also saved."""
+    """The adapter's peft configuration, as it is also saved."""
     peft = require("peft", "lora")
     return peft.LoraConfig(
         task_type="CAUSAL_LM",
@@ -53,10 +53,10 @@ def lora_config(options: TrainOptions) -> Any:
 
 
 def add_adapters(causal_lm: Any, options: TrainOptions, *, bf16: bool) -> None:
-    """Freeze a model without memory, quantize it if that is asked for, and put adapters beside its linear layers.
+    """Freeze a model, quantize it for QLoRA, and add adapters to its linear layers; before it has memory.
 
     Args:
-        bf16: what is frozen is kept in bfloat16; the adapters are kept in fp32 in any case.
+        bf16: keep the frozen weights in bfloat16; the adapters are kept in fp32 in any case.
 
     Raises:
         UsageError: it has no linear layer of a name in `--lora-targets`.
@@ -72,14 +72,14 @@ def add_adapters(causal_lm: Any, options: TrainOptions, *, bf16: bool) -> None:
     if options.qlora:
         _quantize(causal_lm)
     peft = require("peft", "lora")
-    # peft looks at every linear layer of the model for these names; the head, whose weight the loss takes, has another.
+    # peft looks for these names in all linear layers of the model; the head, whose weight the loss uses, has another.
     peft.inject_adapter_in_model(lora_config(options), causal_lm, adapter_name=ADAPTER, low_cpu_mem_usage=True)
     for name, weight in causal_lm.named_parameters():
         weight.requires_grad_(is_adapter(name))
 
 
 def _quantize(causal_lm: Any) -> None:
-    """Put a 4-bit layer in the place of every linear layer but the head; their weights come with `fill_4bit`."""
+    """Replace every linear layer but the head by a 4-bit one; `fill_4bit` fills them."""
     quantized = require("bitsandbytes", "qlora").nn
     for module in list(causal_lm.model.layers.modules()):
         for name, child in list(module.named_children()):
@@ -99,7 +99,7 @@ def _quantize(causal_lm: Any) -> None:
 
 
 def saved_by_4bit(config: Any, *, bf16: bool) -> int:
-    """Bytes that a model of this shape saves with its layers' matrices as 4-bit numbers, beside one matrix unpacked."""
+    """Bytes that 4-bit layers save in a model of this shape, less one matrix dequantized for its computation."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     matrices = config.hidden_size * (heads * head_dim + 3 * config.intermediate_size)
@@ -115,22 +115,22 @@ def is_4bit(weight: torch.Tensor) -> bool:
 
 
 def fill_4bit(module: Any, weight: torch.Tensor, device: torch.device) -> None:
-    """Give a 4-bit layer its weights, quantized as they arrive on the device."""
+    """Fill a 4-bit layer; its weights are quantized on the device."""
     quantized = require("bitsandbytes", "qlora").nn
     keywords = {"compress_statistics": True, "quant_type": "nf4", "blocksize": BLOCK_SIZE, "module": module}
     module.weight = quantized.Params4bit(weight.to(torch.bfloat16), requires_grad=False, **keywords).to(device)
 
 
 @torch.no_grad()
-def begin_adapter(name: str, weight: torch.Tensor, seed: int) -> None:
-    """The first values of this rank's rows of an adapter: A as peft draws it (uniform, Kaiming), B zero."""
-    rows = local(weight)
+def init_adapter(name: str, weight: torch.Tensor, seed: int) -> None:
+    """Initialise this rank's shard of an adapter's weight: A as peft does (Kaiming uniform), B zero."""
+    shard = local_shard(weight)
     if ".lora_B." in name:
-        rows.zero_()
+        shard.zero_()
         return
-    drawn = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
-    generator = torch.Generator().manual_seed(drawn)
+    own_seed = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
+    generator = torch.Generator().manual_seed(own_seed)
     whole = torch.empty(weight.shape)
     torch.nn.init.kaiming_uniform_(whole, a=math.sqrt(5), generator=generator)
-    start = first_row(weight)
-    rows.copy_(whole[start : start + len(rows)])
+    start = shard_start(weight)
+    shard.copy_(whole[start : start + len(shard)])

@@ -1,13 +1,13 @@
-"""Cross-entropy straight from hidden states, without ever holding the logits of a whole batch.
+"""Fused output head and cross-entropy, which never holds the logits of a whole batch.
 
-With a vocabulary of 32,000 to 130,000 words the logits are the largest tensor of a training step. Here they exist for
-one chunk of supervised tokens at a time: each chunk's gradients are taken while its logits are at hand, in the forward
-pass, and the backward pass only scales them. Tokens without supervision (the user's words) cost nothing.
+With a vocabulary of 32,000 to 130,000 tokens the logits are the largest tensor of a training step. Here they exist for
+one chunk of supervised tokens at a time: each chunk's gradients are computed with its logits, in the forward pass, and
+the backward pass only scales them. Unsupervised tokens (the user's) cost nothing.
 
-Measured on 2,048 x 576 hidden states, 49,152 words, 30% unsupervised, one CPU thread, fp32: 2.98 CPU-s against 4.33
-for logits and `cross_entropy`, and 7.73 for `torch.nn.functional.linear_cross_entropy` of torch 2.13.
+Measured on 2,048 x 576 hidden states, a vocabulary of 49,152, 30% unsupervised, one CPU thread, fp32: 2.98 CPU-s
+against 4.33 for logits and `cross_entropy`, and 7.73 for `torch.nn.functional.linear_cross_entropy` of torch 2.13.
 
-Before: the decoder (`model`). After: the optimizer step (`loop`).
+Before: the decoder (`conversation_model`). After: the optimizer step (`loop`).
 
 Shapes: T tokens, S supervised ones, C tokens in a chunk, H hidden size, V vocabulary.
 """
@@ -21,64 +21,64 @@ from torch.autograd.function import once_differentiable
 from vicuna.conversation import IGNORE_INDEX
 
 CHUNK_LOGITS = 1 << 24
-"""Logits held at a time: 64 MiB in fp32, 341 tokens of a 49,152-word vocabulary."""
+"""Logits of a chunk: 64 MiB in fp32, 341 tokens with a vocabulary of 49,152."""
 CHUNK_TOKENS = 512
-"""At most: the logits of small vocabularies then stay in a processor's cache from one operation to the next."""
+"""The most tokens of a chunk, so that the logits of a small vocabulary stay in the processor's cache."""
 
 
 def chunk_tokens(vocab_size: int) -> int:
-    """Tokens whose logits are held at a time."""
+    """Tokens of a chunk."""
     return min(max(1, CHUNK_LOGITS // vocab_size), CHUNK_TOKENS)
 
 
-def supervised_places(targets: torch.Tensor) -> torch.Tensor:
-    """(S,): where (T,) targets are to be learned."""
-    return (targets != IGNORE_INDEX).nonzero().squeeze(1)
+def supervised_indices(labels: torch.Tensor) -> torch.Tensor:
+    """(S,): the indices of (T,) labels that are not `IGNORE_INDEX`."""
+    return (labels != IGNORE_INDEX).nonzero().squeeze(1)
 
 
-def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the cross-entropies of `hidden @ weight.T` against `targets`.
+def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum of the cross-entropies of `hidden @ weight.T` against `labels`.
 
     Matrix products run in the dtype of autocast if it is on, else in that of `hidden`; sums are kept in fp32 (or in
     fp64, if that is what came in).
 
     Args:
-        hidden: (S, H), of the supervised tokens alone (`supervised_places`).
+        hidden: (S, H), of the supervised positions only (`supervised_indices`).
         weight: (V, H), the output head.
-        targets: (S,) token ids.
+        labels: (S,) token ids.
 
     Returns:
-        A scalar; 0 where there is no token.
+        A scalar; 0 without tokens.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, dtype, torch.is_grad_enabled())
+    loss: torch.Tensor = _LinearCrossEntropy.apply(hidden, weight, labels, dtype, torch.is_grad_enabled())
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype, train: bool
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype, train: bool
     ) -> torch.Tensor:
         sum_dtype = torch.promote_types(dtype, torch.float32)
         head = weight.to(dtype)  # (V, H)
         needs_hidden, needs_weight = (train and needed for needed in ctx.needs_input_grad[:2])
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        # The first chunk overwrites it, the others add to it: filling it with zeros would cost as much as a chunk.
+        # Not zeroed, which would cost as much as a chunk: the first chunk overwrites it, the others add to it.
         grad_weight = torch.empty_like(weight, dtype=sum_dtype) if needs_weight else None
         loss = torch.zeros((), dtype=sum_dtype, device=hidden.device)
         size = chunk_tokens(weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.shape[0], size):
                 states = hidden[start : start + size].to(dtype)  # (C, H)
-                labels = targets[start : start + size]  # (C,)
+                chunk_labels = labels[start : start + size]  # (C,)
                 log_probs = F.log_softmax((states @ head.T).to(sum_dtype), dim=-1)  # (C, V)
-                loss += F.nll_loss(log_probs, labels, reduction="sum")
+                loss += F.nll_loss(log_probs, chunk_labels, reduction="sum")
                 if not (needs_hidden or needs_weight):
                     continue
                 grad_logits = log_probs.exp_()
-                grad_logits[torch.arange(len(labels), device=labels.device), labels] -= 1.0
+                grad_logits[torch.arange(len(chunk_labels), device=labels.device), chunk_labels] -= 1.0
                 grad_logits = grad_logits.to(dtype)
                 if grad_hidden is not None:
                     grad_hidden[start : start + size] = grad_logits @ head
@@ -94,7 +94,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_loss: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         # In place: a copy of the head's gradient would be the largest tensor of the step. A second backward pass over

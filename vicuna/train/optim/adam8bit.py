@@ -1,14 +1,14 @@
 """AdamW whose two moments take one byte each instead of four: 2 bytes a weight instead of 8.
 
 A moment is stored as codes into a table of 256 numbers that are dense near zero, times the largest magnitude of its
-block (Dettmers et al., arXiv:2110.02861). Two things are not as there. Blocks never cross a row, so that a moment can
-be cut over ranks and put together again as the weight itself, bit for bit. And of the second moment the root is
+block (Dettmers et al., arXiv:2110.02861). Two things differ from there. Blocks never cross a matrix row, so that a
+moment can be sharded and put together again like its weight, bit for bit. And of the second moment the square root is
 stored, which needs half as many decades, and never rounded down to zero, which would make its weight jump. Vectors
 (norms, biases) are few and keep their moments in fp32.
 
 Before: `optimizer` makes it. After: `loop` steps it, `checkpoint` saves codes and scales.
 
-Shapes: R rows of a weight (this rank's), C numbers in a row, B blocks of a row.
+Shapes: R rows of a weight's shard, C columns, B blocks of a row.
 """
 
 import functools
@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from vicuna.train.model.parallel import local, rows_like
+from vicuna.train.model.parallel import local_shard, shard_like
 
 BLOCK = 256
 CHUNK_ELEMENTS = 1 << 24
-"""Numbers that are unpacked at a time: 64 MiB for each moment."""
+"""Numbers unpacked at a time: 64 MiB for each moment."""
 
 
 @functools.cache
 def dynamic_table(*, is_signed: bool) -> torch.Tensor:
-    """The numbers, at most 256, that a code stands for, ascending: from -1 or 0 to 1.
+    """The numbers, at most 256, that the codes stand for, ascending: from -1 or 0 to 1.
 
     Seven decades; each is cut twice as finely as the one below, because a block's numbers lie mostly within a decade or
     two of its largest. Zero and both ends are exact, so that packing what was unpacked gives the same codes.
@@ -76,7 +76,7 @@ class AdamW8bit(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Update every weight that has a gradient."""
         assert closure is None
         for group in self.param_groups:
@@ -87,15 +87,15 @@ class AdamW8bit(torch.optim.Optimizer):
     def _update(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            self._begin(weight, state)
+            self._init_state(weight, state)
         state["step"] += 1
         update = functools.partial(_adamw, group, int(state["step"]))
-        rows, gradient = local(weight), local(weight.grad).float()
+        rows, gradient = local_shard(weight), local_shard(weight.grad).float()
         if weight.ndim < 2:
-            update(rows, gradient, local(state["exp_avg"]), local(state["exp_avg_sq"]))
+            update(rows, gradient, local_shard(state["exp_avg"]), local_shard(state["exp_avg_sq"]))
             return
         rows, gradient = rows.flatten(1), gradient.flatten(1)
-        moments = [local(state[name]) for name in ("exp_avg", "exp_avg_scale", "exp_root", "exp_root_scale")]
+        moments = [local_shard(state[name]) for name in ("exp_avg", "exp_avg_scale", "exp_root", "exp_root_scale")]
         num_rows = max(1, CHUNK_ELEMENTS // max(1, rows.shape[1]))
         for parts in zip(*(tensor.split(num_rows) for tensor in (rows, gradient, *moments)), strict=True):
             row, grad, mean_codes, mean_scale, root_codes, root_scale = parts
@@ -109,15 +109,15 @@ class AdamW8bit(torch.optim.Optimizer):
                 codes.copy_(packed[0])
                 scale.copy_(packed[1])
 
-    def _begin(self, weight: torch.Tensor, state: dict[str, Any]) -> None:
+    def _init_state(self, weight: torch.Tensor, state: dict[str, Any]) -> None:
         state["step"] = torch.zeros(())
         if weight.ndim < 2:
             state |= {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
             return
-        rows = local(weight).flatten(1)
+        rows = local_shard(weight).flatten(1)
         for name, is_signed in (("exp_avg", True), ("exp_root", False)):
             codes, scale = pack(torch.zeros_like(rows, dtype=torch.float32), is_signed=is_signed)
-            state[name], state[f"{name}_scale"] = rows_like(codes, weight), rows_like(scale, weight)
+            state[name], state[f"{name}_scale"] = shard_like(codes, weight), shard_like(scale, weight)
 
 
 def _adamw(

@@ -1,6 +1,6 @@
-"""How long a run is and what its learning rate does.
+"""The number of steps of a run, and the learning rate of each.
 
-Before: `config` and `packing`. After: `loop` asks for the rate of every step.
+Before: `options` and `packing`. After: `loop` takes the learning rate of every step from it.
 """
 
 import math

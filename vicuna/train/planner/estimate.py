@@ -1,13 +1,13 @@
-"""What a training step will hold in memory, on hardware that is not here: the step itself, run on fake tensors.
+"""The peak memory of a training step on any hardware: the step itself, run on fake tensors.
 
 The real model, sharding, checkpointing, loss and optimizer run under torch's `FakeTensorMode` (shapes without numbers)
 and a fake process group of as many ranks as asked for, inside a `MemoryCounter`. A model is a stack of equal layers, so
-two runs with few layers give the peak of each phase of a step as a straight line in their number; the largest of these
-at the real number is the peak. 13B parameters on 8 ranks take seconds on a laptop.
+the peaks of each phase of a step with two small numbers of layers give a straight line in that number; the largest of
+these at the real number is the peak. 13B parameters on 8 ranks take seconds on a laptop.
 
-Not seen: what CUDA holds outside torch's tensors (`RESERVE_BYTES`), and what a compiled layer saves (it holds less).
+Not counted: CUDA's memory outside torch's tensors (`fit.reserve_bytes`), and that a compiled layer keeps less.
 
-Before: a model's config and options. After: `plan` compares it with a GPU, `loop` says it beside what was measured.
+Before: a model's config and options. After: `fit` compares it with a GPU.
 """
 
 import copy
@@ -27,38 +27,38 @@ from transformers import PretrainedConfig
 from vicuna.train.batches.dataset import Batch
 from vicuna.train.batches.documents import Documents
 from vicuna.train.model import attention
-from vicuna.train.model.arrange import arrange
 from vicuna.train.model.conversation_model import ConversationModel, build_model
 from vicuna.train.model.lora import saved_by_4bit
+from vicuna.train.model.wrapping import wrap_model
 from vicuna.train.optim.optimizer import make_optimizer
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.memory import MemoryCounter, Peak
 
 GIB = 1 << 30
-LAYERS = (4, 6)
-"""The runs through which the line is drawn: the first and last two layers are special, those between are alike."""
+MEASURED_LAYERS = (4, 6)
+"""The numbers of layers that are measured: the first and last two layers are special, those between are alike."""
 CUDA_BLOCK_BYTES = 512
-REHEARSAL = ("rehearsal",)
-"""Name of the fake ranks' axis. Without one their mesh would be equal to the real ranks', and torch, which keeps meshes
-by equality, would take the one for the other."""
+FAKE_MESH_DIM_NAMES = ("rehearsal",)
+"""Of the fake ranks' mesh. Without it that mesh would be equal to the real ranks', and torch, which caches meshes by
+equality, would take the one for the other."""
 PARTS = ("weights", "gradients", "optimizer", "activations", "communication", "loss")
 HOST_PARTS = ("weights", "gradients", "optimizer")
-"""What --cpu-offload keeps in the host's memory."""
+"""The parts that --cpu-offload keeps in the host's memory."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The machine and the step whose memory is asked for.
+    """The machine and the step whose memory is estimated.
 
     Args:
         num_ranks: processes, each with a device of its own.
         device_type: cuda or cpu.
         bf16: compute in bfloat16.
         activation_checkpointing: none, selective or full.
-        lengths: tokens of the documents in the largest micro-batch, without those that they share.
-        num_supervised: tokens of it that are learned.
+        lengths: tokens of the documents in the largest micro-batch, without those of shared prefixes.
+        num_supervised: supervised tokens of it.
         is_accumulated: a step has more than one micro-batch.
-        shared: how many tokens each document shares; by default none.
+        shared: tokens of each document's shared prefix; by default none.
     """
 
     num_ranks: int
@@ -77,9 +77,9 @@ class MemoryEstimate:
 
     Args:
         parts: bytes of each of `PARTS` at the peak.
-        phase: of the step, when the peak is reached.
-        state_bytes: held through the whole step, at its end: what no checkpointing makes less.
-        host_bytes: held in the host's memory instead, per rank (with --cpu-offload).
+        phase: of the step that has the peak.
+        state_bytes: at the end of the step: weights, gradients and optimizer, which checkpointing does not reduce.
+        host_bytes: in the host's memory instead, per rank (with --cpu-offload).
     """
 
     parts: dict[str, int]
@@ -89,31 +89,31 @@ class MemoryEstimate:
 
     @property
     def peak_bytes(self) -> int:
-        """What the tensors of the step take: to be compared with `torch.cuda.max_memory_allocated`."""
+        """Of the step's tensors: comparable with `torch.cuda.max_memory_allocated`."""
         return sum(self.parts.values())
 
 
 def estimate_memory(config: PretrainedConfig, options: TrainOptions, setting: Setting) -> MemoryEstimate:
-    """Run the step on fake tensors and see what one rank holds at the worst moment.
+    """The peak memory of one rank in a step, by running it on fake tensors.
 
     Args:
         config: the model's; no weights are needed.
-        options: of the run; where a setting of `setting` is among them, that of `setting` counts.
+        options: of the run; `setting` takes precedence.
     """
     num_layers = config.num_hidden_layers
-    if num_layers <= max(LAYERS):
-        peaks = _run(config, options, setting, num_layers)
+    if num_layers <= max(MEASURED_LAYERS):
+        peaks = _measure_peaks(config, options, setting, num_layers)
     else:
-        few, more = (_run(config, options, setting, number) for number in LAYERS)
+        few, more = (_measure_peaks(config, options, setting, number) for number in MEASURED_LAYERS)
         peaks = _extrapolate(few, more, num_layers)
     if options.qlora:
         for peak in peaks.values():
             peak.parts["weights"] -= saved_by_4bit(config, bf16=setting.bf16)
-    return _worst(peaks, options, num_layers)
+    return _largest(peaks, options, num_layers)
 
 
 def _extrapolate(few: dict[str, Peak], more: dict[str, Peak], num_layers: int) -> dict[str, Peak]:
-    low, high = LAYERS
+    low, high = MEASURED_LAYERS
     peaks = {}
     for phase, peak in few.items():
         parts = {}
@@ -124,20 +124,22 @@ def _extrapolate(few: dict[str, Peak], more: dict[str, Peak], num_layers: int) -
     return peaks
 
 
-def _worst(peaks: dict[str, Peak], options: TrainOptions, num_layers: int) -> MemoryEstimate:
+def _largest(peaks: dict[str, Peak], options: TrainOptions, num_layers: int) -> MemoryEstimate:
     host_bytes = 0
     if options.cpu_offload:
         on_host = {phase: {part: peak.parts.pop(part, 0) for part in HOST_PARTS} for phase, peak in peaks.items()}
         host_bytes = max(sum(parts.values()) for parts in on_host.values())
-        for phase, peak in peaks.items():  # the rows of the layer whose turn it is
+        for phase, peak in peaks.items():  # the shards of one layer at a time are on the device
             peak.parts["communication"] = peak.parts.get("communication", 0) + on_host[phase]["weights"] // num_layers
     phase, peak = max(peaks.items(), key=lambda item: item[1].num_bytes)
     state_bytes = peaks["optimizer"].num_bytes
     return MemoryEstimate({part: peak.parts.get(part, 0) for part in PARTS}, phase, state_bytes, host_bytes)
 
 
-def _run(config: PretrainedConfig, options: TrainOptions, setting: Setting, num_layers: int) -> dict[str, Peak]:
-    """The peak of each phase of a step of a model with this number of layers."""
+def _measure_peaks(
+    config: PretrainedConfig, options: TrainOptions, setting: Setting, num_layers: int
+) -> dict[str, Peak]:
+    """The peak of each phase of a step, for a model with this number of layers."""
     config = copy.deepcopy(config)
     config.num_hidden_layers = num_layers
     with ExitStack() as stack:
@@ -146,31 +148,31 @@ def _run(config: PretrainedConfig, options: TrainOptions, setting: Setting, num_
         if setting.device_type == "cuda":
             stack.enter_context(_cuda_attention())
         model = build_model(config)
-        # On fake tensors the host's memory is no other than the device's: offload is reckoned afterwards (`_worst`).
-        # Neither are there 4-bit weights: they are reckoned as the 16 or 32 bits that they replace, and then taken off.
+        # Fake tensors are all on one device: offload is taken into account afterwards (`_largest`). There are no fake
+        # 4-bit weights either: they are counted as the 16 or 32 bits that they replace, and the difference subtracted.
         on_device = replace(options, cpu_offload=False, compile=False, lora=options.has_adapter, qlora=False)
-        arrange(model, on_device, checkpointing=setting.activation_checkpointing, mesh=mesh, bf16=setting.bf16)
+        wrap_model(model, on_device, checkpointing=setting.activation_checkpointing, mesh=mesh, bf16=setting.bf16)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         block_bytes = CUDA_BLOCK_BYTES if setting.device_type == "cuda" else 1
         counter = stack.enter_context(_StepCounter(setting.num_supervised, block_bytes=block_bytes))
         model.to_empty(device="cpu")
         if config.tie_word_embeddings:
             model.causal_lm.lm_head.weight = model.causal_lm.model.embed_tokens.weight
-        counter.own(model.parameters(), "weights")
-        counter.own(model.buffers(), "weights")
+        counter.attribute(model.parameters(), "weights")
+        counter.attribute(model.buffers(), "weights")
         optimizer = _make_optimizer(model, options)
-        counter.own(_state(optimizer), "optimizer")
+        counter.attribute(_state(optimizer), "optimizer")
         _mark_phases(model, counter)
         for _ in range(2 if setting.is_accumulated else 1):
-            _step(model, setting, counter)
-        counter.begin("optimizer")
+            _forward_backward(model, setting, counter)
+        counter.begin_phase("optimizer")
         optimizer.step()
         del model, optimizer
-        return {phase: peak for phase, peak in counter.peaks().items() if phase}  # without how it was built
+        return {phase: peak for phase, peak in counter.peaks().items() if phase}  # without the building of the model
 
 
 class _StepCounter(MemoryCounter):
-    """Answers in place of the data where an operation's shape depends on it: which tokens are supervised."""
+    """Gives `nonzero`, whose shape depends on data that fake tensors do not have, the number of supervised tokens."""
 
     def __init__(self, num_supervised: int, *, block_bytes: int) -> None:
         super().__init__(block_bytes=block_bytes)
@@ -185,34 +187,34 @@ class _StepCounter(MemoryCounter):
 
 @contextmanager
 def _fake_ranks(size: int) -> Iterator[DeviceMesh]:
-    """As if this were one of `size` ranks; what they say to each other is not sent."""
+    """A mesh of `size` ranks, of which this process is the first; nothing is sent."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if dist.is_initialized():  # the ranks of a run that is about to start
         assert dist.get_world_size() == size
         group = dist.new_group(backend="fake")
-        yield DeviceMesh.from_group(group, "cpu", mesh_dim_names=REHEARSAL)
+        yield DeviceMesh.from_group(group, "cpu", mesh_dim_names=FAKE_MESH_DIM_NAMES)
         dist.destroy_process_group(group)
         return
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=size)
     try:
-        yield init_device_mesh("cpu", (size,), mesh_dim_names=REHEARSAL)
+        yield init_device_mesh("cpu", (size,), mesh_dim_names=FAKE_MESH_DIM_NAMES)
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def _cuda_attention() -> Iterator[None]:
-    """Let attention take the way that it takes on CUDA, on tensors that only look as if they were on a CPU."""
+    """Let attention use CUDA's kernels for fake tensors, whose device is the CPU."""
     with (
         patch.object(attention, "has_flash", lambda _, dtype: dtype in attention.FLASH_DTYPES),
-        patch.object(attention, "takes_runs", lambda *_: False),
+        patch.object(attention, "can_skip_queries", lambda *_: False),
     ):
         yield
 
 
 def _make_optimizer(model: ConversationModel, options: TrainOptions) -> torch.optim.Optimizer:
-    """An optimizer that has already stepped: its state is there from the second step on."""
+    """An optimizer that has stepped once, and has its state."""
     optimizer = make_optimizer(model, options)
     for weight in model.parameters():
         if weight.requires_grad:
@@ -228,27 +230,27 @@ def _state(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
 
 
 def _mark_phases(model: ConversationModel, counter: MemoryCounter) -> None:
-    """Begin a phase where the loss begins and where the backward pass comes to one of the outer layers."""
+    """Begin a phase where the loss begins and where the backward pass reaches one of the outer layers."""
     decoder = model.causal_lm.model
-    decoder.register_forward_hook(lambda *_: counter.begin("loss"))
+    decoder.register_forward_hook(lambda *_: counter.begin_phase("loss"))
     count = len(decoder.layers)
     for number, layer in enumerate(decoder.layers):
-        place = f"backward from the end {count - number}" if number >= count // 2 else f"backward {number + 1}"
-        layer.register_forward_hook(_phase_at_gradient(counter, place))
+        phase = f"backward from the end {count - number}" if number >= count // 2 else f"backward {number + 1}"
+        layer.register_forward_hook(_phase_at_gradient(counter, phase))
 
 
 def _phase_at_gradient(counter: MemoryCounter, phase: str) -> Any:
     def hook(_module: Any, _args: Any, output: torch.Tensor) -> None:
         if output.requires_grad:
-            output.register_hook(lambda _: counter.begin(phase))
+            output.register_hook(lambda _: counter.begin_phase(phase))
 
     return hook
 
 
-def _step(model: ConversationModel, setting: Setting, counter: MemoryCounter) -> None:
+def _forward_backward(model: ConversationModel, setting: Setting, counter: MemoryCounter) -> None:
     """A forward and a backward pass over the largest micro-batch."""
     num_tokens = sum(setting.lengths)
-    counter.begin("forward")
+    counter.begin_phase("forward")
     token = torch.zeros(num_tokens, dtype=torch.int64)
     documents = Documents.of(setting.lengths, shared=setting.shared)
     batch = Batch(token[None], token[None], token, documents, setting.num_supervised, ())
@@ -256,4 +258,4 @@ def _step(model: ConversationModel, setting: Setting, counter: MemoryCounter) ->
     with torch.autocast("cpu", torch.bfloat16, enabled=setting.bf16 and not isinstance(model, FSDPModule)):
         loss = model(batch)
     (loss / setting.num_supervised).backward()
-    counter.own((weight.grad for weight in model.parameters() if weight.grad is not None), "gradients")
+    counter.attribute((weight.grad for weight in model.parameters() if weight.grad is not None), "gradients")

@@ -1,6 +1,6 @@
-"""Whether a run fits into the memory of a device, what its layers compute again, and what would fit if it does not.
+"""Whether a run fits into the memory of a device, with which activation checkpointing, and what fits if it does not.
 
-Before: `estimate` (the tensors of a step), `hardware`. After: `plan`, and `loop` at the start of a run.
+Before: `estimate` (the tensors of a step), `hardware`. After: `report`, and `preflight` at the start of a run.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from vicuna.errors import VicunaError
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.estimate import MemoryEstimate, Setting, estimate_memory
 from vicuna.train.planner.hardware import GIB, Gpu
-from vicuna.train.planner.workload import one_micro_batch
+from vicuna.train.planner.workload import largest_micro_batch
 
 KINDS = ("none", "selective", "full")
 """Activation checkpointing, the fastest first."""
 CUDA_BYTES = 600 << 20
-"""What a process holds on a GPU beside torch's tensors: CUDA's context and the workspace of its libraries."""
+"""Of a process on a GPU beside torch's tensors: CUDA's context and the workspace of its libraries."""
 NCCL_BYTES = 1 << 30
-"""What NCCL holds for its channels to other GPUs."""
+"""Of NCCL's channels to other GPUs."""
 HOST_BYTES = 400 << 20
-"""What Python with torch holds on a CPU beside tensors."""
+"""Of Python with torch on a CPU, beside tensors."""
 FRAGMENTED = 0.03
-"""Of the tensors' memory: what the allocator cannot use between them."""
-MOST_TIMES = 8
-"""As many times the GPUs asked for are tried in search of a number that fits."""
+"""The part of the tensors' memory that fragmentation adds."""
+MAX_TIMES = 8
+"""The largest multiple of the GPUs asked for that is tried in search of a number that fits."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a run sits in the memory of one device.
+    """The memory of a run on one device.
 
     Args:
-        checkpointing: none, selective or full: what was asked for, or the fastest that fits.
-        reserve_bytes: held beside the tensors of the step.
+        checkpointing: none, selective or full: as asked for, or the fastest that fits.
+        reserve_bytes: beside the tensors of the step.
     """
 
     checkpointing: str
@@ -58,25 +58,25 @@ class Fit:
 
     @property
     def needed_bytes(self) -> int:
-        """All that a process takes."""
+        """Of a process in all."""
         return self.memory.peak_bytes + self.reserve_bytes
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is room for it."""
+        """Whether the device has as much."""
         return self.needed_bytes <= self.available_bytes
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one device has to do at once.
+class MicroBatch:
+    """The largest micro-batch of one device.
 
     Args:
-        lengths: tokens of the documents in the largest micro-batch, without those that they share.
-        num_supervised: tokens of it that are learned.
+        lengths: tokens of its documents, without those of shared prefixes.
+        num_supervised: supervised tokens of it.
         is_accumulated: a step has more than one micro-batch.
-        bf16: in bfloat16.
-        shared: how many tokens each document shares; by default none.
+        bf16: computed in bfloat16.
+        shared: tokens of each document's shared prefix; by default none.
     """
 
     lengths: tuple[int, ...]
@@ -86,10 +86,10 @@ class Step:
     shared: tuple[int, ...] = ()
 
 
-def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware, step: Step) -> Fit:
-    """How much memory a run takes on this hardware, with the checkpointing stated or the fastest that fits.
+def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware, micro_batch: MicroBatch) -> Fit:
+    """The memory of a run on this hardware, with the activation checkpointing stated or the fastest that fits.
 
-    If none fits, the one that comes nearest.
+    If none fits, the one that needs least.
     """
     kinds: tuple[str, ...] = (options.activation_checkpointing,)
     if kinds == ("auto",):
@@ -99,12 +99,12 @@ def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware
         setting = Setting(
             hardware.number,
             hardware.device_type,
-            step.bf16,
+            micro_batch.bf16,
             kind,
-            step.lengths,
-            step.num_supervised,
-            step.is_accumulated,
-            step.shared,
+            micro_batch.lengths,
+            micro_batch.num_supervised,
+            micro_batch.is_accumulated,
+            micro_batch.shared,
         )
         memory = estimate_memory(config, options, setting)
         fits.append(Fit(kind, memory, reserve_bytes(hardware, memory.peak_bytes), hardware.gpu.memory_bytes))
@@ -114,21 +114,22 @@ def find_fit(config: PretrainedConfig, options: TrainOptions, hardware: Hardware
 
 
 def reserve_bytes(hardware: Hardware, peak_bytes: int) -> int:
-    """What is held beside the tensors of a step."""
+    """The memory beside the tensors of a step."""
     if hardware.device_type == "cpu":
         return HOST_BYTES
     return CUDA_BYTES + (NCCL_BYTES if hardware.number > 1 else 0) + round(FRAGMENTED * peak_bytes)
 
 
 def refusal(
-    name: str, config: PretrainedConfig, options: TrainOptions, hardware: Hardware, step: Step, fit: Fit
+    name: str, config: PretrainedConfig, options: TrainOptions, hardware: Hardware, micro_batch: MicroBatch, fit: Fit
 ) -> VicunaError:
-    """Why a run cannot start, with what is nearest to it and fits: on these devices, and on more of them."""
-    ways = (
-        _first_that_fits(config, options, step, [(*way, hardware) for way in _other_settings(options, hardware)]),
-        _first_that_fits(config, options, step, list(_more_devices(hardware))),
+    """The error of a run that does not fit, with the smallest changes that make it fit, and more devices that do."""
+    here = [(*setting, hardware) for setting in _other_settings(options, hardware)]
+    found = " or ".join(
+        words
+        for alternatives in (here, list(_more_devices(hardware)))
+        if (words := _first_that_fits(config, options, micro_batch, alternatives))
     )
-    found = " or ".join(way for way in ways if way)
     return VicunaError(
         f"{name} does not fit on {hardware}: it takes {fit.needed_bytes / GIB:.1f} GiB of "
         f"{fit.available_bytes / GIB:.1f} on each (--activation-checkpointing {fit.checkpointing}); "
@@ -136,18 +137,21 @@ def refusal(
     )
 
 
-Way = tuple[dict[str, Any], str, Hardware]
-"""Options to change, how that is said, and the devices."""
+Alternative = tuple[dict[str, Any], str, Hardware]
+"""Options to change, the same in words, and the devices."""
 
 
-def _first_that_fits(config: PretrainedConfig, options: TrainOptions, step: Step, ways: list[Way]) -> str | None:
-    for changes, words, hardware in ways:
+def _first_that_fits(
+    config: PretrainedConfig, options: TrainOptions, micro_batch: MicroBatch, alternatives: list[Alternative]
+) -> str | None:
+    for changes, words, hardware in alternatives:
         changed = replace(options, **changes)
-        if changed.per_device_train_batch_size != options.per_device_train_batch_size:
-            lengths = one_micro_batch(changed.max_length, changed.tokens_per_row, changed.per_device_train_batch_size)
-            step = replace(step, lengths=lengths, num_supervised=sum(lengths), is_accumulated=True)
+        num_rows = changed.per_device_train_batch_size
+        if num_rows != options.per_device_train_batch_size:
+            lengths = largest_micro_batch(changed.max_length, changed.tokens_per_row, num_rows)
+            micro_batch = replace(micro_batch, lengths=lengths, num_supervised=sum(lengths), is_accumulated=True)
         try:
-            fit = find_fit(config, changed, hardware, step)
+            fit = find_fit(config, changed, hardware, micro_batch)
         except VicunaError:  # what it needs is not installed here
             continue
         if fit.is_possible:
@@ -156,7 +160,7 @@ def _first_that_fits(config: PretrainedConfig, options: TrainOptions, step: Step
 
 
 def _other_settings(options: TrainOptions, hardware: Hardware) -> Iterator[tuple[dict[str, Any], str]]:
-    """Settings for the same devices, each with the ones before it, the least change first."""
+    """Changes of options, and the same in words, the smallest first; each includes those before it."""
     changes: dict[str, Any] = {}
     words = ""
     if options.activation_checkpointing not in ("auto", "full"):
@@ -177,11 +181,11 @@ def _other_settings(options: TrainOptions, hardware: Hardware) -> Iterator[tuple
         yield {**changes, "cpu_offload": False, "lora": False, "qlora": True}, f"{words}--qlora"
 
 
-def _more_devices(hardware: Hardware) -> Iterator[Way]:
-    if dist.is_initialized():  # ranks that have met cannot rehearse as another number of them
+def _more_devices(hardware: Hardware) -> Iterator[Alternative]:
+    if dist.is_initialized():  # a process group has been made, and it has another number of ranks
         return
     times = 2
-    while hardware.device_type == "cuda" and times <= MOST_TIMES:
+    while hardware.device_type == "cuda" and times <= MAX_TIMES:
         number = times * hardware.number
         yield {"activation_checkpointing": "auto"}, f"{number} of these GPUs", replace(hardware, number=number)
         times *= 2

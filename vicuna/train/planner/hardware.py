@@ -1,6 +1,6 @@
-"""GPUs and models that are not here: memory, speed, price (`hardware.toml`) and shape (`shapes.toml`).
+"""Tables of GPUs (memory, speed, price: `hardware.toml`) and of public models' shapes (`shapes.toml`).
 
-Before: the planner's flags. After: `estimate` (shapes), `plan` (all of it), `metrics` (the peak of the GPU in use).
+Before: the planner's flags. After: `estimate` (shapes), `report` (all of it), `metrics` (the peak of the GPU in use).
 """
 
 import functools
@@ -33,11 +33,11 @@ class Price:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of device.
+    """A kind of device.
 
     Args:
-        name: as in `hardware.toml`, or what the device calls itself.
-        memory_bytes: what a program can have of it.
+        name: as in `hardware.toml`, or as the driver has it.
+        memory_bytes: available to a program.
         peak_flops: dense bfloat16, per second; None where it is not known.
         prices: cheapest first.
     """
@@ -49,8 +49,8 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Somebody's published speed.
+class PublishedSpeed:
+    """A published training speed.
 
     Args:
         shape: of the model, a name in `shapes.toml`.
@@ -71,7 +71,7 @@ def get_gpu(name: str) -> Gpu:
     """The GPU of that name.
 
     Raises:
-        UsageError: none of them has it.
+        UsageError: there is none.
     """
     table = _table("hardware.toml")["gpus"]
     if name.lower() not in table:
@@ -89,7 +89,7 @@ def get_gpu(name: str) -> Gpu:
 
 
 def gpu_of_device(device: torch.device) -> Gpu | None:
-    """The GPU in this machine, its memory as it says itself; None for a CPU."""
+    """The GPU of this machine, with the memory that its driver reports; None for a CPU."""
     if device.type != "cuda":
         return None
     properties = torch.cuda.get_device_properties(device)
@@ -100,9 +100,9 @@ def gpu_of_device(device: torch.device) -> Gpu | None:
     return Gpu(properties.name, properties.total_memory)
 
 
-def get_marks() -> list[Mark]:
+def get_published_speeds() -> list[PublishedSpeed]:
     """All published speeds."""
-    return [Mark(**entry) for entry in _table("hardware.toml")["marks"]]
+    return [PublishedSpeed(**entry) for entry in _table("hardware.toml")["published_speeds"]]
 
 
 def get_shape(name: str) -> PretrainedConfig:

@@ -1,8 +1,8 @@
-"""How much memory tensors take, counted allocation by allocation, on real tensors or on fake ones.
+"""The memory of tensors, counted allocation by allocation, on real tensors or on fake ones.
 
-A `MemoryCounter` sees the result of every operation and writes down when its storage came, how large it is, who asked
-for it and when it went. Afterwards the peak is found by reading the list from the beginning, for the whole time and for
-each phase of it. On fake tensors (no memory, no arithmetic) the same code tells what a run would take elsewhere.
+A `MemoryCounter` dispatches every operation and records the storage of its result: its size, the part of the program
+that allocated it, and when it was freed. Afterwards the records give the peak of the whole time and of each phase. On
+fake tensors (no memory, no arithmetic) it counts what a run would take on other hardware.
 
 Before: any code of torch. After: `estimate`, which runs a training step of fake tensors in it.
 """
@@ -18,18 +18,20 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vicuna.train.model import loss
+
 OTHER = "activations"
-OWNERS = {"/fsdp/": "communication", "/train/loss.py": "loss"}
-"""Whose code asked for memory: a part of the path of its file, and the name of the part it is counted in."""
+OWNERS = {"/fsdp/": "communication", loss.__file__: "loss"}
+"""By a part of the path of the file whose code allocated memory: the part of the peak that it is counted in."""
 MAX_DEPTH = 60
 
 
 @dataclass
 class Peak:
-    """The most memory held at a time, and by what.
+    """The most memory allocated at a time.
 
     Args:
-        parts: bytes by the name of the part.
+        parts: bytes by part: weights, gradients, activations, ...
     """
 
     parts: dict[str, int] = field(default_factory=dict)
@@ -41,16 +43,16 @@ class Peak:
 
 
 class MemoryCounter(TorchDispatchMode):
-    """Counts the storages that operations make while its block runs.
+    """Counts the storages that operations allocate while its block runs.
 
     Args:
-        block_bytes: what the allocator rounds up to (512 on CUDA).
+        block_bytes: the allocator rounds sizes up to multiples of it (512 on CUDA).
     """
 
     def __init__(self, *, block_bytes: int = 1) -> None:
         super().__init__()
         self.block_bytes = block_bytes
-        self._events: list[tuple[int, int]] = []  # (number of the storage, bytes that came or went)
+        self._events: list[tuple[int, int]] = []  # (number of the storage, bytes allocated or freed)
         self._owners: list[str] = []  # by number of the storage
         self._alive: dict[int, tuple[int, int, Any]] = {}  # by address: number, bytes, weak reference
         self._phases: list[tuple[int, str]] = []  # (events before it, name)
@@ -62,7 +64,7 @@ class MemoryCounter(TorchDispatchMode):
         def counted_resize(storage: torch.UntypedStorage, size: int) -> None:  # how FSDP frees and refills a layer
             resize(storage, size)
             if storage._cdata in counter._alive:
-                counter._see_storage(storage)
+                counter._record(storage)
 
         torch.UntypedStorage.resize_ = counted_resize
         super().__enter__()
@@ -76,18 +78,18 @@ class MemoryCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in _tensors(result):
             if tensor.device.type != "meta":
-                self._see_storage(tensor.untyped_storage())
+                self._record(tensor.untyped_storage())
         return result
 
-    def begin(self, phase: str) -> None:
-        """What comes from here on belongs to this phase."""
+    def begin_phase(self, phase: str) -> None:
+        """Start a phase: what is allocated from here on is counted in it."""
         self._phases.append((len(self._events), phase))
 
-    def own(self, tensors: Iterator[torch.Tensor], part: str) -> None:
-        """Count the storages of these tensors in this part, now and in what is written down already."""
+    def attribute(self, tensors: Iterator[torch.Tensor], part: str) -> None:
+        """Count the storages of these tensors in this part, also for the time before this call."""
         for tensor in tensors:
-            storage = _local(tensor).untyped_storage()
-            self._see_storage(storage)
+            storage = _local_shard(tensor).untyped_storage()
+            self._record(storage)
             if entry := self._alive.get(storage._cdata):
                 self._owners[entry[0]] = part
 
@@ -97,8 +99,8 @@ class MemoryCounter(TorchDispatchMode):
         peaks: dict[str, Peak] = {}
         phases = iter([*self._phases, (len(self._events) + 1, "")])
         phase, (begins, following) = "", next(phases)
-        for place, (number, change) in enumerate(self._events):
-            while place >= begins:
+        for index, (number, change) in enumerate(self._events):
+            while index >= begins:
                 phase, (begins, following) = following, next(phases)
                 peaks.setdefault(phase, Peak(dict(held)))
             owner = self._owners[number]
@@ -111,7 +113,7 @@ class MemoryCounter(TorchDispatchMode):
         """The peak of the whole time."""
         return max(self.peaks().values(), key=lambda peak: peak.num_bytes, default=Peak())
 
-    def _see_storage(self, storage: torch.UntypedStorage) -> None:
+    def _record(self, storage: torch.UntypedStorage) -> None:
         address, size = storage._cdata, -(-storage.nbytes() // self.block_bytes) * self.block_bytes
         entry = self._alive.get(address)
         if entry is None:
@@ -135,19 +137,19 @@ class MemoryCounter(TorchDispatchMode):
 
 def _tensors(result: Any) -> Iterator[torch.Tensor]:
     if isinstance(result, torch.Tensor):
-        yield _local(result)
+        yield _local_shard(result)
     elif isinstance(result, list | tuple):
         for item in result:
             yield from _tensors(item)
 
 
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part; what a sharded tensor's operations do inside is not seen, so none of its bookkeeping counts."""
+def _local_shard(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's shard, without dispatching an operation of the sharded tensor, which would be counted."""
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
 def _owner(frame: FrameType | None) -> str:
-    """The part that the code belongs to from which an operation was called."""
+    """The part of the peak that an allocation from this frame is counted in."""
     for _ in range(MAX_DEPTH):
         if frame is None:
             break

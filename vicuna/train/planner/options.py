@@ -1,6 +1,6 @@
-"""The options of `--plan`: those of a run, and what a plan can be told in place of weights, data and hardware.
+"""The options of `--plan`: those of a run, and figures in place of weights, data and hardware.
 
-Before: the command line. After: `plan`.
+Before: the command line. After: `report`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from vicuna.train.options import TrainOptions
 
 @dataclass(frozen=True)
 class PlanOptions(TrainOptions):
-    """What `python -m vicuna.train --plan` takes: nothing that a run needs is required."""
+    """The options of `python -m vicuna.train --plan`; nothing that a run needs is required."""
 
     model: Path | None = option(  # type: ignore[assignment]  # a plan can do without
         None,
@@ -50,12 +50,12 @@ class PlanOptions(TrainOptions):
         super().__post_init__()
         if (self.model is None) == (self.model_shape is None):
             raise UsageError("--plan: give --model DIR or --model-shape NAME, one of the two")
-        is_told = self.num_conversations is not None or self.num_tokens is not None
-        if self.data and is_told:
+        is_stated = self.num_conversations is not None or self.num_tokens is not None
+        if self.data and is_stated:
             raise UsageError("--plan: --data is counted; leave --num-conversations and --num-tokens out")
         if (self.num_conversations is None) != (self.num_tokens is None):
             raise UsageError("--plan: --num-conversations and --num-tokens go together")
-        if is_told and (self.num_tokens or 0) < 2 * (self.num_conversations or 0):
+        if is_stated and (self.num_tokens or 0) < 2 * (self.num_conversations or 0):
             raise UsageError(f"--num-tokens {self.num_tokens} is less than two for each conversation")
         self._require("supervised_share", 0 < self.supervised_share <= 1, "more than 0 and at most 1")
         if self.data and self.model is None:
@@ -66,11 +66,11 @@ class PlanOptions(TrainOptions):
 
     @property
     def model_name(self) -> str:
-        """How the model is called in the plan."""
+        """The model's name in the plan."""
         return self.model_shape or str(self.model)
 
     def split_gpu(self) -> tuple[str, int] | None:
-        """Kind and number of the GPUs, where `--gpu` says so.
+        """Kind and number of the GPUs of `--gpu`; None without it.
 
         Raises:
             UsageError: it is not NAME:N.

@@ -7,24 +7,24 @@ Before: `fit` (memory), `workload` (tokens), `speed` (hours), `hardware` (prices
 
 import dataclasses
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from transformers import PretrainedConfig
 
 from vicuna.conversation import load_tokenizer
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.machine import total_memory_bytes
 from vicuna.train.batches.dataset import ConversationDataset
-from vicuna.train.batches.packing import TrainingPlan
+from vicuna.train.batches.packing import PackedEpochs
 from vicuna.train.model.conversation_model import read_config
 from vicuna.train.optim.schedule import make_schedule
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.estimate import PARTS
-from vicuna.train.planner.fit import Fit, Hardware, Step, find_fit, refusal
+from vicuna.train.planner.fit import Fit, Hardware, MicroBatch, find_fit, refusal
 from vicuna.train.planner.hardware import GIB, Gpu, Price, get_gpu, get_shape, gpu_of_device
 from vicuna.train.planner.options import PlanOptions
-from vicuna.train.planner.speed import Size, Speed, expected_speed, measure
-from vicuna.train.planner.workload import Workload, count_workload, imagine_workload, one_micro_batch
+from vicuna.train.planner.speed import ModelSize, Speed, expected_speed, measure_model
+from vicuna.train.planner.workload import Workload, assume_workload, count_workload, largest_micro_batch
 from vicuna.train.prepare import check_fit, choose_template, has_fast_bf16, shares_prefix, tokenize
 from vicuna.train.ranks import choose_device
 from vicuna.weights.resolve import resolve_model
@@ -32,9 +32,10 @@ from vicuna.weights.resolve import resolve_model
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take.
+    """Memory, work, time and cost of a run.
 
     Args:
+        is_chosen: the activation checkpointing was chosen by the planner.
         workload: None where nothing is known about the data.
         num_steps: in all epochs; None likewise.
         speed: None where neither a measured speed nor the peak of the GPU is known.
@@ -42,7 +43,7 @@ class Plan:
 
     name: str
     hardware: Hardware
-    size: Size
+    size: ModelSize
     fit: Fit
     is_chosen: bool
     rows_per_step: int
@@ -67,7 +68,7 @@ class Plan:
             return None
         return self.num_tokens / (self.speed.tokens_per_second * self.hardware.number) / 3600
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """All figures as plain JSON values: bytes, tokens, hours, dollars."""
         hours, fit = self.hours, self.fit
         return {
@@ -167,7 +168,7 @@ def make_plan(options: PlanOptions) -> Plan:
     """Plan a run.
 
     Raises:
-        VicunaError: it cannot fit (the message says what would), or something stated cannot be used.
+        VicunaError: it does not fit (the message says what would), or an option cannot be used.
     """
     name = options.model_name
     if options.model is None:
@@ -178,11 +179,11 @@ def make_plan(options: PlanOptions) -> Plan:
     hardware = choose_hardware(options)
     rows_per_step = options.rows_per_step or options.rows_per_rank * hardware.number
     workload = _workload(options, config, rows_per_step, hardware.device_type)
-    step = step_of(options, hardware, rows_per_step, workload)
-    fit = find_fit(config, options, hardware, step)
+    micro_batch = micro_batch_of(options, hardware, rows_per_step, workload)
+    fit = find_fit(config, options, hardware, micro_batch)
     if not fit.is_possible:
-        raise refusal(name, config, options, hardware, step, fit)
-    size = measure(config, options)
+        raise refusal(name, config, options, hardware, micro_batch, fit)
+    size = measure_model(config, options)
     flops_per_token = _flops_per_token(size, options, workload)
     if options.tokens_per_second:
         share = hardware.gpu.peak_flops and options.tokens_per_second * flops_per_token / hardware.gpu.peak_flops
@@ -223,17 +224,19 @@ def hardware_here(device: torch.device, number: int, local_number: int | None = 
     return Hardware(Gpu("CPU", total_memory_bytes() // (local_number or number)), number, "cpu")
 
 
-def step_of(options: TrainOptions, hardware: Hardware, rows_per_step: int, workload: Workload | None) -> Step:
-    """What one device has at once: of the data where they are known, else as much as there can be."""
+def micro_batch_of(
+    options: TrainOptions, hardware: Hardware, rows_per_step: int, workload: Workload | None
+) -> MicroBatch:
+    """The largest micro-batch of one device: counted on the data, or as large as the options allow."""
     rows = options.per_device_train_batch_size
     is_accumulated = rows_per_step > rows * hardware.number
     bf16 = options.bf16
     if bf16 is None:
         bf16 = hardware.device_type == "cuda" or has_fast_bf16(torch.device("cpu"))
     if workload is not None and workload.source == "counted":
-        return Step(workload.lengths, workload.num_supervised, is_accumulated, bf16, workload.shared)
-    lengths = one_micro_batch(options.max_length, options.tokens_per_row, rows)
-    return Step(lengths, sum(lengths), is_accumulated, bf16)
+        return MicroBatch(workload.lengths, workload.num_supervised, is_accumulated, bf16, workload.shared)
+    lengths = largest_micro_batch(options.max_length, options.tokens_per_row, rows)
+    return MicroBatch(lengths, sum(lengths), is_accumulated, bf16)
 
 
 def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int, device_type: str) -> Workload | None:
@@ -242,14 +245,14 @@ def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int
         template, tokenizer = choose_template(options), load_tokenizer(options.model)
         tokens = tokenize(options, options.data, template, tokenizer)
         check_fit(tokens, config, options)
-        plan = TrainingPlan(
+        epochs = PackedEpochs(
             tokens.lengths, options.tokens_per_row, rows_per_step, seed=options.seed, packing=options.packing
         )
         share_prefix = shares_prefix(options, device_type)
-        return count_workload(ConversationDataset(tokens, torch.device("cpu"), share_prefix=share_prefix), plan, rows)
+        return count_workload(ConversationDataset(tokens, torch.device("cpu"), share_prefix=share_prefix), epochs, rows)
     if options.num_conversations is None or options.num_tokens is None:
         return None
-    return imagine_workload(
+    return assume_workload(
         options.num_conversations,
         options.num_tokens,
         options.supervised_share,
@@ -261,13 +264,13 @@ def _workload(options: PlanOptions, config: PretrainedConfig, rows_per_step: int
     )
 
 
-def _flops_per_token(size: Size, options: PlanOptions, workload: Workload | None) -> float:
+def _flops_per_token(size: ModelSize, options: PlanOptions, workload: Workload | None) -> float:
     if workload is None:
-        lengths = one_micro_batch(options.max_length, options.tokens_per_row, 1)
+        lengths = largest_micro_batch(options.max_length, options.tokens_per_row, 1)
         return size.flops.of_documents(lengths, round(sum(lengths) * options.supervised_share)) / sum(lengths)
     flops = size.flops.of(workload.num_computed, workload.num_supervised_in_all, workload.pair_sum)
     return flops / workload.num_tokens
 
 
-def _without_lengths(workload: Workload) -> dict[str, Any]:
+def _without_lengths(workload: Workload) -> JsonObject:
     return {name: value for name, value in dataclasses.asdict(workload).items() if name not in ("lengths", "shared")}

@@ -1,9 +1,9 @@
-"""What a LoRA run leaves: `DIR/adapter` in peft's layout, which appears whole or not at all and is checked.
+"""The result of a LoRA run: `DIR/adapter` in peft's layout, which appears whole or not at all and is checked.
 
     adapter_config.json, adapter_model.safetensors    as peft writes them
-    chat_template.jinja, vicuna_template.json, ...    template and tokenizer, which go into a merged model
+    chat_template.jinja, vicuna_template.json, ...    template and tokenizer, for the merged model
 
-Adapters that were saved empty or as zeros have cost people whole runs, so every tensor is read back and looked at.
+Adapters that were saved empty or as zeros have cost people whole runs, so every tensor is read back and checked.
 
 Before: the last step of `loop`. After: `vicuna weights merge-lora`, peft, serving.
 """
@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from vicuna.conversation import Template, save_template
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.io.files import atomic_directory
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.model.lora import ADAPTER, is_adapter, lora_config
@@ -29,7 +28,7 @@ from vicuna.weights.tools.adapter import PREFIX, check_adapter
 
 def export_adapter(
     model: ConversationModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     template: Template,
     *,
     options: TrainOptions,
@@ -54,7 +53,7 @@ def export_adapter(
     with ExitStack() as stack:
         with ranks.agreed():
             folder = stack.enter_context(atomic_directory(target)) if ranks.is_first else target
-        folder = Path(ranks.exchange(str(folder))[0])
+        folder = Path(ranks.all_gather(str(folder))[0])
         with ranks.agreed():
             digests = write_weights(weights, [shard], None, folder, ranks)
         with ranks.agreed():

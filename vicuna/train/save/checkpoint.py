@@ -1,18 +1,18 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, on as many ranks as it then has.
+"""Checkpoints: the state from which a run resumes, bit-equal, on any number of ranks.
 
     DIR/checkpoints/step-00000500/
         model-0-of-2.safetensors, optimizer-0-of-2.safetensors, rng-0-of-2.safetensors    from rank 0
         model-1-of-2.safetensors, optimizer-1-of-2.safetensors, rng-1-of-2.safetensors    from rank 1
-        state.json    the steps done, which are also the place in the data (see `packing`)
-        COMPLETE      the size and SHA-256 of every file; written last
+        state.json    the steps done, which are also the position in the data (see `packing`)
+        COMPLETE      the manifest: size and SHA-256 of every file; written last
 
-Each rank writes the rows it holds, in fp32, and its files say which rows of which tensors these are; so any number of
-ranks finds its own rows again by reading slices, and nothing is ever gathered. (torch.distributed.checkpoint writes as
-fast but keeps this very list in a pickle.) A checkpoint is filled under a temporary name, synced to the disk and
-renamed; COMPLETE comes after that, because in a mounted bucket a rename is a copy that may break off. A folder without
-it, or that it does not describe, is never resumed from.
+Each rank writes its shards, in fp32, and the header of its files says which rows of which tensors these are; so any
+number of ranks reads its own shards by slices, and nothing is ever gathered. (torch.distributed.checkpoint writes as
+fast but keeps this list in a pickle.) A checkpoint is written under a temporary name, synced to the disk and renamed;
+COMPLETE comes after that, because in a mounted bucket a rename is a copy that may break off. A folder without it, or
+that it does not describe, is never resumed from.
 
-Before: `model`. After: `saver` writes them while training goes on, `loop` restores.
+Before: the model. After: `saver` writes them while training goes on, `loop` restores.
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -30,9 +29,9 @@ from torch.distributed.tensor import DTensor
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.files import sha256_file
-from vicuna.io.jsonl import read_json
+from vicuna.io.jsonl import JsonObject, read_json
 from vicuna.train.model.conversation_model import ConversationModel
-from vicuna.train.model.parallel import first_row, local, rows_like
+from vicuna.train.model.parallel import local_shard, shard_like, shard_start
 from vicuna.train.ranks import Ranks
 from vicuna.train.save.output import CHECKPOINTS
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
@@ -51,9 +50,9 @@ CHUNK_ELEMENTS = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The rows of one tensor that a rank holds: `first` is their place in the whole, which has `total` rows.
+    """This rank's shard of a tensor: its rows from `first` on; the whole tensor has `total` rows.
 
-    A tensor without rows, a single number, counts as one row.
+    A scalar counts as one row.
     """
 
     tensor: torch.Tensor
@@ -62,22 +61,24 @@ class Part:
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> "Part":
-        """This rank's part of a tensor."""
-        return cls(local(tensor.detach()), first_row(tensor), tensor.shape[0] if tensor.ndim else 1)
+        """This rank's shard of a tensor."""
+        return cls(local_shard(tensor.detach()), shard_start(tensor), tensor.shape[0] if tensor.ndim else 1)
 
 
+Manifest = dict[str, JsonObject]
+"""Size and SHA-256 of files, by name."""
 State = dict[str, dict[str, Part]]
-"""What one rank saves: per kind of file (model, optimizer, rng) the parts by name."""
+"""What one rank saves: per kind of file (model, optimizer, rng) its shards by name of the tensor."""
 
 
 def state_of(model: ConversationModel, optimizer: torch.optim.Optimizer, *, is_first: bool) -> State:
-    """This rank's part of a run's state, not copied.
+    """This rank's shards of a run's state, not copied.
 
     Args:
-        is_first: this rank also saves what every rank has whole.
+        is_first: this rank also saves the tensors that are not sharded.
     """
     weights = {name: weight for name, weight in model.named_weights().items() if weight.requires_grad}
-    assert all(weight in optimizer.state for weight in weights.values()), "gathered layers in the place of the shards"
+    assert all(weight in optimizer.state for weight in weights.values()), "gathered layers instead of the shards"
     moments = {
         f"{kind}/{name}": value for name, weight in weights.items() for kind, value in optimizer.state[weight].items()
     }
@@ -92,30 +93,30 @@ def _parts(tensors: dict[str, torch.Tensor], is_first: bool) -> dict[str, Part]:
     return {name: Part.of(tensor) for name, tensor in tensors.items() if is_first or isinstance(tensor, DTensor)}
 
 
-def write_state(folder: Path, state: State, rank: int, num_ranks: int) -> dict[str, dict[str, Any]]:
+def write_state(folder: Path, state: State, rank: int, num_ranks: int) -> Manifest:
     """Write one rank's files.
 
     Returns:
-        Size and SHA-256 of each, by name.
+        The manifest of these: size and SHA-256 by name.
 
     Raises:
         OSError: the disk refused.
     """
-    marks = {}
+    manifest: Manifest = {}
     for kind, parts in state.items():
         if not parts:
             continue
-        shard = _plan(f"{kind}-{rank}-of-{num_ranks}.safetensors", parts)
+        shard = _layout(f"{kind}-{rank}-of-{num_ranks}.safetensors", parts)
 
         def data_of(tensor: Tensor, parts: dict[str, Part] = parts) -> Iterable[memoryview]:
             return _chunks(parts[tensor.name].tensor)
 
         digests = write_checkpoint(folder, [shard], None, data_of)
-        marks[shard.file_name] = {"size": shard.size_bytes, "sha256": digests[shard.file_name]}
-    return marks
+        manifest[shard.file_name] = {"size": shard.size_bytes, "sha256": digests[shard.file_name]}
+    return manifest
 
 
-def _plan(file_name: str, parts: dict[str, Part]) -> Shard:
+def _layout(file_name: str, parts: dict[str, Part]) -> Shard:
     rows = json.dumps({name: [part.first, part.total] for name, part in parts.items()})
     tensors = [Tensor(name, DTYPES[part.tensor.dtype], tuple(part.tensor.shape)) for name, part in parts.items()]
     (shard,), _ = split_into_shards(tensors, max_shard_bytes=sys.maxsize, metadata={"format": "pt", "rows": rows})
@@ -128,39 +129,39 @@ def _chunks(tensor: torch.Tensor) -> Iterator[memoryview]:
 
 
 def checkpoint_path(output_dir: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
+    """The folder of the checkpoint after `step` steps."""
     return output_dir / CHECKPOINTS / f"step-{step:08d}"
 
 
 def whole_checkpoints(output_dir: Path) -> list[Path]:
-    """The checkpoints that look whole by their files' sizes, oldest first."""
+    """The checkpoints whose files have the sizes of their manifest, oldest first."""
     return [path for path in sorted((output_dir / CHECKPOINTS).glob("step-*")) if is_whole(path)]
 
 
 def is_whole(path: Path) -> bool:
-    """Whether COMPLETE is there and every file in it has its size."""
+    """Whether there is a manifest and every file in it has its size."""
     try:
-        return all((path / name).stat().st_size == mark["size"] for name, mark in read_marks(path).items())
+        return all((path / name).stat().st_size == entry["size"] for name, entry in read_manifest(path).items())
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return False
 
 
-def read_marks(path: Path) -> dict[str, dict[str, Any]]:
-    """What COMPLETE says of every file: its size and SHA-256."""
-    marks: dict[str, dict[str, Any]] = json.loads((path / COMPLETE).read_text("utf-8"))
-    return marks
+def read_manifest(path: Path) -> Manifest:
+    """The manifest, COMPLETE: size and SHA-256 of every file."""
+    manifest: Manifest = json.loads((path / COMPLETE).read_text("utf-8"))
+    return manifest
 
 
 def damaged_files(path: Path, rank: int = 0, num_ranks: int = 1) -> list[str]:
-    """The files of a checkpoint whose bytes are not those that were written; each rank looks at its share of them."""
-    marks = sorted(read_marks(path).items())
-    return [name for name, mark in marks[rank::num_ranks] if sha256_file(path / name) != mark["sha256"]]
+    """The files of a checkpoint whose SHA-256 differs from the manifest; each rank checks some of them."""
+    entries = sorted(read_manifest(path).items())
+    return [name for name, entry in entries[rank::num_ranks] if sha256_file(path / name) != entry["sha256"]]
 
 
 def newest_intact(output_dir: Path, ranks: Ranks) -> Path | None:
-    """The newest checkpoint whose every byte is what was written; those that are not are named and passed over."""
+    """The newest checkpoint whose files all have their SHA-256; damaged ones are named and passed over."""
     names: list[str] = [path.name for path in (output_dir / CHECKPOINTS).glob("step-*")]
-    names = json.loads(ranks.exchange(json.dumps(names))[0])
+    names = json.loads(ranks.all_gather(json.dumps(names))[0])
     for name in sorted(names, reverse=True):
         path = output_dir / CHECKPOINTS / name
         damage = ""
@@ -168,7 +169,7 @@ def newest_intact(output_dir: Path, ranks: Ranks) -> Path | None:
             damage = "it is not whole"
         elif files := _unreadable_or_damaged(path, ranks):
             damage = f"{files[0]} has not the bytes that were written"
-        damage = next((said for said in ranks.exchange(damage) if said), "")
+        damage = next((text for text in ranks.all_gather(damage) if text), "")
         if not damage:
             return path
         log.warning(f"{path} is passed over: {damage}")
@@ -183,17 +184,17 @@ def _unreadable_or_damaged(path: Path, ranks: Ranks) -> list[str]:
 
 
 def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim.Optimizer, rank: int = 0) -> int:
-    """Restore this rank's rows of model and optimizer, and its random state.
+    """Restore this rank's shards of model and optimizer, and its random state.
 
     Returns:
-        The number of steps done, which is also the place in the data.
+        The number of steps done, which is also the position in the data.
 
     Raises:
         VicunaError: the checkpoint is damaged or of another model.
     """
     try:
         weights = {name: weight for name, weight in model.named_weights().items() if weight.requires_grad}
-        with _SavedParts(path, MODEL) as saved:
+        with _SavedTensors(path, MODEL) as saved:
             if weights.keys() != saved.totals.keys():
                 name = min(weights.keys() ^ saved.totals.keys())
                 raise VicunaError(
@@ -201,7 +202,7 @@ def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim
                 )
             for name, weight in weights.items():
                 saved.read_into(name, weight)
-        with _SavedParts(path, OPTIMIZER) as saved:
+        with _SavedTensors(path, OPTIMIZER) as saved:
             for key in saved.totals:
                 kind, _, name = key.partition("/")
                 weight = weights[name]
@@ -212,8 +213,8 @@ def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim
         raise VicunaError(f"{path} is damaged ({error}); delete it to go on from the one before it") from None
 
 
-class _SavedParts:
-    """The tensors of one kind in a checkpoint, whichever ranks wrote them. Use as a context manager."""
+class _SavedTensors:
+    """The tensors of one kind in a checkpoint, from the files of all ranks. Use as a context manager."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
@@ -227,25 +228,25 @@ class _SavedParts:
                 self.totals[name] = total
                 self._parts.setdefault(name, []).append((first, reader))
 
-    def __enter__(self) -> "_SavedParts":
+    def __enter__(self) -> "_SavedTensors":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def read_like(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """A tensor that is cut like `weight` if it has as many rows, else whole."""
+        """A saved tensor: sharded like `weight` if it has as many rows, else whole."""
         saved = self._parts[name][0][1].tensors[name]
-        is_cut = len(saved.shape) > 0 and self.totals[name] == weight.shape[0]
-        shape = (len(local(weight)), *saved.shape[1:]) if is_cut else saved.shape
+        is_sharded = len(saved.shape) > 0 and self.totals[name] == weight.shape[0]
+        shape = (len(local_shard(weight)), *saved.shape[1:]) if is_sharded else saved.shape
         value = torch.empty(shape, dtype=TORCH_DTYPES[saved.dtype], device=weight.device)
-        value = rows_like(value, weight) if is_cut else value
+        value = shard_like(value, weight) if is_sharded else value
         self.read_into(name, value)
         return value
 
     @torch.no_grad()
     def read_into(self, name: str, target: torch.Tensor) -> None:
-        """Fill this rank's rows of `target`.
+        """Fill this rank's shard of `target`.
 
         Raises:
             ValueError: the saved tensor has another shape.
@@ -285,7 +286,7 @@ def _rng_states() -> dict[str, torch.Tensor]:
 
 
 def _restore_rng(path: Path, rank: int) -> None:
-    """The random state that this rank had; a rank that was not there goes on with its own."""
+    """Restore the random state of this rank; a rank that the checkpoint does not have keeps its own."""
     for file in path.glob(f"{RNG}-{rank}-of-*.safetensors"):
         with CheckpointReader(file) as reader:
             states = {

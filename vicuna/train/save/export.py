@@ -1,9 +1,9 @@
 """The trained model as a Hugging Face directory, `DIR/model`, which appears whole or not at all.
 
-Weights have the names, the dtype and the shards of the base, so that the two can be compared tensor by tensor; config
+Weights have the names, the dtype and the files of the base, so that the two can be compared tensor by tensor; config
 and tokenizer files are copied byte for byte (transformers 5 drops `tokenizer.model` when it saves, and renames config
-keys that older programs read). New beside them: the template that the model was trained with, as `chat_template.jinja`
-and `vicuna_template.json`, how it was trained, and its log.
+keys that older programs read). Added are the template that the model was trained with, as `chat_template.jinja` and
+`vicuna_template.json`, the options of the run, and its log.
 
 Before: the last step of `loop`. After: `vicuna.make_delta`, serving, any program that reads Hugging Face models.
 """
@@ -15,19 +15,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer as FastTokenizer
 
 from vicuna.conversation import Template, load_tokenizer, save_template, stop_token_ids
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import atomic_directory, ensure_free_space
-from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.train.model.conversation_model import CHUNK_ELEMENTS, DTYPES, ConversationModel
-from vicuna.train.model.parallel import local, rows_of_ranks
+from vicuna.train.model.parallel import local_shard, shard_sizes
 from vicuna.train.options import TrainOptions
 from vicuna.train.ranks import Ranks
 from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader, write_checkpoint
@@ -50,7 +49,7 @@ COPIED_FILES = (
 
 
 def check_room(base: Path, target: Path) -> None:
-    """See before the first step that the result will find room.
+    """Check before the first step that the disk has room for the result.
 
     Raises:
         VicunaError: not enough disk.
@@ -61,7 +60,7 @@ def check_room(base: Path, target: Path) -> None:
 
 def export_model(
     model: ConversationModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     template: Template,
     *,
     options: TrainOptions,
@@ -71,12 +70,12 @@ def export_model(
 ) -> None:
     """Write the model; every rank calls it.
 
-    Each file is written by one rank, the next file by the next. The writer takes the rows of one tensor after the other
-    from the ranks that hold them, so that no rank ever holds more than its own rows and a few MiB. Then another rank
-    reads the file again and compares the hash of every tensor.
+    Each file is written by one rank, the next file by the next. The writer receives the shards of one tensor after the
+    other from the ranks that hold them, so that no rank ever holds more than its own shards and a few MiB. Then another
+    rank reads the file back and compares the hash of every tensor.
 
     Args:
-        options: name the model that training started from; names, dtypes, shards and tokenizer come from it.
+        options: of the run; names, dtypes, files and tokenizer are those of its base model.
         target: the directory to make.
         extra_files: copied into it: the options and the log of the run.
 
@@ -88,7 +87,7 @@ def export_model(
     with ExitStack() as stack:
         with ranks.agreed():
             folder = stack.enter_context(atomic_directory(target)) if ranks.is_first else target
-        folder = Path(ranks.exchange(str(folder))[0])
+        folder = Path(ranks.all_gather(str(folder))[0])
         with CheckpointReader(base) as reader:
             with ranks.agreed():
                 # Some checkpoints store a tied head as well: it is a name of the same weight.
@@ -111,11 +110,11 @@ def write_weights(
     folder: Path,
     ranks: Ranks,
 ) -> dict[str, str]:
-    """Write every file of weights, each on one rank, with what the others send; every rank calls it.
+    """Write every file of weights, each on one rank, which receives the others' shards; every rank calls it.
 
     Args:
         weights: by the names of the tensors in `shards`.
-        reader: has the tensors that are not among the weights.
+        reader: of the base, for tensors that are not among the weights.
 
     Returns:
         The SHA-256 of every tensor that this rank wrote.
@@ -129,20 +128,20 @@ def write_weights(
                 if tensor.name in weights:
                     _send(weights[tensor.name], tensor, writer, ranks)
             continue
-        pieces = _Pieces(weights, reader, shard.tensors, ranks)
+        receiver = _ShardReceiver(weights, reader, shard.tensors, ranks)
         try:
-            write_checkpoint(folder, [shard], None, pieces.of)
+            write_checkpoint(folder, [shard], None, receiver.of)
         except OSError as caught:
             error = caught
-            pieces.drop()  # the others must be rid of theirs, or they would wait for ever
-        digests |= pieces.digests
+            receiver.drain()  # the other ranks' sends must be received, or they would wait for ever
+        digests |= receiver.digests
     if error:
         raise error
     return digests
 
 
-class _Pieces:
-    """The bytes of one file's tensors, in order, from the ranks that hold them."""
+class _ShardReceiver:
+    """The bytes of one file's tensors, in order, from the ranks that hold their shards."""
 
     def __init__(
         self,
@@ -153,40 +152,40 @@ class _Pieces:
     ) -> None:
         self.digests: dict[str, str] = {}
         self._weights, self._reader, self._ranks = weights, reader, ranks
-        self._all = (piece for tensor in tensors for piece in self._pieces(tensor))
+        self._all = (chunk for tensor in tensors for chunk in self._chunks(tensor))
 
     def of(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
         """The next tensor's bytes."""
         digest, missing = hashlib.sha256(), tensor.size_bytes
         while missing:
-            piece = next(self._all)
-            digest.update(piece)
-            missing -= len(piece)
-            yield piece
+            chunk = next(self._all)
+            digest.update(chunk)
+            missing -= len(chunk)
+            yield chunk
         self.digests[tensor.name] = digest.hexdigest()
 
-    def drop(self) -> None:
-        """Take what is left from the other ranks, and forget it."""
+    def drain(self) -> None:
+        """Receive what is left from the other ranks, and drop it."""
         for _ in self._all:
             pass
 
-    def _pieces(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
+    def _chunks(self, tensor: Tensor) -> Iterator[memoryview | bytes]:
         weight = self._weights.get(tensor.name)
         if weight is None:
             assert self._reader is not None, f"{tensor} is neither trained nor in the base"
             yield from self._reader.chunks(tensor.name)
             return
         assert tuple(weight.shape) == tensor.shape, f"{tensor} was trained as {tuple(weight.shape)}"
-        for rank, num_rows in rows_of_ranks(weight):
+        for rank, num_rows in shard_sizes(weight):
             if rank in (None, self._ranks.rank):
-                yield from _chunks(local(weight), tensor)
+                yield from _chunks(local_shard(weight), tensor)
             else:
                 yield from _receive(num_rows * math.prod(tensor.shape[1:]), tensor, rank, self._ranks)
 
 
-def _chunks(rows: torch.Tensor, tensor: Tensor) -> Iterator[memoryview]:
+def _chunks(shard: torch.Tensor, tensor: Tensor) -> Iterator[memoryview]:
     """A trained weight's bytes in the base's dtype, a few MiB at a time."""
-    for part in rows.detach().flatten().split(CHUNK_ELEMENTS):
+    for part in shard.detach().flatten().split(CHUNK_ELEMENTS):
         if part.numel():
             yield memoryview(_as_bytes(part, tensor).numpy())
 
@@ -196,9 +195,9 @@ def _as_bytes(part: torch.Tensor, tensor: Tensor) -> torch.Tensor:
 
 
 def _send(weight: torch.Tensor, tensor: Tensor, writer: int, ranks: Ranks) -> None:
-    if ranks.rank not in [rank for rank, _ in rows_of_ranks(weight)]:
+    if ranks.rank not in [rank for rank, _ in shard_sizes(weight)]:
         return
-    for part in local(weight).detach().flatten().split(CHUNK_ELEMENTS):
+    for part in local_shard(weight).detach().flatten().split(CHUNK_ELEMENTS):
         if part.numel():
             dist.send(_as_bytes(part, tensor), writer, group=ranks.messages)
 
@@ -217,7 +216,8 @@ def check_written(folder: Path, shards: Sequence[Shard], digests: dict[str, str]
     Raises:
         VerificationError: one differs.
     """
-    known = {name: digest for said in ranks.exchange(json.dumps(digests)) for name, digest in json.loads(said).items()}
+    of_ranks = [json.loads(text) for text in ranks.all_gather(json.dumps(digests))]
+    known = {name: digest for own in of_ranks for name, digest in own.items()}
     for number, shard in enumerate(shards):
         if (number + 1) % ranks.size != ranks.rank:
             continue
@@ -231,7 +231,7 @@ def check_written(folder: Path, shards: Sequence[Shard], digests: dict[str, str]
 
 
 def write_other_files(folder: Path, index: bytes | None, base: Path, extra_files: Iterable[Path]) -> None:
-    """Copy what belongs to a model beside its weights."""
+    """Copy the index, the base's config and tokenizer files, and `extra_files`."""
     if index is not None:
         (folder / INDEX_NAME).write_bytes(index)
     for path in (*(base / name for name in COPIED_FILES), *extra_files):
@@ -240,19 +240,19 @@ def write_other_files(folder: Path, index: bytes | None, base: Path, extra_files
 
 
 def write_fast_tokenizer(folder: Path) -> None:
-    """`tokenizer.json` beside a bare `tokenizer.model`, so that other programs see the tokens that were trained on.
+    """Write `tokenizer.json` beside a bare `tokenizer.model`, so that other programs tokenize as in training.
 
     From `tokenizer.model` alone, transformers 5 reads another order of merges (`vicuna.conversation.load_tokenizer`).
     """
     path = folder / "tokenizer.json"
     if (folder / "tokenizer.model").is_file() and not path.is_file():
         backend = getattr(load_tokenizer(folder), "backend_tokenizer", None)
-        if isinstance(backend, Tokenizer):
+        if isinstance(backend, FastTokenizer):
             backend.save(str(path))
 
 
-def write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let `generate` of other programs end a reply where this template ends it."""
+def write_stop_tokens(folder: Path, template: Template, tokenizer: Tokenizer) -> None:
+    """Add the template's stop tokens to `eos_token_id` of `generation_config.json`, for other programs' `generate`."""
     config = read_generation_config(folder)
     ids = config.get("eos_token_id", tokenizer.eos_token_id)
     known = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
@@ -260,8 +260,8 @@ def write_stop_tokens(folder: Path, template: Template, tokenizer: PreTrainedTok
         write_json(folder / "generation_config.json", {**config, "eos_token_id": sorted(known | missing)})
 
 
-def read_generation_config(folder: Path) -> dict[str, Any]:
-    """What `generation_config.json` says, if there is one.
+def read_generation_config(folder: Path) -> JsonObject:
+    """The content of `generation_config.json`; empty if there is none.
 
     Raises:
         VicunaError: it is not a JSON object.

@@ -1,8 +1,8 @@
-"""The output directory: new, or of this very run, and held against any other process.
+"""The output directory: new, or of the same run, and locked against any other process.
 
-    DIR/run.json    what run this is: model, data, template and the options that decide the weights
+    DIR/run.json    the run's identity: model, data, template and the options that decide the weights
 
-Before: `prepare`, which knows what run this is. After: `checkpoint` and `export` write into the directory.
+Before: `prepare`, which makes the identity. After: `checkpoint` and `export` write into the directory.
 """
 
 import os
@@ -14,19 +14,19 @@ from typing import Any
 
 from vicuna.errors import VicunaError
 from vicuna.io import log
-from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.io.locks import lock_descriptor
 from vicuna.train.options import TrainOptions, influential_options
-from vicuna.train.watch.metrics import CHARTS, LOG, SAMPLES
+from vicuna.train.watch.metrics import CHARTS, GENERATIONS, LOG
 
 CHECKPOINTS = "checkpoints"
 RUN = "run.json"
-OUTPUTS = (CHECKPOINTS, "model", "adapter", LOG, SAMPLES, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
-"""All that a run writes into its output directory, RUN last: it is the last to go when an old run is deleted."""
+OUTPUTS = (CHECKPOINTS, "model", "adapter", LOG, GENERATIONS, "train_config.json", *CHARTS, "tensorboard", "wandb", RUN)
+"""All that a run writes into its output directory; RUN last, as the last that is deleted with an old run."""
 
 
 def check_output_directory(options: TrainOptions) -> None:
-    """See, before anything that takes long, that the output directory is new or holds a run.
+    """Check, before anything that takes long, that the output directory is new or holds a run.
 
     Raises:
         VicunaError: it is a file, it holds other files, or a run that must be neither resumed nor deleted.
@@ -49,8 +49,8 @@ def check_output_directory(options: TrainOptions) -> None:
 
 
 @contextmanager
-def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> Iterator[None]:
-    """Hold the output directory, which is new or holds this very run, against any other process.
+def claim_output_directory(options: TrainOptions, identity: JsonObject) -> Iterator[None]:
+    """Lock the output directory, which is new or holds the same run, against any other process.
 
     Raises:
         VicunaError: as `check_output_directory`; it is in use; it holds another run (the message says what differs).
@@ -62,7 +62,7 @@ def claim_output_directory(options: TrainOptions, identity: dict[str, Any]) -> I
     try:
         _lock(descriptor, directory)
         check_output_directory(options)  # another process may just have left it
-        _begin_or_go_on(options, identity)
+        _start_or_resume(options, identity)
         yield
     finally:
         os.close(descriptor)
@@ -77,7 +77,7 @@ def _lock(descriptor: int, directory: Path) -> None:
         log.warning(f"{directory} is on a file system without locks: see that no other run writes there")
 
 
-def _begin_or_go_on(options: TrainOptions, identity: dict[str, Any]) -> None:
+def _start_or_resume(options: TrainOptions, identity: JsonObject) -> None:
     directory = options.output_dir
     for path in leftovers(directory, OUTPUTS):
         delete(path)
@@ -85,7 +85,7 @@ def _begin_or_go_on(options: TrainOptions, identity: dict[str, Any]) -> None:
         for name in OUTPUTS:
             delete(directory / name)
     if not _has_outcome(directory):
-        delete(directory / RUN)  # a run that never took a step: nothing is lost
+        delete(directory / RUN)  # of a run without a step: nothing is lost
     elif differences := _differences(read_json(directory / RUN), identity):
         raise VicunaError(
             f"--output-dir {directory} holds a run that differs: {'; '.join(differences)}; choose another "
@@ -96,13 +96,13 @@ def _begin_or_go_on(options: TrainOptions, identity: dict[str, Any]) -> None:
 
 
 def earlier_rows_per_step(options: TrainOptions) -> int | None:
-    """The rows of a step of the run that will be gone on with, if its flags asked for as many rows a rank as these."""
+    """The rows of a step of the run that will be resumed, if its options have as many rows a rank as these."""
     path = options.output_dir / RUN
     if options.overwrite_output_dir or not path.is_file() or not _has_outcome(options.output_dir):
         return None
-    there = read_json(path)
-    is_same = _is_identity(there) and there.get("rows_per_rank") == options.rows_per_rank
-    return there["rows_per_step"] if is_same and isinstance(there.get("rows_per_step"), int) else None
+    saved = read_json(path)
+    is_same = _is_identity(saved) and saved.get("rows_per_rank") == options.rows_per_rank
+    return saved["rows_per_step"] if is_same and isinstance(saved.get("rows_per_step"), int) else None
 
 
 def _is_identity(value: Any) -> bool:
@@ -110,28 +110,28 @@ def _is_identity(value: Any) -> bool:
 
 
 def _has_outcome(directory: Path) -> bool:
-    there = [path for path in map(directory.joinpath, (CHECKPOINTS, "model", "adapter", LOG)) if path.exists()]
-    return any(path.is_dir() or path.stat().st_size for path in there)
+    outcomes = [path for path in map(directory.joinpath, (CHECKPOINTS, "model", "adapter", LOG)) if path.exists()]
+    return any(path.is_dir() or path.stat().st_size for path in outcomes)
 
 
 def run_identity(
     options: TrainOptions, *, model: str, data: str, template: str, bf16: bool, rows_per_step: int
-) -> dict[str, Any]:
-    """What makes two runs the same run. `model` and `data` are fingerprints.
+) -> JsonObject:
+    """The identity of a run: two runs with the same one end with the same weights. `model` and `data` are fingerprints.
 
-    A step has the same rows on any number of ranks, and any number of them goes on with a run.
+    A step has the same rows on any number of ranks, and any number of ranks can resume a run.
     """
     known = {"model": model, "data": data, "template": template, "bf16": bf16, "rows_per_step": rows_per_step}
     return {**known, "rows_per_rank": options.rows_per_rank, **influential_options(options)}
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def _differences(saved: JsonObject, identity: JsonObject) -> list[str]:
     """What is different, in words; the data's hash is named only where nothing else explains it."""
-    names = [name for name in here if name != "rows_per_rank" and there.get(name) != here[name]]
+    names = [name for name in identity if name != "rows_per_rank" and saved.get(name) != identity[name]]
     if "data" in names and {"model", "template", "max_length"} & set(names):
         names.remove("data")
     return [
-        f"{name} is another" if name in ("model", "data") else f"{name} was {there.get(name)}, is {here[name]}"
+        f"{name} is another" if name in ("model", "data") else f"{name} was {saved.get(name)}, is {identity[name]}"
         for name in names
     ]
 
@@ -142,7 +142,7 @@ def leftovers(directory: Path, names: Iterable[str]) -> list[Path]:
 
 
 def delete(path: Path) -> None:
-    """Delete a file or folder of ours; a link is deleted, not what it leads to."""
+    """Delete a file or folder of ours; of a link, the link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

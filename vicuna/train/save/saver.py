@@ -1,14 +1,14 @@
-"""Writes checkpoints while training goes on: the ranks copy their rows aside, and a thread of each brings them to disk.
+"""Writes checkpoints while training goes on: each rank copies its shards to host memory, and a thread writes them.
 
-The life of a checkpoint:
+The steps of a save:
 
-1. `save` waits for the one before it, copies this rank's rows into host memory and starts the thread. Where the host
+1. `save` waits for the one before it, copies this rank's shards into host memory and starts the thread. Where the host
    has no room for the copy, or the run is about to end, it writes at once instead.
-2. Rank 0 sees that there is room on the disk and makes a temporary folder; all ranks write their files into it.
-3. Each tells the others the sizes and hashes of its files, or what went wrong.
-4. If nothing did, rank 0 syncs and renames the folder, writes COMPLETE and deletes the oldest checkpoints.
+2. Rank 0 checks that there is room on the disk and makes a temporary folder; all ranks write their files into it.
+3. The ranks gather the sizes and hashes of their files, or their errors.
+4. Without errors, rank 0 syncs and renames the folder, writes COMPLETE and deletes the oldest checkpoints.
 
-What goes wrong loses this checkpoint only: the earlier ones are whole, the run goes on, and says so.
+An error loses this checkpoint only: the earlier ones are whole, and the run goes on with a warning.
 
 Before: `checkpoint` (the format). After: `loop` calls it.
 """
@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import torch
 
@@ -36,6 +36,7 @@ from vicuna.train.ranks import Ranks
 from vicuna.train.save.checkpoint import (
     COMPLETE,
     STATE,
+    Manifest,
     Part,
     State,
     is_whole,
@@ -51,11 +52,11 @@ RETRY_SECONDS = 1.0
 
 
 class CheckpointSaver:
-    """Saves the checkpoints of one run. Use as a context manager: at its end nothing is left half written.
+    """Saves the checkpoints of one run. Use as a context manager: its exit waits for the thread.
 
     Args:
         ranks: this process among the others; all of them call `save` after the same steps.
-        keep: how many whole checkpoints are kept.
+        keep: the number of whole checkpoints that are kept.
         in_background: write while training goes on, if the host has memory for a copy.
     """
 
@@ -69,7 +70,7 @@ class CheckpointSaver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None or issubclass(kind, Exception):  # Ctrl-C means now
+        if kind is None or issubclass(kind, Exception):  # not for Ctrl-C
             self.wait()
 
     def save(
@@ -85,7 +86,7 @@ class CheckpointSaver:
 
         Args:
             path: the checkpoint's folder.
-            at_once: return when it is on the disk.
+            at_once: write without a thread; it is on the disk on return.
         """
         self.wait()
         state = state_of(model, optimizer, is_first=self.ranks.is_first)
@@ -97,7 +98,7 @@ class CheckpointSaver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when the checkpoint that is being written is on the disk."""
+        """Wait for the thread that writes a checkpoint; raise its error, if any."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -111,7 +112,7 @@ class CheckpointSaver:
         return not self.ranks.any(not has_room)
 
     def _copy(self, state: State) -> State:
-        """The state in host memory, where training does not change it."""
+        """A copy of the state in host memory."""
         copied = {
             kind: {
                 name: Part(self._copy_to_host(f"{kind}/{name}", part.tensor), part.first, part.total)
@@ -126,7 +127,7 @@ class CheckpointSaver:
     def _copy_to_host(self, key: str, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.device.type == "cpu":
             return tensor.clone()
-        if key not in self._pinned:  # to pin memory takes longer than to fill it
+        if key not in self._pinned:  # kept, because pinning memory takes longer than filling it
             self._pinned[key] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return self._pinned[key].copy_(tensor, non_blocking=True)
 
@@ -138,22 +139,21 @@ class CheckpointSaver:
 
     def _write(self, path: Path, step: int, state: State) -> None:
         error = ""
-        folder, refusal = self._shared(lambda: str(self._begin(path, state)))
-        marks: dict[str, Any] = {}
+        folder, refusal = self._on_first_rank(lambda: str(self._make_folder(path, state)))
+        own_files: Manifest = {}
         if not refusal:
             try:
-                marks = _twice(lambda: write_state(Path(folder), state, self.ranks.rank, self.ranks.size))
+                own_files = _retry_once(lambda: write_state(Path(folder), state, self.ranks.rank, self.ranks.size))
             except OSError as caught:
                 error = describe(caught)
-        reports = [json.loads(said) for said in self._exchange(json.dumps([error, marks]))]
+        reports = [json.loads(text) for text in self._all_gather(json.dumps([error, own_files]))]
         refusal = refusal or next((error for error, _ in reports if error), "")
         if not self.ranks.is_first:
             return
         if not refusal:
             try:
-                self._finish(
-                    Path(folder), path, step, {name: mark for _, part in reports for name, mark in part.items()}
-                )
+                manifest = {name: entry for _, files in reports for name, entry in files.items()}
+                self._finish(Path(folder), path, step, manifest)
             except OSError as caught:
                 refusal = describe(caught)
         if refusal:
@@ -163,8 +163,8 @@ class CheckpointSaver:
             kept = f"{whole[-1].name} is still whole" if whole else "there is none before it"
             log.warning(f"checkpoint {path} could not be saved: {refusal}; {kept}, and the run goes on")
 
-    def _begin(self, path: Path, state: State) -> Path:
-        """Rank 0: room on the disk and a temporary folder."""
+    def _make_folder(self, path: Path, state: State) -> Path:
+        """On rank 0: check the room on the disk and make a temporary folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         _delete_broken(path.parent)
         size = sum(part.tensor.nbytes for parts in state.values() for part in parts.values())
@@ -174,7 +174,7 @@ class CheckpointSaver:
         return folder
 
     def _make_room(self, path: Path, size_bytes: int) -> None:
-        """Rank 0: of several old checkpoints all but the newest may go to make room for this one."""
+        """On rank 0: delete old checkpoints, but the newest, until the disk has room for this one."""
         while True:
             try:
                 ensure_free_space(path, size_bytes, f"checkpoint {path.name}")
@@ -186,40 +186,40 @@ class CheckpointSaver:
                 log.warning(f"{describe(error)}; {whole[0].name} is deleted for it")
                 _delete_whole(whole[0])
 
-    def _finish(self, folder: Path, path: Path, step: int, marks: dict[str, Any]) -> None:
-        """Rank 0: name the checkpoint, mark it as whole, delete old ones."""
+    def _finish(self, folder: Path, path: Path, step: int, manifest: Manifest) -> None:
+        """On rank 0: rename the folder, write the manifest, delete old checkpoints."""
         write_json(folder / STATE, {"step": step, "num_ranks": self.ranks.size})
-        marks[STATE] = {"size": (folder / STATE).stat().st_size, "sha256": sha256_file(folder / STATE)}
+        manifest[STATE] = {"size": (folder / STATE).stat().st_size, "sha256": sha256_file(folder / STATE)}
         fsync_directory(folder)
         delete(path)  # one that is not whole
         shutil.move(folder, path)  # copies where the file system cannot rename
         fsync_directory(path.parent)
-        _twice(lambda: write_json(path / COMPLETE, marks))
+        _retry_once(lambda: write_json(path / COMPLETE, manifest))
         for old in whole_checkpoints(path.parent.parent)[: -self.keep]:
             _delete_whole(old)
 
-    def _exchange(self, text: str) -> list[str]:
-        return self.ranks.exchange(text, self.ranks.saving)
+    def _all_gather(self, text: str) -> list[str]:
+        return self.ranks.all_gather(text, self.ranks.saving)
 
-    def _shared(self, work: Callable[[], str]) -> tuple[str, str]:
-        """What `work` gives on rank 0, and what it refused, on all ranks."""
-        said = ["", ""]
+    def _on_first_rank(self, work: Callable[[], str]) -> tuple[str, str]:
+        """Do `work` on rank 0; its result and its error ("" if none), on all ranks."""
+        outcome = ["", ""]
         if self.ranks.is_first:
             try:
-                said[0] = work()
+                outcome[0] = work()
             except (OSError, VicunaError) as error:
-                said[1] = describe(error)
-        result, refusal = json.loads(self._exchange(json.dumps(said))[0])
+                outcome[1] = describe(error)
+        result, refusal = json.loads(self._all_gather(json.dumps(outcome))[0])
         return result, refusal
 
 
 def _delete_whole(path: Path) -> None:
-    (path / COMPLETE).unlink(missing_ok=True)  # first: what is half deleted must not look whole
+    (path / COMPLETE).unlink(missing_ok=True)  # first, so that a half-deleted checkpoint is not whole
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _delete_broken(directory: Path) -> None:
-    """What a kill in the middle of a save, or of deleting an old checkpoint, left behind."""
+    """Delete what a kill during a save, or during the deletion of an old checkpoint, left."""
     for path in leftovers(directory, ["step-*"]):
         delete(path)
     for path in directory.glob("step-*"):
@@ -227,8 +227,8 @@ def _delete_broken(directory: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _twice(work: Callable[[], T]) -> T:
-    """Do it again if the file system refused once, as a mounted bucket may; not if it is full or closed to us."""
+def _retry_once(work: Callable[[], T]) -> T:
+    """Do it again after an error of the file system, as mounted buckets have; not if it is full or read-only."""
     try:
         return work()
     except OSError as error:

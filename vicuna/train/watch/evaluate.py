@@ -1,4 +1,4 @@
-"""The loss on conversations that training never sees: the figure that says whether it learned or memorised.
+"""The loss on held-out conversations, which training never sees.
 
 Before: `loop` calls it before the first step, in between and after the last. After: `metrics` logs it.
 """
@@ -19,7 +19,7 @@ from vicuna.train.signals import StopSignal
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy in nats per supervised token, and over how many of them."""
+    """Mean cross-entropy in nats per supervised token, and the number of these."""
 
     loss: float
     num_supervised: int
@@ -38,10 +38,10 @@ def evaluate(
     model.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
     for start in range(0, len(rows), ranks.size):
-        if stop.agree(ranks.add(torch.tensor(stop.flags(), device=ranks.device)).tolist()):
+        if stop.agree(ranks.all_reduce(torch.tensor(stop.flags(), device=ranks.device)).tolist()):
             reshard(model)
             return None
         loss_sum += model(dataset.batch(rows[start : start + ranks.size][ranks.rank : ranks.rank + 1]))
     reshard(model)
     num_supervised = dataset.num_supervised(rows)
-    return Evaluation(ranks.add(loss_sum).item() / num_supervised, num_supervised)
+    return Evaluation(ranks.all_reduce(loss_sum).item() / num_supervised, num_supervised)

@@ -1,19 +1,19 @@
-"""What the model answers as it learns: greedy replies to a few prompts, at every evaluation.
+"""Generations of the model in training: greedy replies to a few prompts, at every evaluation.
 
-All prompts grow together, as the documents of one packed batch, through the very model that is being trained; a sharded
-model is asked by all its ranks at once.
+All prompts and their replies are the documents of one packed batch of the model in training; all ranks of a sharded
+model call it together.
 
-Before: `prepare`, which reads the prompts. After: `metrics` logs the replies and `samples.jsonl` keeps them.
+Before: `prepare`, which reads the prompts. After: `metrics` writes the replies to `samples.jsonl`.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vicuna.conversation import Message, ReplyDecoder, Template, encode_prompt, from_record
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.train.batches.dataset import Batch
@@ -34,9 +34,9 @@ def read_prompts(options: TrainOptions) -> list[Prompt]:
     """
     path = options.sample_prompts
     if path is None:
-        return _first_turns(options.eval_data, options.num_samples or 0)
+        return _leading_messages(options.eval_data, options.num_samples or 0)
     if path.suffix in (".jsonl", ".json"):
-        prompts = _first_turns((path,), options.num_samples)
+        prompts = _leading_messages((path,), options.num_samples)
     else:
         try:
             lines = path.read_text("utf-8").splitlines()
@@ -50,7 +50,7 @@ def read_prompts(options: TrainOptions) -> list[Prompt]:
     return prompts
 
 
-def _first_turns(paths: Sequence[Path], limit: int | None) -> list[Prompt]:
+def _leading_messages(paths: Sequence[Path], limit: int | None) -> list[Prompt]:
     """Every record's messages before its first reply."""
     prompts: list[Prompt] = []
     for path in paths:
@@ -70,36 +70,36 @@ def generate(
     model: ConversationModel,
     prompts: Sequence[Prompt],
     template: Template,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     ranks: Ranks,
     *,
     max_new_tokens: int,
 ) -> list[str]:
     """Greedy replies, without their end marks. Every rank of a sharded model must call it."""
-    texts = [list(encode_prompt(prompt, template, tokenizer)) for prompt in prompts]
+    sequences = [list(encode_prompt(prompt, template, tokenizer)) for prompt in prompts]  # token ids
     decoders = [ReplyDecoder(template, tokenizer) for _ in prompts]
     replies = [""] * len(prompts)
-    open_places = list(range(len(prompts)))
+    unfinished = list(range(len(prompts)))
     model.eval()
     for _ in range(max_new_tokens):
-        tokens = model(_batch([texts[place] for place in open_places], ranks.device), next_tokens=True).tolist()
-        tokens = json.loads(ranks.exchange(json.dumps(tokens))[0])  # rounding may differ, the replies must not
-        for place, token in zip(open_places, tokens, strict=True):
-            texts[place].append(token)
-            replies[place] += decoders[place].push([token])
-        open_places = [
-            place
-            for place in open_places
-            if not decoders[place].stopped and texts[place][-1] not in decoders[place].stop_token_ids
+        tokens = model(_batch([sequences[index] for index in unfinished], ranks.device), next_tokens=True).tolist()
+        tokens = json.loads(ranks.all_gather(json.dumps(tokens))[0])  # of rank 0: rounding differs between ranks
+        for index, token in zip(unfinished, tokens, strict=True):
+            sequences[index].append(token)
+            replies[index] += decoders[index].push([token])
+        unfinished = [
+            index
+            for index in unfinished
+            if not decoders[index].stopped and sequences[index][-1] not in decoders[index].stop_token_ids
         ]
-        if not open_places:
+        if not unfinished:
             break
     reshard(model)
     return [reply + decoder.finish() for reply, decoder in zip(replies, decoders, strict=True)]
 
 
 def _batch(documents: Sequence[list[int]], device: torch.device) -> Batch:
-    """Documents end to end, nothing of them supervised."""
+    """The batch of these documents, none of it supervised."""
     lengths = tuple(map(len, documents))
     input_ids = torch.tensor([[token for document in documents for token in document]], device=device)
     positions = torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device)

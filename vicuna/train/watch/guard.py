@@ -1,6 +1,6 @@
-"""What must not reach the weights: a loss or gradient that is not finite, and a loss that leaps.
+"""Guards of the weights: a loss or gradient that is not finite, and a spike of the loss, stop the run.
 
-Both stop the run before the update and name the records, so the newest checkpoint is from before it.
+Both stop it before the update and name the records, so that the newest checkpoint is from before it.
 
 Before: the losses of a step, in `loop`. After: a person, who looks at the records.
 """
@@ -19,31 +19,30 @@ from vicuna.train.batches.dataset import Batch
 from vicuna.train.ranks import Ranks
 
 WINDOW = 64
-"""Losses that the median is taken of."""
+"""Losses of which the median is taken."""
 WARM_UP = 16
-"""Steps after a start in which nothing is called a leap: there is no median yet."""
-LEAST_LEAP = 1.0
-"""Nats above the median that a leap has at least: where nearly nothing is left to learn, small differences are large
-factors."""
+"""Losses before the first that can be a spike: below, their median says little."""
+MIN_SPIKE = 1.0
+"""Nats that a spike is at least above the median: near a loss of 0, small differences are large factors."""
 
 
 class LossGuard:
-    """Remembers the losses of the last steps, and knows one that does not belong to them.
+    """Keeps the losses of the last steps, and finds a spike by their median.
 
     Args:
-        factor: how many times the median a loss must be; 0 for never.
+        factor: a spike is more than so many times the median; 0 for never.
     """
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
         self._losses: deque[float] = deque(maxlen=WINDOW)
 
-    def is_leap(self, loss: float) -> bool:
-        """Whether this loss leaps above the median of those before it; if not, it is one of them from now on."""
+    def is_spike(self, loss: float) -> bool:
+        """Whether this loss is a spike above the median of those before it; one that is not is kept."""
         if (
             self.factor
             and len(self._losses) >= WARM_UP
-            and loss > max(self.factor * self.median, self.median + LEAST_LEAP)
+            and loss > max(self.factor * self.median, self.median + MIN_SPIKE)
         ):
             return True
         self._losses.append(loss)
@@ -51,11 +50,11 @@ class LossGuard:
 
     @property
     def median(self) -> float:
-        """Of the losses remembered."""
+        """Of the losses kept."""
         return statistics.median(self._losses)
 
 
-def refuse_broken(losses: Sequence[torch.Tensor], batches: Sequence[Batch], step: int, ranks: Ranks) -> NoReturn:
+def refuse_not_finite(losses: Sequence[torch.Tensor], batches: Sequence[Batch], step: int, ranks: Ranks) -> NoReturn:
     """Stop because a loss or the gradient of the step is not finite.
 
     Raises:
@@ -71,13 +70,13 @@ def refuse_broken(losses: Sequence[torch.Tensor], batches: Sequence[Batch], step
     )
 
 
-def refuse_leap(
+def refuse_spike(
     losses: Sequence[torch.Tensor], batches: Sequence[Batch], step: int, loss: float, guard: LossGuard, ranks: Ranks
 ) -> NoReturn:
-    """Stop because the loss of the step leaps.
+    """Stop because of a spike of the loss.
 
     Raises:
-        VicunaError: always; the message names the records of the micro-batches above the leap's threshold, or all.
+        VicunaError: always; the message names the records of the micro-batches above the threshold, or all.
     """
     threshold = guard.factor * guard.median
     high = [
@@ -96,7 +95,7 @@ def refuse_leap(
 
 def _names(batches: Sequence[Batch], ranks: Ranks) -> str:
     ids = [record_id for batch in batches for record_id in batch.ids]
-    return ", ".join(name for said in ranks.exchange(json.dumps(ids)) for name in json.loads(said))
+    return ", ".join(name for text in ranks.all_gather(json.dumps(ids)) for name in json.loads(text))
 
 
 def _refuse(message: str, ranks: Ranks) -> NoReturn:

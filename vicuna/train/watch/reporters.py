@@ -1,4 +1,4 @@
-"""The log of a run, told to TensorBoard and Weights & Biases as well, where they are installed and asked for.
+"""The log of a run, reported to TensorBoard and Weights & Biases as well, where `--report-to` names them.
 
 Before: `metrics`, which writes `train_log.jsonl` first. After: their own pages. One that fails does not end the run.
 """
@@ -8,23 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vicuna import options
 from vicuna.errors import VicunaError, describe, require
 from vicuna.io import log
+from vicuna.io.jsonl import JsonObject
+from vicuna.options import to_dict
 from vicuna.train.options import TrainOptions
 
 TENSORBOARD = "tensorboard"
 Report = Callable[[dict[str, float]], None]
-"""Takes the numbers of one row of the log, `step` among them."""
+"""Takes the numbers of one entry of the log, `step` among them."""
 
 
-def check_reporters(config: TrainOptions) -> None:
-    """See before the first step that what `--report-to` names is installed.
+def check_reporters(options: TrainOptions) -> None:
+    """Check before the first step that what `--report-to` names is installed.
 
     Raises:
         VicunaError: it is not; the message is the `pip install` line.
     """
-    for name in config.report_to:
+    for name in options.report_to:
         try:
             require(name, "train")
         except VicunaError:
@@ -32,44 +33,43 @@ def check_reporters(config: TrainOptions) -> None:
 
 
 class Reporters:
-    """All that were asked for.
+    """The reporters that `--report-to` names.
 
     Args:
-        names: tensorboard, wandb.
-        config: told to them once.
+        options: of the run, which Weights & Biases shows.
     """
 
-    def __init__(self, config: TrainOptions) -> None:
+    def __init__(self, options: TrainOptions) -> None:
         self._reports: dict[str, Report] = {}
         self._ends: list[Callable[[], Any]] = []
         openers = {"tensorboard": self._open_tensorboard, "wandb": self._open_wandb}
-        for name in dict.fromkeys(config.report_to):
-            self._guarded(name, functools.partial(openers[name], config))
+        for name in dict.fromkeys(options.report_to):
+            self._guarded(name, functools.partial(openers[name], options))
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Tell the numbers of a row."""
-        numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+    def add(self, entry: JsonObject) -> None:
+        """Report the numbers of an entry of the log."""
+        numbers = {name: value for name, value in entry.items() if isinstance(value, int | float)}
         for name, report in list(self._reports.items()):
             self._guarded(name, functools.partial(report, dict(numbers)))
 
     def close(self) -> None:
-        """Let them write what they still hold."""
+        """Let them write what they have buffered."""
         for end in self._ends:
             self._guarded("the end of a report", end)
         self._ends.clear()
 
     def _guarded(self, name: str, work: Callable[[], Any]) -> None:
-        """A page that cannot be written is told once, and left out from then on."""
+        """Do it; a reporter that fails is named in a warning once, and left out from then on."""
         try:
             work()
         except Exception as error:  # a third party's, over a network
             self._reports.pop(name, None)
             log.warning(f"--report-to {name}: {describe(error)} (the run goes on without it)")
 
-    def _open_tensorboard(self, config: TrainOptions) -> None:
+    def _open_tensorboard(self, options: TrainOptions) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        writer = SummaryWriter(str(Path(config.output_dir) / TENSORBOARD))
+        writer = SummaryWriter(str(Path(options.output_dir) / TENSORBOARD))
 
         def report(numbers: dict[str, float]) -> None:
             for name, value in numbers.items():
@@ -80,11 +80,11 @@ class Reporters:
         self._reports["tensorboard"] = report
         self._ends.append(writer.close)
 
-    def _open_wandb(self, config: TrainOptions) -> None:
+    def _open_wandb(self, options: TrainOptions) -> None:
         wandb: Any = require("wandb", "train")
-        directory = Path(config.output_dir)
+        directory = Path(options.output_dir)
         page = wandb.init(
-            project="vicuna", name=directory.name, dir=str(directory), config=options.to_dict(config), resume="allow"
+            project="vicuna", name=directory.name, dir=str(directory), config=to_dict(options), resume="allow"
         )
 
         def report(numbers: dict[str, float]) -> None:

@@ -169,7 +169,7 @@ def check_exists(path: Path, wanted: str) -> None:
         VicunaError: there is none.
     """
     if not path.exists():
-        raise VicunaError(f"{path} does not exist; give {wanted}")
+        raise VicunaError(f"{path}: no such folder; give {wanted}")
 
 
 def has_weights(folder: Path) -> bool:
