@@ -13,7 +13,7 @@ from vicuna.serve.controller import create_app, server_config
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.http_server import Server, listen
-from vicuna.serve.worker import Worker, WorkerOptions
+from vicuna.serve.worker import Worker, WorkerOptions, open_worker
 
 JOIN_TOKEN = "the join token of these tests"
 
@@ -23,7 +23,8 @@ class Cluster:
 
     def __init__(self, fleet: Fleet, url: str) -> None:
         self.fleet, self.url = fleet, url
-        self.workers: list[tuple[Worker, asyncio.Task[None]]] = []
+        self.workers: dict[asyncio.Task[None], Worker] = {}  # those that have loaded their model
+        self.tasks: list[asyncio.Task[None]] = []
         self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
         self.openai = openai.AsyncOpenAI(
             base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=httpx.AsyncClient(trust_env=False)
@@ -34,11 +35,16 @@ class Cluster:
     ) -> asyncio.Task[None]:
         """Start a worker with the sim engine and wait until it has joined or failed."""
         known = len(self.fleet.links)
-        worker = Worker(WorkerOptions(model=settings, model_name=name, controller=(self.url,), engine="sim", **options))
-        task = asyncio.create_task(worker.run(token))
-        self.workers.append((worker, task))
-        while len(self.fleet.links) == known and not task.done():
-            await asyncio.sleep(0.01)
+        options = {"model": settings, "model_name": name, "controller": (self.url,), "engine": "sim", **options}
+
+        async def run() -> None:
+            async with open_worker(WorkerOptions(**options)) as worker:
+                self.workers[task] = worker
+                await worker.run(token)
+
+        task = asyncio.create_task(run())
+        self.tasks.append(task)
+        await self.until(lambda: len(self.fleet.links) > known or task.done())
         return task
 
     async def kill(self, task: asyncio.Task[None]) -> None:
@@ -65,7 +71,7 @@ class Cluster:
     def is_idle(self) -> bool:
         """Whether every slot is free, here and in the engines."""
         return not any(link.num_held or link.streams for link in self.fleet.links) and not any(
-            worker.active or worker.engine.is_busy for worker, task in self.workers if not task.done()
+            worker.active or worker.engine.is_busy for task, worker in self.workers.items() if not task.done()
         )
 
 
@@ -78,12 +84,11 @@ async def start_cluster(*, api_keys: Any = (), token_gap_seconds: float = 10.0, 
     with listen("127.0.0.1", 0) as listener:
         serving = asyncio.create_task(server._serve([listener]))  # `serve` would take over the signal handlers
         cluster = Cluster(gateway.fleet, f"http://127.0.0.1:{listener.getsockname()[1]}")
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await cluster.until(lambda: server.started)
         try:
             yield cluster
         finally:
-            for _, task in cluster.workers:
+            for task in cluster.tasks:
                 await cluster.kill(task)
             await cluster.http.aclose()
             await cluster.openai.close()

@@ -186,7 +186,7 @@ async def _ping(link: WorkerLink) -> None:
 def server_config(app: auth.App) -> uvicorn.Config:
     """uvicorn with our settings."""
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -19,7 +19,7 @@ from vicuna.serve.api.schema import ChatRequest, CompletionRequest, GenerationRe
 from vicuna.serve.auth import Receive, Scope, Send
 from vicuna.serve.errors import BodyTooLarge, ModelNotFound, RequestError, WrongContentType
 from vicuna.serve.fleet.gateway import Gateway, Generation, Journal
-from vicuna.serve.fleet.protocol import Step
+from vicuna.serve.fleet.protocol import ReplyChunk
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
@@ -70,42 +70,43 @@ class OpenAIAPI:
         self, request: Request, body: GenerationRequest, generation: Generation, shape: Shape
     ) -> Response:
         journal = Journal()
-        steps = self.gateway.stream(generation, journal)
+        chunks = self.gateway.stream(generation, journal)
         if not body.stream:
-            text, reason = await unless_left(request.receive, _collect(steps))
+            text, reason = await unless_left(request.receive, _collect(chunks))
             return JSONResponse(shape.whole(text, reason, journal))
         try:
-            first = await unless_left(request.receive, anext(steps))
+            first = await unless_left(request.receive, anext(chunks))
         except BaseException:
-            await steps.aclose()
+            await chunks.aclose()
             raise
-        return EventStream(_chunks(first, steps, journal, shape, body.include_usage))
+        return EventStream(_events(first, chunks, journal, shape, body.include_usage))
 
 
-async def _collect(steps: AsyncGenerator[Step, None]) -> tuple[str, str]:
+async def _collect(chunks: AsyncGenerator[ReplyChunk, None]) -> tuple[str, str]:
+    """The whole text of a reply and its `finish_reason`."""
     parts, reason = [], "stop"
-    async with aclosing(steps):
-        async for step in steps:
-            parts.append(step.text)
-            reason = step.finish_reason or reason
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            parts.append(chunk.text)
+            reason = chunk.finish_reason or reason
     return "".join(parts), reason
 
 
-async def _chunks(
-    first: Step, steps: AsyncGenerator[Step, None], journal: Journal, shape: Shape, include_usage: bool
+async def _events(
+    first: ReplyChunk, chunks: AsyncGenerator[ReplyChunk, None], journal: Journal, shape: Shape, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream. An error after the first byte is an event too; then there is no [DONE]."""
-    async with aclosing(steps):
+    async with aclosing(chunks):
         if opening := shape.opening():
             yield opening
         try:
             if first.text:
                 yield shape.chunk(first.text)
             reason = first.finish_reason
-            async for step in steps:
-                if step.text:
-                    yield shape.chunk(step.text)
-                reason = step.finish_reason or reason
+            async for chunk in chunks:
+                if chunk.text:
+                    yield shape.chunk(chunk.text)
+                reason = chunk.finish_reason or reason
         except RequestError as error:
             yield event(error_body(error))
             return

@@ -14,7 +14,8 @@ from pydantic_core import from_json
 
 from vicuna.serve.errors import InvalidRequest, UnsupportedField
 from vicuna.serve.fleet.gateway import Generation
-from vicuna.serve.fleet.protocol import ChatMessage, Sampling
+from vicuna.serve.fleet.protocol import ChatMessage
+from vicuna.serve.sampling import Sampling
 
 # Fields of the OpenAI API that this server does not act on, and the values with which they change nothing (null always
 # does). Many clients send them anyway.
@@ -193,10 +194,10 @@ def _drop_empty(message: dict[str, Any]) -> None:
 def _explain(error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False, include_context=False)[0]
     # A union's error path ends with names of its members' types; they mean nothing to a client.
-    steps = [
-        step for step in first["loc"] if not (isinstance(step, str) and (step.startswith("list[") or step == "str"))
+    names = [
+        name for name in first["loc"] if not (isinstance(name, str) and (name.startswith("list[") or name == "str"))
     ]
-    field = ".".join(map(str, steps))
+    field = ".".join(map(str, names))
     if first["type"] == "extra_forbidden":
         return UnsupportedField(f"unknown field '{field}'; leave it out", param=field)
     if first["type"] == "missing":

@@ -7,7 +7,6 @@ Started by `chat`; asks and shows through `terminal`, reaches the server through
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,28 +28,36 @@ ALIASES = {
 }
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How replies are drawn; `max_tokens` counts the reply's tokens only."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-
 class Session:
     """One conversation and its settings.
 
-    `messages` always ends with a reply: a question without one goes back to the prompt.
+    Args:
+        model: its name; None takes the first that is alive.
+        system: the system prompt; None leaves the model its own.
+        max_tokens: of a reply.
+        help: what /help shows.
+
+    Attributes:
+        messages: the conversation. It ends with a reply: a question without one goes back to the prompt.
     """
 
-    def __init__(self, client: ApiClient, terminal: Terminal, sampling: Sampling, *, help: str) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        terminal: Terminal,
+        *,
+        model: str | None,
+        system: str | None,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        help: str,
+    ) -> None:
         self.messages: list[Message] = []
-        self.model: str | None = None  # the first that is alive
-        self.system: str | None = None  # the model's own
+        self.model, self.system = model, system
         self._client = client
         self._terminal = terminal
-        self._sampling = sampling
+        self._temperature, self._top_p, self._max_tokens = temperature, top_p, max_tokens
         self._help_text = help
         self._draft = ""  # what the prompt begins with
         self._has_failed = False
@@ -99,7 +106,7 @@ class Session:
         model = self._chosen_model()
         system = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", question)]
-        request = ChatRequest(model, [*system, *asked], **vars(self._sampling))
+        request = ChatRequest(model, [*system, *asked], self._temperature, self._top_p, self._max_tokens)
         reply, failure = self._receive(request)
         if reply.text.strip():
             self.messages, self._draft = [*asked, Message("assistant", reply.text)], ""

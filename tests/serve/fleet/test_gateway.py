@@ -37,7 +37,7 @@ async def test_a_stream_survives_its_worker_with_the_same_text(options: dict[str
         reading = asyncio.create_task(read(stream, texts))
         await cluster.until(lambda: len("".join(texts)) > 15)
         [busy] = [link for link in cluster.fleet.links if link.streams]
-        [task] = [task for worker, task in cluster.workers if worker.worker_id == busy.hello.worker_id]
+        [task] = [task for task, worker in cluster.workers.items() if worker.worker_id == busy.hello.worker_id]
         await cluster.kill(task)
         chunks = await reading
         assert "".join(texts) == expected.choices[0].message.content

@@ -5,28 +5,21 @@ from typing import Any
 
 import pytest
 
+from tests.serve.builders import make_link
 from vicuna.errors import UsageError, VicunaError
 from vicuna.serve import auth
 from vicuna.serve.engines.sim import ByteTokenizer
 from vicuna.serve.errors import ModelNotFound, NoWorker, QueueFull
 from vicuna.serve.fleet.dial import socket_url
 from vicuna.serve.fleet.dispatch import Fleet
-from vicuna.serve.fleet.link import SUSPECT_SECONDS, WorkerLink
-from vicuna.serve.fleet.protocol import Hello, Pong
+from vicuna.serve.fleet.link import SUSPECT_SECONDS
+from vicuna.serve.fleet.protocol import Pong
 from vicuna.serve.worker import WorkerOptions, choose_template, default_name
-
-
-def link(name: str = "w", *, model: str = "m", max_slots: int = 2, fingerprint: str = "f", **more: Any) -> WorkerLink:
-    hello = Hello(
-        worker_id=name, host="h", pid=1, model=model, fingerprint=fingerprint, engine="sim", template="plain",
-        context_size=64, max_slots=max_slots, **more,
-    )  # fmt: skip
-    return WorkerLink(hello)
 
 
 async def test_the_least_loaded_worker_is_chosen() -> None:
     fleet = Fleet()
-    small, large = link("small", max_slots=2), link("large", max_slots=4)
+    small, large = make_link("small", max_slots=2), make_link("large", max_slots=4)
     fleet.join(small)
     fleet.join(large)
     chosen = []
@@ -38,7 +31,7 @@ async def test_the_least_loaded_worker_is_chosen() -> None:
 
 
 async def test_slots_of_other_controllers_count() -> None:
-    fleet, shared = Fleet(queue_seconds=0.3), link(max_slots=2, running=["x"])
+    fleet, shared = Fleet(queue_seconds=0.3), make_link(max_slots=2, running=["x"])
     fleet.join(shared)
     async with fleet.slot("m"):
         assert shared.num_free == 0
@@ -51,7 +44,7 @@ async def test_slots_of_other_controllers_count() -> None:
 
 
 async def test_a_worker_not_heard_of_gets_nothing_new() -> None:
-    fleet, silent, well = Fleet(), link("silent"), link("well", max_slots=9)
+    fleet, silent, well = Fleet(), make_link("silent"), make_link("well", max_slots=9)
     fleet.join(silent)
     fleet.join(well)
     silent.last_heard -= SUSPECT_SECONDS + 1
@@ -61,7 +54,7 @@ async def test_a_worker_not_heard_of_gets_nothing_new() -> None:
 
 
 async def test_a_slot_is_free_again_whatever_happened_in_it() -> None:
-    fleet, only = Fleet(), link(max_slots=1)
+    fleet, only = Fleet(), make_link(max_slots=1)
     fleet.join(only)
     for _ in range(3):
         with pytest.raises(RuntimeError):
@@ -71,7 +64,7 @@ async def test_a_slot_is_free_again_whatever_happened_in_it() -> None:
 
 
 async def test_those_who_wait_are_served_in_order_and_cut_streams_first() -> None:
-    fleet, only, order = Fleet(), link(max_slots=1), []
+    fleet, only, order = Fleet(), make_link(max_slots=1), []
     fleet.join(only)
 
     async def take(name: str, fingerprint: str | None = None) -> None:
@@ -89,7 +82,7 @@ async def test_those_who_wait_are_served_in_order_and_cut_streams_first() -> Non
 
 async def test_a_continuation_takes_equal_fingerprints_only() -> None:
     fleet = Fleet(replacement_seconds=0.1)
-    fleet.join(link(fingerprint="other"))
+    fleet.join(make_link(fingerprint="other"))
     with pytest.raises(NoWorker, match=r"with the same weights and settings came within 0\.1 s"):
         async with fleet.slot("m", "f"):
             pass
@@ -99,7 +92,7 @@ async def test_a_continuation_takes_equal_fingerprints_only() -> None:
 
 async def test_an_unknown_model_is_told_the_nearest() -> None:
     fleet = Fleet()
-    fleet.join(link(model="vicuna-7b"))
+    fleet.join(make_link(model="vicuna-7b"))
     with pytest.raises(ModelNotFound, match="did you mean 'vicuna-7b'"):
         async with fleet.slot("vicuna-7"):
             pass

@@ -16,11 +16,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from tests.serve.builders import make_sampling
 from vicuna.errors import VicunaError
 from vicuna.serve.engines import native
-from vicuna.serve.engines.interface import EngineOptions, EngineRequest, Sampling, load_engine
-from vicuna.serve.engines.llama import Batch, Chunk
+from vicuna.serve.engines.interface import EngineOptions, EngineRequest, load_engine
+from vicuna.serve.engines.llama import Batch, PrefillChunk
 from vicuna.serve.engines.native import NativeEngine
+from vicuna.serve.sampling import Sampling
 
 torch.set_num_threads(1)
 SIZE: dict[str, Any] = {
@@ -104,7 +106,7 @@ def request(
     name: str, ids: list[int], *, prompt_length: int | None = None, max_new: int = 20, sampling: Sampling | None = None
 ) -> EngineRequest:
     """A request that only its length ends."""
-    sampling = sampling or Sampling(temperature=0)
+    sampling = sampling or make_sampling(temperature=0)
     return EngineRequest(name, tuple(ids), prompt_length or len(ids), max_new, frozenset(), sampling)
 
 
@@ -129,8 +131,8 @@ def test_logits_are_those_of_transformers(kind: str, make_model: Callable[[str],
     engine = load(folder)
     ids = prompt(3, 90)
     expected = model(torch.tensor([ids])).logits[0].detach()
-    read = Batch(ids[:50], [0] * 50, list(range(50)), 0, [Chunk(0, 0, 50)], list(range(50)))
-    more = Batch(ids[50:80], [0] * 30, list(range(50, 80)), 0, [Chunk(0, 50, 30)], list(range(30)))
+    read = Batch(ids[:50], [0] * 50, list(range(50)), 0, [PrefillChunk(0, 0, 50)], list(range(50)))
+    more = Batch(ids[50:80], [0] * 30, list(range(50, 80)), 0, [PrefillChunk(0, 50, 30)], list(range(30)))
     ones = [Batch([ids[place]], [0], [place], 1, [], [0]) for place in range(80, 90)]
     logits = torch.cat([engine.model.forward(batch) for batch in (read, more, *ones)])
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
@@ -161,7 +163,10 @@ def test_a_request_s_text_does_not_depend_on_its_company(
     engine = load(llama[0], max_slots=4)  # fewer slots than requests: some wait, slots are used again and moved
     requests = [
         request(
-            str(index), prompt(index), max_new=8 + 5 * (index % 3), sampling=Sampling(temperature=index % 2, seed=index)
+            str(index),
+            prompt(index),
+            max_new=8 + 5 * (index % 3),
+            sampling=make_sampling(temperature=index % 2, seed=index),
         )
         for index in range(7)
     ]
@@ -172,7 +177,8 @@ def test_a_request_s_text_does_not_depend_on_its_company(
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=0), Sampling(0.8, seed=11), Sampling(1.2, top_p=0.9, top_k=50, seed=2**63)]
+    "sampling",
+    [make_sampling(temperature=0), make_sampling(0.8, seed=11), make_sampling(1.2, top_p=0.9, top_k=50, seed=2**63)],
 )
 @pytest.mark.parametrize("cut", [1, 7, 19])
 def test_a_continued_reply_is_the_same_reply(llama: tuple[Path, Any], sampling: Sampling, cut: int) -> None:
@@ -206,7 +212,7 @@ def test_a_stop_token_ends_a_reply_and_is_not_part_of_it(llama: tuple[Path, Any]
     engine, ids = load(llama[0]), prompt(1)
     tokens = run(engine, request("a", ids))["a"]
     stop = tokens[5]
-    engine.submit(EngineRequest("b", tuple(ids), len(ids), 20, frozenset({stop}), Sampling(temperature=0)))
+    engine.submit(EngineRequest("b", tuple(ids), len(ids), 20, frozenset({stop}), make_sampling(temperature=0)))
     steps = []
     while engine.is_busy:
         steps += engine.step()
@@ -239,7 +245,7 @@ def test_the_fingerprint_follows_weights_and_settings(llama: tuple[Path, Any], t
 
 def test_bfloat16_with_packed_weights_is_close(llama: tuple[Path, Any]) -> None:
     engine, exact, ids = load(llama[0], dtype="bfloat16"), load(llama[0]), prompt(3, 40)
-    batch = Batch(ids, [0] * 40, list(range(40)), 0, [Chunk(0, 0, 40)], list(range(40)))
+    batch = Batch(ids, [0] * 40, list(range(40)), 0, [PrefillChunk(0, 0, 40)], list(range(40)))
     got, expected = engine.model.forward(batch), exact.model.forward(batch)
     assert torch.nn.functional.cosine_similarity(got, expected, dim=-1).min() > 0.99
 

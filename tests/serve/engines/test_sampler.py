@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from vicuna.serve.engines.interface import Sampling
-from vicuna.serve.engines.sampling import exponential_noise, sample
+from tests.serve.builders import make_sampling
+from vicuna.serve.engines.sampler import exponential_noise, sample
+from vicuna.serve.sampling import Sampling
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -4.0])
 
@@ -19,11 +20,11 @@ def frequencies(sampling: Sampling, num_draws: int = 3_000) -> torch.Tensor:
 def test_tokens_come_as_often_as_they_should(temperature: float) -> None:
     expected = (LOGITS / temperature).softmax(-1)
     # 3,000 draws: the standard error of a frequency is at most 0.009.
-    torch.testing.assert_close(frequencies(Sampling(temperature, seed=3)), expected, atol=0.035, rtol=0)
+    torch.testing.assert_close(frequencies(make_sampling(temperature, seed=3)), expected, atol=0.035, rtol=0)
 
 
 def test_seeds_are_independent_of_each_other() -> None:
-    drawn = sample(LOGITS.expand(3_000, -1), [Sampling(seed=seed) for seed in range(3_000)], [7] * 3_000)
+    drawn = sample(LOGITS.expand(3_000, -1), [make_sampling(seed=seed) for seed in range(3_000)], [7] * 3_000)
     got = torch.bincount(torch.tensor(drawn), minlength=5) / 3_000
     torch.testing.assert_close(got, LOGITS.softmax(-1), atol=0.035, rtol=0)
 
@@ -31,13 +32,13 @@ def test_seeds_are_independent_of_each_other() -> None:
 @pytest.mark.parametrize(
     ("sampling", "kept"),
     [
-        (Sampling(top_k=2), [0, 1]),
-        (Sampling(top_k=99), [0, 1, 2, 3, 4]),
-        (Sampling(top_p=0.6), [0]),  # 0.64 of the mass is on the first token
-        (Sampling(top_p=0.65), [0, 1]),
-        (Sampling(top_p=0.75, top_k=2), [0, 1]),
-        (Sampling(top_p=0.7, top_k=2), [0]),  # 0.73 of what top-k leaves
-        (Sampling(temperature=0), [0]),
+        (make_sampling(top_k=2), [0, 1]),
+        (make_sampling(top_k=99), [0, 1, 2, 3, 4]),
+        (make_sampling(top_p=0.6), [0]),  # 0.64 of the mass is on the first token
+        (make_sampling(top_p=0.65), [0, 1]),
+        (make_sampling(top_p=0.75, top_k=2), [0, 1]),
+        (make_sampling(top_p=0.7, top_k=2), [0]),  # 0.73 of what top-k leaves
+        (make_sampling(temperature=0), [0]),
     ],
 )
 def test_only_the_likeliest_are_kept(sampling: Sampling, kept: list[int]) -> None:
@@ -49,7 +50,7 @@ def test_only_the_likeliest_are_kept(sampling: Sampling, kept: list[int]) -> Non
 
 def test_top_p_of_a_flat_distribution_looks_beyond_the_first_few_hundred() -> None:
     flat = torch.zeros(1, 5000)
-    drawn = {sample(flat, [Sampling(top_p=0.9, seed=seed)], [0])[0] for seed in range(800)}
+    drawn = {sample(flat, [make_sampling(top_p=0.9, seed=seed)], [0])[0] for seed in range(800)}
     assert len(drawn) > 600
 
 
@@ -70,7 +71,7 @@ def test_noise_is_a_pure_function_without_visible_structure() -> None:
 
 def test_a_row_s_choice_does_not_depend_on_the_others() -> None:
     logits = torch.randn(6, 800, generator=torch.Generator().manual_seed(0))
-    samplings = [Sampling(0.9, top_p=0.95, seed=index) for index in range(6)]
+    samplings = [make_sampling(0.9, top_p=0.95, seed=index) for index in range(6)]
     together = sample(logits, samplings, list(range(6)))
     assert together == [sample(logits[row : row + 1], samplings[row : row + 1], [row])[0] for row in range(6)]
     assert sample(logits[:0], [], []) == []

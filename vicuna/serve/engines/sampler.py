@@ -7,7 +7,7 @@ same noise. Choosing argmax of probability / exponential noise samples from the 
 
 import torch
 
-from vicuna.serve.engines.interface import Sampling
+from vicuna.serve.sampling import Sampling
 
 
 def sample(logits: torch.Tensor, samplings: list[Sampling], positions: list[int]) -> list[int]:
