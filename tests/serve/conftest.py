@@ -9,10 +9,10 @@ import httpx
 import openai
 import pytest_asyncio
 
-from vicuna.serve.controller import create_app, server_config
+from vicuna.serve.controller import create_app, make_server
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.gateway import Gateway
-from vicuna.serve.http_server import Server, listen
+from vicuna.serve.http_server import listen
 from vicuna.serve.worker import Worker, WorkerOptions, open_worker
 
 JOIN_TOKEN = "the join token of these tests"
@@ -80,7 +80,7 @@ async def start_cluster(*, api_keys: Any = (), token_gap_seconds: float = 10.0, 
     """A controller that serves in this event loop."""
     gateway = Gateway(Fleet(**fleet), token_gap_seconds=token_gap_seconds)
     app = create_app(gateway, join_token=JOIN_TOKEN, api_keys=list(api_keys), host="127.0.0.1")
-    server = Server(server_config(app))
+    server = make_server(app)
     with listen("127.0.0.1", 0) as listener:
         serving = asyncio.create_task(server._serve([listener]))  # `serve` would take over the signal handlers
         cluster = Cluster(gateway.fleet, f"http://127.0.0.1:{listener.getsockname()[1]}")

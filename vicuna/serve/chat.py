@@ -1,6 +1,6 @@
 """Chat in the terminal: `vicuna chat`.
 
-This file reads the flags; the conversation is `chat_session`, what the terminal looks like is `terminal`. Replies go
+This file reads the flags; the conversation is `terminal.session`, what is shown of it `terminal.screen`. Replies go
 to stdout, everything else to stderr, so that pipes work: `echo "Hello" | vicuna chat`.
 """
 

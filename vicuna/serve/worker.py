@@ -1,8 +1,8 @@
 """A worker: one model, one engine, dialled in to its controllers.
 
-Before: a `Submit` frame. Here: render and tokenize the prompt, give the ids to the engine, turn its tokens into text.
-After: `Steps` frames. The engine lives in a thread of its own, so however long a step takes, pings are answered. The
-worker listens on no port; it dials every controller it was given (`dial`).
+Before: a `Submit` frame. Here: the prompt's ids (`prompts`) go to the engine, and its tokens become text. After: a
+`ReplyChunks` frame for each step. The engine lives in a thread of its own, so that pings are answered however long a
+step takes. The worker listens on no port; it dials the controllers it was given (`fleet.dial`).
 """
 
 import asyncio
@@ -58,7 +58,7 @@ from vicuna.serve.fleet.protocol import (
     Submit,
     dump,
 )
-from vicuna.serve.processes import follow_parent
+from vicuna.serve.processes import exit_with_parent
 from vicuna.serve.prompts import PromptEncoder, Refusal
 
 SIM_TEMPLATE = "vicuna_v1.1"
@@ -151,7 +151,7 @@ class Worker:
             self.prompts.close()
 
     async def _converse(self, websocket: Any) -> None:
-        """Speak with one controller until the connection ends; what it asked for is cancelled then."""
+        """Exchange frames with one controller until the connection ends; then its replies are cancelled."""
         websockets = require("websockets", "serve")
         connection = Connection()
         connection.outgoing.put_nowait(self._hello())
@@ -322,7 +322,7 @@ def default_name(model: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until it is told to stop."""
     options = parse(WorkerOptions, argv, prog="python -m vicuna.serve.worker", description=str(__doc__))
-    follow_parent()
+    exit_with_parent()
     # Read when torch is loaded. Threads that spin while they wait for each other starve on a machine that does other
     # things too: 0.8 tokens/s with two threads on two busy cores, 23.7 with threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

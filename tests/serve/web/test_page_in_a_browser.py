@@ -22,10 +22,10 @@ pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[we
 
 from vicuna.serve.http_server import listen
 from vicuna.serve.web import __main__ as web
-from vicuna.serve.web.events import ChatPage, Settings, store
+from vicuna.serve.web.events import PageEvents, Settings, store
 from vicuna.serve.web.guard import MAX_BODY_BYTES
 from vicuna.serve.web.layout import build_app
-from vicuna.serve.web.view import health, notice, shield_tags, unshield_tags, view
+from vicuna.serve.web.view import escape_tags, health, notice, unescape_tags, view
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -68,8 +68,8 @@ def test_the_view_ends_with_the_growing_reply() -> None:
     ],
 )
 def test_tags_in_a_question_stay_words(typed: str, shown: str) -> None:
-    assert shield_tags(typed) == shown
-    assert unshield_tags(shown) == typed
+    assert escape_tags(typed) == shown
+    assert unescape_tags(shown) == typed
 
 
 def test_lines_of_the_page_are_escaped() -> None:
@@ -78,7 +78,7 @@ def test_lines_of_the_page_are_escaped() -> None:
 
 
 def test_an_export_begins_with_the_system_prompt() -> None:
-    page = ChatPage(ApiClient())
+    page = PageEvents(ApiClient())
     file = page.export("OpenAI JSON", store(CHAT, Settings("m", "be brief", 0.5, 0.9, 7)))
     assert file["name"].endswith(".json")
     assert [row["role"] for row in json.loads(file["text"])["messages"]] == ["system", "user", "assistant"]

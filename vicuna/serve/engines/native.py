@@ -1,11 +1,11 @@
 """Our own engine: continuous batching over slots of a key-value cache, LLaMA family, CPU first.
 
 Before: the worker's engine thread calls `step`. Each step is: schedule, run, advance. New requests join between steps;
-a long prompt is read in chunks, so that it does not hold up the replies that are already running.
+a long prompt is prefilled in chunks, so that it does not hold up the replies that are already running.
 After: `llama.py` computes the logits, `sampler.py` chooses a token from each row.
 
-Slots 0 to D-1 of the cache decode; at most one more, slot D, holds a prompt that is half read. A slot that frees is
-filled with the last one, so the decoding requests always are one contiguous block of the cache.
+Slots 0 to D-1 of the cache decode; at most one more, slot D, holds a prompt that is partly prefilled. The last request
+moves into a slot that becomes free, so that the decoding requests are one contiguous block of the cache.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from vicuna.serve.engines.sampler import sample
 from vicuna.weights.files.detect import refuse_delta
 
 VERSION = 1  # part of the fingerprint: raise it when a change may alter which token comes next
-PREFILL_TOKENS = 256  # prompt tokens read per step; bounds how long running replies wait for a newcomer
+PREFILL_TOKENS = 256  # prompt tokens per step; bounds how long running replies wait for a new request
 DEFAULT_CONTEXT = 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
@@ -87,7 +87,7 @@ class NativeEngine:
         return self._advance(batch, logits)
 
     def _schedule(self) -> Batch:
-        """Every decoding request's newest token, then prompt tokens up to the step's budget, oldest prompt first."""
+        """The newest token of each decoding request, then prompt tokens up to the budget, oldest prompt first."""
         decoding = self.slots[: self.num_decoding]
         input_ids = [running.ids[-1] for running in decoding]
         positions = [len(running.ids) - 1 for running in decoding]
@@ -135,7 +135,7 @@ class NativeEngine:
         return outputs
 
     def _free(self, slot: int) -> None:
-        """Close the gap: the last decoding request moves here, and a half-read prompt to that one's place."""
+        """Free a slot: the last decoding request moves there, and a partly prefilled prompt to that one's slot."""
         if slot < self.num_decoding:
             self.num_decoding -= 1
             self._move(self.num_decoding, slot)
@@ -169,7 +169,7 @@ def load(options: EngineOptions) -> NativeEngine:
     if context_size > limit:
         raise VicunaError(f"{directory}: context of {context_size} tokens is beyond the model's {limit}")
     check_tokenizer(directory)
-    with ThreadPoolExecutor(2) as pool:  # reading and hashing take their time beside the tokenizer and the weights
+    with ThreadPoolExecutor(2) as pool:  # the files are hashed while tokenizer and weights are loaded
         fingerprint = pool.submit(_fingerprint, directory, name, device)
         tokenizer = pool.submit(load_tokenizer, directory)
         model = Llama(

@@ -1,8 +1,8 @@
-"""A deterministic engine without a model, for tests, fault drills and load tests of everything round the engine.
+"""A deterministic engine without a model, for tests, fault injection and load tests of all but the engine.
 
 Its replies are words chosen by a hash of the prompt and the seed; its tokens are bytes, so that characters beyond ASCII
 are split across tokens. On being continued it checks that the journal is what it would have written, so a stream that
-was cut and mended wrongly fails here. The settings stand where a model's path would: `speed=100,crash_after=20`.
+was continued wrongly fails here. The settings are given in place of the model's path: `speed=100,crash_after=20`.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """A reply as one stream, whatever happens to the workers behind it.
 
-Before: `openai_api` asks for a reply. After: `dispatch` finds a slot, `link` carries the frames.
+Before: `api.openai` asks for a reply. After: `dispatch` finds a slot, `link` carries the frames.
 
 The gateway keeps a journal of each stream: the ids of the prompt and of every token the client has been given. When the
 worker dies or falls silent, the stream goes on at another worker of the same fingerprint, which reads prompt and
@@ -39,7 +39,7 @@ class Generation:
 
 @dataclass
 class Journal:
-    """What is known of a stream: enough to go on with it anywhere."""
+    """What is known of a stream: enough for any worker of the same fingerprint to continue it."""
 
     prompt_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Gateway:
 
 
 def _submit(generation: Generation, journal: Journal) -> Submit:
-    """The request, or what is left of it. A prompt that was tokenized once travels as ids from then on."""
+    """The request, or the rest of it. A prompt that was tokenized once is sent as ids from then on."""
     has_ids = journal.token_ids and journal.prompt_ids is not None
     return Submit(
         request_id=uuid.uuid4().hex,

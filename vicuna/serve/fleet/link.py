@@ -62,7 +62,7 @@ class WorkerLink:
 
     @property
     def load(self) -> float:
-        """The part of its slots that is taken."""
+        """The share of its slots that is taken, 0 to 1."""
         return (self.num_held + self.num_others) / self.max_slots
 
     @asynccontextmanager

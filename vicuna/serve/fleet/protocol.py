@@ -1,4 +1,4 @@
-"""What a worker and a controller say to each other, over the one WebSocket that the worker dials.
+"""The frames between a worker and a controller, over the one WebSocket that the worker dials.
 
 Before: `worker` and `link` (its other end). Frames are JSON text; each is one of the models below, told apart by its
 `type`. A `ReplyChunks` frame carries all tokens of one engine step, so the cost of a frame is per step.
@@ -57,7 +57,7 @@ class Submit(Frame):
 
 
 class Cancel(Frame):
-    """Controller to worker: nobody wants this reply any more."""
+    """Controller to worker: the client has left, end this reply."""
 
     type: Literal["cancel"] = "cancel"
     request_id: str
@@ -127,7 +127,7 @@ class Refused(Frame):
 
 
 class Pong(Frame):
-    """Worker to controller: alive, and so many of its slots hold requests of other controllers."""
+    """Worker to controller: a sign of life. `num_others` counts the slots that other controllers' requests hold."""
 
     type: Literal["pong"] = "pong"
     num_others: int

@@ -1,7 +1,7 @@
 """One terminal conversation: its messages, its settings and what each command does.
 
-Started by `chat`; asks and shows through `terminal`, reaches the server through `api_client`, writes files through
-`transcript`.
+Before: `vicuna.serve.chat` reads the flags. It asks and shows through `screen`, reaches the server through
+`client.http`, and writes files through `client.transcript`.
 """
 
 import re
@@ -17,7 +17,7 @@ from vicuna.serve.client.http import ApiClient, ApiError, ChatRequest
 from vicuna.serve.client.reply import Reply
 from vicuna.serve.terminal.screen import Terminal
 
-# What FastChat's users type.
+# The commands of FastChat's terminal chat.
 ALIASES = {
     "!!exit": "/exit",
     "!!reset": "/reset",
@@ -93,7 +93,7 @@ class Session:
             if read_command(text)[0] == "exit":
                 break
             if text.strip():
-                self._try(partial(self._take, text))
+                self._try(partial(self._handle, text))
         return 1 if self._has_failed and not self._terminal.is_interactive else 0
 
     def answer(self, question: str) -> None:
@@ -147,12 +147,12 @@ class Session:
             self._terminal.info(f"{self._chosen_model()} at {self._client.api_url}. /help lists the commands.")
 
     def _try(self, action: Callable[[], object]) -> None:
-        """Do it; a failure is told and the session goes on."""
+        """Call `action`; a failure is shown and the session goes on."""
         try:
             action()
         except (VicunaError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
-                raise  # no file's trouble, so stdout's: nothing more can be said
+                raise  # it is no file of the user's, so it is stdout that is gone
             self._fail(error)
         except KeyboardInterrupt:
             if not self._terminal.is_interactive:
@@ -162,7 +162,7 @@ class Session:
         self._has_failed = True
         self._terminal.error(error)
 
-    def _take(self, text: str) -> None:
+    def _handle(self, text: str) -> None:
         name, argument = read_command(text)
         if not name:
             self.answer(text)
