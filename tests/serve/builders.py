@@ -6,6 +6,8 @@ from vicuna.serve.fleet.link import WorkerLink
 from vicuna.serve.fleet.protocol import Hello
 from vicuna.serve.sampling import Sampling
 
+MESSAGES = [{"role": "user", "content": "hello"}]
+
 
 def make_sampling(temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, seed: int = 0) -> Sampling:
     """Every token may be chosen, unless told otherwise."""

@@ -1,14 +1,19 @@
-"""A whole serving stack inside one event loop: a real server on a free port, real sockets, simulated engines."""
+"""A whole serving stack inside one event loop (real server, real sockets, simulated engines), and as processes."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import pytest
 import pytest_asyncio
 
+from tests.serve.programs import Program
 from vicuna.serve.controller import create_app, make_server
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.gateway import Gateway
@@ -26,9 +31,8 @@ class Cluster:
         self.workers: dict[asyncio.Task[None], Worker] = {}  # those that have loaded their model
         self.tasks: list[asyncio.Task[None]] = []
         self.http = httpx.AsyncClient(base_url=url, timeout=20, trust_env=False)
-        self.openai = openai.AsyncOpenAI(
-            base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=httpx.AsyncClient(trust_env=False)
-        )
+        without_proxy: Any = httpx.AsyncClient(trust_env=False)  # Any: openai asks for the client of httpx or of httpx2
+        self.openai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=without_proxy)
 
     async def add_worker(
         self, settings: str = "", *, name: str = "sim", token: str = JOIN_TOKEN, **options: Any
@@ -54,7 +58,7 @@ class Cluster:
 
     async def chat(self, content: str = "hello", *, model: str = "sim", **options: Any) -> Any:
         """One chat completion, greedy unless told otherwise."""
-        messages = [{"role": "user", "content": content}]
+        messages: Any = [{"role": "user", "content": content}]
         options = {"temperature": 0, **options}
         return await self.openai.chat.completions.create(model=model, messages=messages, **options)
 
@@ -105,3 +109,21 @@ async def cluster() -> AsyncIterator[Cluster]:
     async with start_cluster() as cluster:
         await cluster.add_worker()
         yield cluster
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs that end with the test."""
+    programs: list[Program] = []
+
+    def start(*arguments: str, **environment: str) -> Program:
+        folder = tmp_path / str(len(programs))
+        folder.mkdir()
+        programs.append(Program(folder, *arguments, **environment))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.process.pid, signal.SIGKILL)
+        program.process.wait()

@@ -1,4 +1,4 @@
-"""The thread round an engine, when the worker ends at a bad moment."""
+"""The thread of an engine: its steps, its failure, and its end while the model is loading."""
 
 import asyncio
 import threading
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vicuna.serve.engines.interface import EngineOptions
+from tests.serve.builders import make_sampling
+from vicuna.serve.engines.interface import EngineOptions, EngineRequest
 from vicuna.serve.engines.sim import load
 from vicuna.serve.engines.thread import EngineThread
 
@@ -34,3 +35,24 @@ def test_told_to_end_while_the_model_is_loading(fails: bool) -> None:
 
     asyncio.run(end_early())
     assert mistakes == []
+
+
+def test_steps_come_to_the_event_loop_and_end_with_the_engine_s_failure() -> None:
+    async def run() -> int:
+        thread = EngineThread(lambda: load(EngineOptions("length=5")))
+        await thread.loaded
+        thread.post(lambda engine: engine.submit(EngineRequest("a", (1,), 1, 3, frozenset(), make_sampling())))
+        num_tokens = 0
+        try:
+            async with asyncio.timeout(10):
+                async for outputs in thread.steps():
+                    num_tokens += sum(len(output.token_ids) for output in outputs)
+                    if outputs[-1].finish_reason:
+                        thread.post(lambda engine: engine.step())  # nothing is in: the engine fails
+        except ValueError:
+            return num_tokens
+        finally:
+            thread.close()
+        return -1
+
+    assert asyncio.run(run()) == 3

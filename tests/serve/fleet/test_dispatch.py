@@ -1,20 +1,14 @@
 """Which worker gets a request, and who waits: the fleet without a network."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from tests.serve.builders import make_link
-from vicuna.errors import UsageError, VicunaError
-from vicuna.serve import auth
-from vicuna.serve.engines.sim import ByteTokenizer
 from vicuna.serve.errors import ModelNotFound, NoWorker, QueueFull
-from vicuna.serve.fleet.dial import socket_url
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.link import SUSPECT_SECONDS
 from vicuna.serve.fleet.protocol import Pong
-from vicuna.serve.worker import WorkerOptions, choose_template, default_name
 
 
 async def test_the_least_loaded_worker_is_chosen() -> None:
@@ -96,49 +90,3 @@ async def test_an_unknown_model_is_told_the_nearest() -> None:
     with pytest.raises(ModelNotFound, match="did you mean 'vicuna-7b'"):
         async with fleet.slot("vicuna-7"):
             pass
-
-
-def test_join_tokens_are_bound_to_their_model() -> None:
-    token = auth.token_for_model("secret", "a")
-    assert auth.may_join("secret", "secret", "anything") and auth.may_join("secret", token, "a")
-    assert not auth.may_join("secret", token, "b") and not auth.may_join("secret", "", "a")
-
-
-def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.delenv("VICUNA_JOIN_TOKEN", raising=False)
-    with pytest.raises(UsageError, match="set VICUNA_JOIN_TOKEN"):
-        auth.read_join_token()
-    (tmp_path / "token").write_text("from a file\n")
-    monkeypatch.setenv("VICUNA_JOIN_TOKEN_FILE", str(tmp_path / "token"))
-    assert auth.read_join_token() == "from a file"
-    with pytest.raises(UsageError, match="VICUNA_API_KEY"):
-        auth.check_exposure("0.0.0.0", [])
-    auth.check_exposure("127.0.0.1", [])
-    auth.check_exposure("0.0.0.0", [b"a hash"])
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://host:8000", "ws://host:8000/worker/connect"),
-        ("https://host/base/", "wss://host/base/worker/connect"),
-        ("host:8000", "ws://host:8000/worker/connect"),
-    ],
-)
-def test_a_controller_s_url_becomes_its_socket(url: str, expected: str) -> None:
-    assert socket_url(url) == expected
-
-
-def test_a_worker_s_choices(tmp_path: Any) -> None:
-    with pytest.raises(UsageError, match="give a URL such as"):
-        socket_url("ftp://host")
-    assert default_name("/models/vicuna-7b/") == "vicuna-7b"
-    tokenizer = ByteTokenizer()
-    options = {"model": str(tmp_path), "engine": "native"}
-    with pytest.raises(VicunaError, match="give --template NAME"):
-        choose_template(WorkerOptions(**options), tokenizer)
-    assert choose_template(WorkerOptions(**options, template="alpaca"), tokenizer).name == "alpaca"
-    (tmp_path / "vicuna_template.json").write_text('{"template": "vicuna_v1.1"}')
-    assert choose_template(WorkerOptions(**options), tokenizer).name == "vicuna_v1.1"
-    with pytest.raises(UsageError, match=r"was trained with 'vicuna_v1.1'; leave the flag out"):
-        choose_template(WorkerOptions(**options, template="alpaca"), tokenizer)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, nearest
 from vicuna.serve.engines.interface import EngineOptions, EngineRequest, StepOutput
 
@@ -106,8 +107,9 @@ class SimEngine:
         self.settings, self.max_slots = settings, options.max_slots
         self.context_size = options.max_context or 4096
         self.fingerprint = f"sim {settings.length} {settings.variant}"
-        self.tokenizer = ByteTokenizer()
-        self.vocab_size = len(self.tokenizer)
+        tokenizer = ByteTokenizer()
+        self.tokenizer: Tokenizer = tokenizer
+        self.vocab_size = len(tokenizer)
         self.end_token_ids = frozenset({EOS})
         self.running: dict[str, _Running] = {}
         self.num_written = 0

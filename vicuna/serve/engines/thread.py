@@ -25,13 +25,13 @@ class EngineThread:
     def __init__(self, load: Callable[[], Engine]) -> None:
         self._load = load
         self._loop = asyncio.get_running_loop()
-        self._commands: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[Engine], object] | None] = queue.SimpleQueue()
         self._results: asyncio.Queue[list[StepOutput] | BaseException] = asyncio.Queue()
         self.loaded: asyncio.Future[Engine] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
-    def post(self, command: Callable[[Engine], None]) -> None:
+    def post(self, command: Callable[[Engine], object]) -> None:
         """Call `command` with the engine, in its thread, between two steps."""
         self._commands.put(command)
 
