@@ -10,7 +10,7 @@ from vicuna.serve.engines.interface import EngineOptions, load_engine, model_dir
 
 def test_an_engine_is_found_by_its_name() -> None:
     assert load_engine("sim", EngineOptions("length=3", max_slots=5)).max_slots == 5
-    with pytest.raises(VicunaError, match="unknown engine 'nativ'; .* did you mean 'native'"):
+    with pytest.raises(VicunaError, match=r"unknown engine 'nativ'; .* did you mean 'native'"):
         load_engine("nativ", EngineOptions("m"))
 
 
