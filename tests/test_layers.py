@@ -49,9 +49,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "serve": [
-        {"errors", "auth", "processes", "http_server"},
+        {"errors", "auth", "processes", "http_server", "sampling"},
         {"engines", "client", "fleet"},
-        {"api", "web", "terminal"},
+        {"api", "web", "terminal", "prompts"},
         {"controller", "worker", "chat"},
         {"__main__"},
     ],

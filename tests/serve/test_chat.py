@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.serve.stub_api import RICH_REPLY, StubApi
-from vicuna.serve.terminal.screen import finished_length
-from vicuna.serve.terminal.session import read_command
 
 PROMPT = "\x1b[?2004h"  # prompt_toolkit is ready to read
 COMMAND = [sys.executable, "-m", "vicuna.serve.chat"]
@@ -280,37 +278,3 @@ def test_a_dead_server_leaves_the_question_in_the_prompt(tmp_path: Path) -> None
         with StubApi(port=port):
             chat.type("\r")
             chat.expect("in turn 1 to hello")
-
-
-@pytest.mark.parametrize(
-    ("text", "meaning"),
-    [
-        ("/save a b.json", ("save", "a b.json")),
-        ("!!regen", ("regen", "")),
-        ("/help ", ("help", "")),
-        (" /help", ("", "")),
-        ("/etc/passwd is a file", ("", "")),
-        ("!!unknown", ("", "")),
-        ("hello /help", ("", "")),
-    ],
-)
-def test_what_is_a_command(text: str, meaning: tuple[str, str]) -> None:
-    assert read_command(text) == meaning
-
-
-@pytest.mark.parametrize(
-    ("text", "finished"),
-    [
-        ("one\n\ntwo\n", "one\n\n"),
-        ("one\n\ntw", ""),
-        ("1. a\n\n2. b\n", ""),
-        ("- a\n\n  more\n", ""),
-        ("```\na\n\nb\n", ""),
-        ("```\na\n\nb\n```\n\nnext\n", "```\na\n\nb\n```\n\n"),
-        ("````\n```\n\nx\n````\n\nnext\n", "````\n```\n\nx\n````\n\n"),
-        ("> a\n\n> b\n", ""),
-        ("", ""),
-    ],
-)
-def test_only_blocks_that_later_text_cannot_change_are_finished(text: str, finished: str) -> None:
-    assert text[: finished_length(text)] == finished

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 
 from vicuna.errors import UsageError, VicunaError
-from vicuna.serve.http_server import Server, address, listen
+from vicuna.serve.http_server import Server, listen, server_url
 
 
 async def nothing(_scope: Any, _receive: Any, _send: Any) -> None:
@@ -25,9 +25,9 @@ def server(number: signal.Signals) -> Server:
 def test_sigterm_is_a_good_end_and_ctrl_c_is_told_on() -> None:
     earlier = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with listen("127.0.0.1", 0) as listener:
-        server(signal.SIGTERM).run_until_told(listener)
+        server(signal.SIGTERM).run_until_signal(listener)
     with listen("127.0.0.1", 0) as listener, pytest.raises(KeyboardInterrupt):
-        server(signal.SIGINT).run_until_told(listener)
+        server(signal.SIGINT).run_until_signal(listener)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == earlier
 
 
@@ -41,7 +41,7 @@ def test_a_signal_before_the_server_runs_is_not_lost(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(told, "run", signalled)
     with listen("127.0.0.1", 0) as listener:
-        told.run_until_told(listener)
+        told.run_until_signal(listener)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_a_busy_port_is_named_with_its_flag() -> None:
 
 def test_addresses() -> None:
     with listen("0.0.0.0", 0) as listener:
-        assert address(listener, "0.0.0.0") == f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert server_url(listener, "0.0.0.0") == f"http://127.0.0.1:{listener.getsockname()[1]}"
     with socket.socket() as listener:
-        assert address(listener, "::1") == "http://[::1]:0"
+        assert server_url(listener, "::1") == "http://[::1]:0"

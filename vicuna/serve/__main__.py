@@ -19,16 +19,16 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 from vicuna.errors import UsageError, require
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_seconds, info, style, warning
 from vicuna.io.machine import usable_cores
 from vicuna.options import command, option, parse
 from vicuna.serve import auth, processes
 from vicuna.serve.engines.interface import ENGINES, model_directory
 from vicuna.serve.fleet.protocol import MODEL_NAME_PATTERN
-from vicuna.serve.http_server import address, listen
+from vicuna.serve.http_server import listen, server_url
 from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.2, 10.0
@@ -69,7 +69,7 @@ class ServeOptions:
 
 @dataclass
 class Child:
-    """A process that is to run, whatever happens to it."""
+    """A process that is started again when it dies."""
 
     name: str
     command: list[str]
@@ -95,10 +95,10 @@ class Supervisor:
         child.started = time.monotonic()
 
     def check(self) -> None:
-        """Look after each child: note a death, start again what is due.
+        """Look at each child: note that it has ended, or start it again when that is due.
 
         Raises:
-            ChildFailed: one ended by itself, with an error, before it was ever ready: trying again would not help.
+            ChildFailed: one ended with an error before it was ever ready: starting it again would not help.
         """
         now = time.monotonic()
         for child in self.children:
@@ -125,7 +125,7 @@ class Supervisor:
 
 
 class ChildFailed(Exception):
-    """A part that cannot run; it has said why itself."""
+    """A child that cannot run. It has printed its error itself."""
 
     def __init__(self, name: str, status: int) -> None:
         super().__init__(f"{name} could not start")
@@ -153,8 +153,8 @@ def read_models(models: Sequence[str]) -> dict[str, str]:
     return table
 
 
-def plan_children(options: ServeOptions, models: dict[str, str], listener_fd: int, url: str) -> list[Child]:
-    """The processes to run, each with no more secrets in its environment than it needs."""
+def make_children(options: ServeOptions, models: dict[str, str], listener_fd: int, url: str) -> list[Child]:
+    """The processes to run, each with only the secrets that it needs in its environment."""
     secret = secrets.token_urlsafe(32)
     bare = {name: value for name, value in os.environ.items() if name not in (auth.JOIN_TOKEN, auth.API_KEY)}
     keys = {auth.API_KEY: os.environ[auth.API_KEY]} if auth.API_KEY in os.environ else {}
@@ -200,24 +200,24 @@ def plan_children(options: ServeOptions, models: dict[str, str], listener_fd: in
     return children
 
 
-def workers_at(url: str) -> list[dict[str, Any]] | None:
+def workers_at(url: str) -> list[JsonObject] | None:
     """The workers that have joined, or None while the controller does not answer."""
     key = os.environ.get(auth.API_KEY, "").split(",")[0].strip()
     request = urllib.request.Request(f"{url}/workers", headers={"Authorization": f"Bearer {key}"} if key else {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own address: no proxy
     try:
         with opener.open(request, timeout=2) as response:
-            rows: list[dict[str, Any]] = json.load(response)["workers"]
-            return rows
+            workers: list[JsonObject] = json.load(response)["workers"]
+            return workers
     except (OSError, ValueError):
         return None
 
 
-def announce(options: ServeOptions, url: str, workers: list[dict[str, Any]], seconds: float) -> None:
-    """Say what is ready and where. This is the command's result, so it goes to stdout."""
-    for row in workers:
-        name = style(row["model"], "bold")
-        print(f"model {name}: pid {row['pid']}, template {row['template']}, {row['max_slots']} slots")
+def announce(options: ServeOptions, url: str, workers: list[JsonObject], seconds: float) -> None:
+    """Print what is ready and where. This is the command's result, so it goes to stdout."""
+    for worker in workers:
+        name = style(worker["model"], "bold")
+        print(f"model {name}: pid {worker['pid']}, template {worker['template']}, {worker['max_slots']} slots")
     print(f"API:   {url}/v1 (OpenAI-compatible), workers at {url}/workers")
     if options.web:
         print(f"page:  http://127.0.0.1:{options.web_port}")
@@ -225,7 +225,7 @@ def announce(options: ServeOptions, url: str, workers: list[dict[str, Any]], sec
 
 
 def watch(supervisor: Supervisor, options: ServeOptions, url: str) -> None:
-    """Look after the children until told to stop; announce them once they are all ready.
+    """Check the children until told to stop; announce them once they are all ready.
 
     Raises:
         ChildFailed: one cannot run.
@@ -239,17 +239,17 @@ def watch(supervisor: Supervisor, options: ServeOptions, url: str) -> None:
             continue
         if (workers := workers_at(url)) is None:
             continue
-        joined = {row["pid"] for row in workers}
+        joined = {worker["pid"] for worker in workers}
         ready = [child for child in supervisor.children if is_ready(child, joined, options)]
         for child in ready:
             child.was_ready = True
         if ready == supervisor.children:
-            announce(options, url, sorted(workers, key=lambda row: str(row["model"])), time.monotonic() - began)
+            announce(options, url, sorted(workers, key=lambda worker: str(worker["model"])), time.monotonic() - began)
             is_announced = True
 
 
 def is_ready(child: Child, joined: set[int], options: ServeOptions) -> bool:
-    """Whether a child does what it is there for, while the controller answers.
+    """Whether a child is ready, given that the controller answers.
 
     Args:
         joined: the process ids of the workers that the controller has.
@@ -284,8 +284,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_terminate)
     # The socket is opened here and handed on, so that a controller that starts again keeps the port and those who wait.
     with listen(options.host, options.port) as listener:
-        url = address(listener, options.host)
-        supervisor.children = plan_children(options, models, listener.fileno(), url)
+        url = server_url(listener, options.host)
+        supervisor.children = make_children(options, models, listener.fileno(), url)
         info(f"starting {', '.join(child.name for child in supervisor.children)}")
         try:
             watch(supervisor, options, url)

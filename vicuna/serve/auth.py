@@ -1,4 +1,4 @@
-"""Who may do what: join tokens of workers, API keys of clients, and what a loopback server answers to.
+"""Authentication: join tokens of workers, API keys of clients, the Host names of a loopback server.
 
 Before: `controller` and `worker` read their secrets here. Secrets come from the environment (or a file it names), are
 compared in constant time, and never appear in a log, a flag or an error.
@@ -23,7 +23,7 @@ API_KEY = "VICUNA_API_KEY"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def read_join_token() -> str:
@@ -90,14 +90,14 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-class Guard:
-    """Stands before every HTTP route but `/healthz`; a route that is added later is guarded too.
+class ApiGuard:
+    """ASGI app before every HTTP route but `/healthz`; a route that is added later is guarded too.
 
     Worker connections pass: they carry a join token, which their own endpoint checks. On a loopback server the Host
     header must be a loopback name, so that no web page can reach it through a name of its own (DNS rebinding).
     """
 
-    def __init__(self, app: App, *, api_keys: list[bytes], host: str) -> None:
+    def __init__(self, app: AsgiApp, *, api_keys: list[bytes], host: str) -> None:
         self.app, self.api_keys, self.is_local = app, api_keys, is_loopback(host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +114,7 @@ class Guard:
         await self.app(scope, receive, send)
 
     def is_known(self, key: str) -> bool:
-        """Whether the key is one of ours; every one is compared, so the time tells nothing."""
+        """Whether the key is one of ours; all are compared, so that the time taken does not depend on which."""
         digest = _hash(key)
         return sum(hmac.compare_digest(digest, known) for known in self.api_keys) > 0
 

@@ -1,6 +1,6 @@
 """Chat in the terminal: `vicuna chat`.
 
-This file reads the flags; the conversation is `chat_session`, what the terminal looks like is `terminal`. Replies go
+This file reads the flags; the conversation is `terminal.session`, what is shown of it `terminal.screen`. Replies go
 to stdout, everything else to stderr, so that pipes work: `echo "Hello" | vicuna chat`.
 """
 
@@ -59,11 +59,18 @@ def main(argv: list[str] | None = None) -> int:
         require(module, "serve")
     from vicuna.serve.client.http import ApiClient
     from vicuna.serve.terminal.screen import open_terminal
-    from vicuna.serve.terminal.session import Sampling, Session
+    from vicuna.serve.terminal.session import Session
 
-    sampling = Sampling(options.temperature, options.top_p, options.max_tokens)
-    session = Session(ApiClient(api_url), open_terminal(options.style), sampling, help=HELP)
-    session.model, session.system = options.model, options.system
+    session = Session(
+        ApiClient(api_url),
+        open_terminal(options.style),
+        model=options.model,
+        system=options.system,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        max_tokens=options.max_tokens,
+        help=HELP,
+    )
     return session.run()
 
 

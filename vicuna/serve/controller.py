@@ -1,6 +1,6 @@
 """The controller: workers dial in here, clients ask here. One process, one port; the OpenAI API is part of it.
 
-Before: `vicuna serve`, or `python -m vicuna.serve.controller` on a machine of its own. After: `openai_api` for clients;
+Before: `vicuna serve`, or `python -m vicuna.serve.controller` on a machine of its own. After: `api.openai` for clients;
 `/worker/connect` for workers. It holds soft state only, so it may be killed and started again at any time.
 """
 
@@ -9,8 +9,8 @@ import contextlib
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import info, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
@@ -38,8 +39,8 @@ from vicuna.serve.fleet.protocol import (
     Hello,
     dump,
 )
-from vicuna.serve.http_server import Server, address, listen
-from vicuna.serve.processes import follow_parent
+from vicuna.serve.http_server import Server, listen, server_url
+from vicuna.serve.processes import exit_with_parent
 
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0
@@ -65,7 +66,7 @@ class ControllerOptions:
     listen_fd: int | None = option(None, help="take over this listening socket instead of host and port")
 
 
-def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host: str) -> auth.App:
+def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host: str) -> auth.AsgiApp:
     """The application: API, worker connections, /workers and /healthz."""
     fleet = gateway.fleet
 
@@ -103,10 +104,10 @@ def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host
         ],
         exception_handlers={**EXCEPTION_HANDLERS, HTTPException: on_http_error, Exception: on_crash},
     )
-    return auth.Guard(app, api_keys=api_keys, host=host)
+    return auth.ApiGuard(app, api_keys=api_keys, host=host)
 
 
-def describe_worker(link: WorkerLink) -> dict[str, Any]:
+def describe_worker(link: WorkerLink) -> JsonObject:
     """A row of /workers, for people and for scripts that look for a worker's process."""
     hello = link.hello
     return {
@@ -183,10 +184,10 @@ async def _ping(link: WorkerLink) -> None:
         await asyncio.sleep(PING_SECONDS)
 
 
-def server_config(app: auth.App) -> uvicorn.Config:
-    """uvicorn with our settings."""
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
+def make_server(app: auth.AsgiApp, announce: Callable[[], None] = lambda: None) -> Server:
+    """uvicorn with our settings; `announce` is called once requests are answered."""
+    settings = uvicorn.Config(
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -196,13 +197,14 @@ def server_config(app: auth.App) -> uvicorn.Config:
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
+    return Server(settings, announce)
 
 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run a controller until it is told to stop."""
     options = parse(ControllerOptions, argv, prog="python -m vicuna.serve.controller", description=str(__doc__))
-    follow_parent()
+    exit_with_parent()
     api_keys, join_token = auth.read_api_keys(), auth.read_join_token()
     auth.check_exposure(options.host, api_keys)
     if options.listen_fd is not None:
@@ -217,8 +219,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     gateway = Gateway(fleet, token_gap_seconds=options.token_gap_seconds)
     app = create_app(gateway, join_token=join_token, api_keys=api_keys, host=options.host)
-    url = address(listener, options.host)
-    Server(server_config(app), lambda: info(f"controller: listening on {url}")).run_until_told(listener)
+    url = server_url(listener, options.host)
+    make_server(app, lambda: info(f"controller: listening on {url}")).run_until_signal(listener)
     return 0
 
 

@@ -52,7 +52,7 @@ class WrongContentType(InvalidRequest):
 
 
 class ModelNotFound(RequestError):
-    """Nobody serves that model."""
+    """No worker has ever served that model."""
 
     status, kind, code = 404, "invalid_request_error", "model_not_found"
 
@@ -61,7 +61,7 @@ class ModelNotFound(RequestError):
 
 
 class QueueFull(RequestError):
-    """Too many wait already."""
+    """Too many requests wait already."""
 
     status, code = 503, "queue_full"
 

@@ -1,4 +1,4 @@
-"""A listening socket, and uvicorn on it until it is told to end: what the controller and the chat page share."""
+"""A listening socket, and uvicorn on it until a signal ends it: what the controller and the chat page share."""
 
 import errno
 import signal
@@ -19,7 +19,7 @@ def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
 
     Raises:
         UsageError: the port is no port, or the host no address of this machine.
-        VicunaError: the port is taken, or not for everyone.
+        VicunaError: the port is taken, or needs rights that this user has not.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"{flag} {port}: choose a port from 0 to 65535; 0 takes a free one")
@@ -40,17 +40,17 @@ def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
     return listener
 
 
-def address(listener: socket.socket, host: str) -> str:
+def server_url(listener: socket.socket, host: str) -> str:
     """The URL of a server on this machine that was told to listen on `host`."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with the two things about it that a user of a command notices.
+    """uvicorn that says when it is ready, and ends in order on SIGTERM and Ctrl-C.
 
     Args:
-        announce: called when requests are answered.
+        announce: called once requests are answered.
     """
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None] = lambda: None) -> None:
@@ -58,18 +58,18 @@ class Server(uvicorn.Server):
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Start, then call `announce`."""
         await super().startup(sockets=sockets)
         self._announce()
 
-    def run_until_told(self, listener: socket.socket) -> None:
+    def run_until_signal(self, listener: socket.socket) -> None:
         """Serve until SIGTERM, which is how a server ends, or Ctrl-C.
 
         A signal is noted from the first moment on: raised as an exception while uvicorn still imports its parts, it
         could get lost in one of Python's own callbacks.
 
         Raises:
-            KeyboardInterrupt: it was Ctrl-C, and everything has been shut down.
+            KeyboardInterrupt: on Ctrl-C, after everything has been shut down.
         """
         received: set[int] = set()
 

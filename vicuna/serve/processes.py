@@ -1,7 +1,7 @@
 """Child processes that cannot outlive their parent, for `vicuna serve` and its parts, and for the demo.
 
 On Linux the kernel kills a child when its parent dies, however that happens (PR_SET_PDEATHSIG, prctl(2)). Elsewhere the
-child looks now and then whether its parent is still there.
+child asks once a second whether its parent is still there.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def spawn(
 
 
 def stop(children: Sequence[subprocess.Popen[bytes]], grace_seconds: float = 5.0) -> None:
-    """End children and all that they started: first politely, then not."""
+    """End children and all that they started: SIGTERM, and SIGKILL for those that are there after `grace_seconds`."""
     for child in children:
         _signal_group(child, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
@@ -67,7 +67,7 @@ def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(child.pid, number)
 
 
-def follow_parent() -> None:
+def exit_with_parent() -> None:
     """In a child of `spawn` on a system without PR_SET_PDEATHSIG: end when the parent is gone."""
     parent = os.environ.get(PARENT_VARIABLE)
     if parent is None or _libc is not None:

@@ -1,13 +1,12 @@
 """A worker: one model, one engine, dialled in to its controllers.
 
-Before: a `Submit` frame. Here: render and tokenize the prompt, give the ids to the engine, turn its tokens into text.
-After: `Steps` frames. The engine lives in a thread of its own, so however long a step takes, pings are answered. The
-worker listens on no port; it dials every controller it was given (`dial`).
+Before: a `Submit` frame. Here: the prompt's ids (`prompts`) go to the engine, and its tokens become text. After: a
+`ReplyChunks` frame for each step. The engine lives in a thread of its own, so that pings are answered however long a
+step takes. The worker listens on no port; it dials the controllers it was given (`fleet.dial`).
 """
 
 import asyncio
 import contextlib
-import copy
 import functools
 import hashlib
 import os
@@ -16,23 +15,20 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from vicuna.conversation import (
-    Message,
     ReplyDecoder,
     Template,
-    TemplateError,
-    encode_prompt,
     get_template,
     load_template,
     stop_token_ids,
 )
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, VicunaError, require
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
@@ -41,8 +37,7 @@ from vicuna.serve.engines.interface import (
     Engine,
     EngineOptions,
     EngineRequest,
-    EngineStep,
-    Sampling,
+    StepOutput,
     load_engine,
 )
 from vicuna.serve.engines.thread import EngineThread
@@ -58,12 +53,13 @@ from vicuna.serve.fleet.protocol import (
     Ping,
     Pong,
     Refused,
-    Step,
-    Steps,
+    ReplyChunk,
+    ReplyChunks,
     Submit,
     dump,
 )
-from vicuna.serve.processes import follow_parent
+from vicuna.serve.processes import exit_with_parent
+from vicuna.serve.prompts import PromptEncoder, Refusal
 from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 SIM_TEMPLATE = "vicuna_v1.1"
@@ -99,17 +95,9 @@ class WorkerOptions:
     )
 
 
-class Refusal(Exception):
-    """A request that this worker will not run."""
-
-    def __init__(self, code: Literal["busy", "context_length_exceeded", "invalid_prompt"], message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 @dataclass
-class Active:
-    """A reply being written: who wants it, and its text so far."""
+class ActiveReply:
+    """A reply being generated: which controller it goes to, and its text so far."""
 
     connection: "Connection"
     decoder: ReplyDecoder
@@ -125,58 +113,46 @@ class Connection:
 
 
 class Worker:
-    """One model for any number of controllers."""
+    """One model for any number of controllers. `open_worker` makes one.
 
-    def __init__(self, options: WorkerOptions) -> None:
-        self.options = options
-        self.name = options.model_name or served_name(options.model)
-        if not re.fullmatch(MODEL_NAME_PATTERN, self.name):
-            raise UsageError(
-                f"model name '{self.name}': use letters, digits and . _ : / @ + - (give one with --model-name)"
-            )
+    Args:
+        name: the model's name.
+        engine: the loaded model, which lives in `thread`.
+
+    Raises:
+        VicunaError: the model has no conversation template.
+    """
+
+    def __init__(self, options: WorkerOptions, name: str, engine: Engine, thread: EngineThread) -> None:
+        self.options, self.name, self.engine, self.thread = options, name, engine, thread
         self.worker_id = secrets.token_hex(4)
-        self.active: dict[str, Active] = {}
-        self.engine: Engine
-        self.thread: EngineThread
-        # The event loop decodes with `tokenizer` while prompts are encoded in a thread with its copy: Hugging Face's
-        # fast tokenizers raise "Already borrowed" when both happen at once.
-        self.tokenizer: Any
-        self.encoding_tokenizer: Any
-        self.encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self.active: dict[str, ActiveReply] = {}
+        self.template = choose_template(options, engine.tokenizer)
+        self.prompts = PromptEncoder(name, engine, self.template)
+        self.stop_ids = frozenset(stop_token_ids(self.template, engine.tokenizer)) | engine.end_token_ids
+        self.fingerprint = hashlib.sha256(f"{engine.fingerprint} {self.template!r}".encode()).hexdigest()
 
     async def run(self, token: str) -> None:
-        """Load the model, then serve it until cancelled.
+        """Serve the model to all controllers until cancelled.
+
+        Args:
+            token: the join token.
 
         Raises:
-            VicunaError: the model cannot be served, or a controller refuses this worker.
+            VicunaError: a controller refuses this worker.
         """
-        options = self.options
-        engine_options = EngineOptions(
-            options.model, options.dtype, options.device, options.num_threads, options.max_slots, options.max_context
-        )
-        self.thread = EngineThread(functools.partial(load_engine, options.engine, engine_options), self._on_steps)
         try:
-            self.engine = await self.thread.loaded
-            self.tokenizer = self.engine.tokenizer
-            self.encoding_tokenizer = copy.deepcopy(self.tokenizer)
-            self.template = choose_template(options, self.tokenizer)
-            self.stop_ids = frozenset(stop_token_ids(self.template, self.tokenizer)) | self.engine.end_token_ids
-            self.fingerprint = hashlib.sha256(f"{self.engine.fingerprint} {self.template!r}".encode()).hexdigest()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch_engine())
-                for url in options.controller:
+                group.create_task(self._send_steps())
+                for url in self.options.controller:
                     group.create_task(dial(url, token, self.name, self._converse))
         except* VicunaError as errors:
             raise errors.exceptions[0] from None
         finally:
-            self.thread.close()
-            self.encoder.shutdown(wait=False)
-
-    async def _watch_engine(self) -> None:
-        await self.thread.failed
+            self.prompts.close()
 
     async def _converse(self, websocket: Any) -> None:
-        """Speak with one controller until the connection ends; what it asked for is cancelled then."""
+        """Exchange frames with one controller until the connection ends; then its replies are cancelled."""
         websockets = require("websockets", "serve")
         connection = Connection()
         connection.outgoing.put_nowait(self._hello())
@@ -223,96 +199,97 @@ class Worker:
                 connection.outgoing.put_nowait(Pong(num_others=others))
 
     async def _submit(self, submit: Submit, connection: Connection) -> None:
-        """Take in a request: prompt to ids, the journal's text to where the client has it, then to the engine."""
+        """Submit a request to the engine: tokenize the prompt, and decode the journal up to what the client has."""
         try:
-            prompt = await self._admit(submit)
-        except Refusal as refusal:
-            frame = Refused(request_id=submit.request_id, code=refusal.code, message=str(refusal))
-            connection.outgoing.put_nowait(frame)
+            if len(self.active) >= self.engine.max_slots:
+                raise Refusal("busy", "all slots are taken")
+            prompt = await self.prompts.encode(submit)
+        except Refusal as why:
+            connection.outgoing.put_nowait(Refused(request_id=submit.request_id, code=why.code, message=str(why)))
             return
-        decoder = ReplyDecoder(self.template if submit.is_chat else get_template("plain"), self.tokenizer, submit.stop)
-        # One at a time, as they came: what is held back then is held back now.
+        decoder = ReplyDecoder(
+            self.template if submit.is_chat else get_template("plain"), self.engine.tokenizer, submit.stop
+        )
+        # One at a time, as they came, so that the decoder holds back the same text as the first time.
         text = "".join(decoder.push([token]) for token in submit.journal)
-        active = Active(connection, decoder, len(submit.journal), text[submit.num_shown :])
+        active = ActiveReply(connection, decoder, len(submit.journal), text[submit.num_shown :])
         self.active[submit.request_id] = active
-        sampling, room = submit.sampling, self.engine.context_size - len(prompt)
+        room = self.engine.context_size - len(prompt)
         request = EngineRequest(
             request_id=submit.request_id,
             input_ids=(*prompt, *submit.journal),
             prompt_length=len(prompt),
             max_new_tokens=min(submit.max_new_tokens or room, room),
             stop_token_ids=self.stop_ids,
-            sampling=Sampling(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed),
+            sampling=submit.sampling,
         )
         connection.outgoing.put_nowait(Accepted(request_id=submit.request_id, prompt_ids=prompt))
         self.thread.post(lambda engine: engine.submit(request))
-
-    async def _admit(self, submit: Submit) -> list[int]:
-        """The prompt's ids, if the request can run.
-
-        Raises:
-            Refusal: it cannot.
-        """
-        if len(self.active) >= self.engine.max_slots:
-            raise Refusal("busy", "all slots are taken")
-        try:
-            prompt = await asyncio.get_running_loop().run_in_executor(self.encoder, self._prompt_ids, submit)
-        except (TemplateError, ValueError) as error:
-            raise Refusal("invalid_prompt", str(error)) from None
-        size = self.engine.context_size
-        if not prompt:
-            raise Refusal("invalid_prompt", "the prompt has no tokens")
-        if max(prompt) >= self.engine.vocab_size:  # also if the folder holds another model's tokenizer
-            vocabulary = f"the vocabulary of {self.engine.vocab_size} that model '{self.name}' has"
-            raise Refusal("invalid_prompt", f"token id {max(prompt)} is not in {vocabulary}")
-        if len(prompt) >= size:
-            message = f"the prompt has {len(prompt)} tokens, the context of model '{self.name}' is {size}; shorten it"
-            raise Refusal("context_length_exceeded", message)
-        return prompt
-
-    def _prompt_ids(self, submit: Submit) -> list[int]:
-        """The prompt's ids: as given, or of the text as it stands, or of the messages in the model's template."""
-        tokenizer = self.encoding_tokenizer
-        if submit.prompt_ids is not None:
-            return submit.prompt_ids
-        if submit.text is not None:
-            ids: list[int] = tokenizer([submit.text])["input_ids"][0]
-            return ids
-        messages = [Message(message.role, message.content) for message in submit.messages or ()]
-        return encode_prompt(messages, self.template, tokenizer)
 
     def _cancel(self, request_id: str) -> None:
         if self.active.pop(request_id, None):
             self.thread.post(lambda engine: engine.cancel(request_id))
 
-    def _on_steps(self, steps: list[EngineStep]) -> None:
-        """Turn one engine step into one frame for each controller that has a part in it."""
-        frames: dict[Connection, list[Step]] = {}
-        for step in steps:
-            if active := self.active.get(step.request_id):
-                frames.setdefault(active.connection, []).append(self._step(step, active))
-        for connection, parts in frames.items():
-            connection.outgoing.put_nowait(Steps(steps=parts))
+    async def _send_steps(self) -> None:
+        """Turn each engine step into one frame for each controller that has replies in it."""
+        async for outputs in self.thread.steps():
+            frames: dict[Connection, list[ReplyChunk]] = {}
+            for output in outputs:
+                if active := self.active.get(output.request_id):
+                    frames.setdefault(active.connection, []).append(self._chunk(output, active))
+            for connection, chunks in frames.items():
+                connection.outgoing.put_nowait(ReplyChunks(steps=chunks))
 
-    def _step(self, step: EngineStep, active: Active) -> Step:
-        text, reason = active.pending_text + active.decoder.push(step.token_ids), step.finish_reason
+    def _chunk(self, output: StepOutput, active: ActiveReply) -> ReplyChunk:
+        """The new tokens of a reply with the text they add; a reply that has ended is active no more."""
+        text, reason = active.pending_text + active.decoder.push(output.token_ids), output.finish_reason
         active.pending_text = ""
         if active.decoder.stopped:
             if reason is None:
-                self.thread.post(lambda engine: engine.cancel(step.request_id))
+                self.thread.post(lambda engine: engine.cancel(output.request_id))
             reason = "stop"
         elif reason:
             text += active.decoder.finish()
         if reason:
-            del self.active[step.request_id]
+            del self.active[output.request_id]
         index = active.num_tokens
-        active.num_tokens += len(step.token_ids)
-        return Step(
-            request_id=step.request_id, index=index, token_ids=list(step.token_ids), text=text, finish_reason=reason
+        active.num_tokens += len(output.token_ids)
+        return ReplyChunk(
+            request_id=output.request_id, index=index, token_ids=list(output.token_ids), text=text, finish_reason=reason
         )
 
 
-def choose_template(options: WorkerOptions, tokenizer: Any) -> Template:
+@contextlib.asynccontextmanager
+async def open_worker(options: WorkerOptions) -> AsyncIterator[Worker]:
+    """A worker whose model is loaded; the engine's thread ends with the block.
+
+    Raises:
+        VicunaError: the model cannot be served.
+    """
+    name = options.model_name or served_name(options.model)
+    if not re.fullmatch(MODEL_NAME_PATTERN, name):
+        raise UsageError(f"model name '{name}': use letters, digits and . _ : / @ + - (give one with --model-name)")
+    engine_options = EngineOptions(
+        options.model, options.dtype, options.device, options.num_threads, options.max_slots, options.max_context
+    )
+    thread = EngineThread(functools.partial(load_engine, options.engine, engine_options))
+    try:
+        yield Worker(options, name, await thread.loaded, thread)
+    finally:
+        thread.close()
+
+
+async def run_worker(options: WorkerOptions, token: str) -> None:
+    """Load the model, then serve it until cancelled.
+
+    Raises:
+        VicunaError: the model cannot be served, or a controller refuses this worker.
+    """
+    async with open_worker(options) as worker:
+        await worker.run(token)
+
+
+def choose_template(options: WorkerOptions, tokenizer: Tokenizer) -> Template:
     """The template the model's folder names, else the one of the flag, else the tokenizer's own chat template.
 
     Raises:
@@ -330,7 +307,7 @@ def choose_template(options: WorkerOptions, tokenizer: Any) -> Template:
         return chosen
     if named:
         return named
-    if getattr(tokenizer, "chat_template", None):
+    if tokenizer.chat_template:
         return get_template("hf")
     raise VicunaError(
         f"{options.model} names no conversation template and its tokenizer has none; give --template NAME"
@@ -344,14 +321,14 @@ def main(argv: list[str] | None = None) -> int:
     if options.engine != "sim":
         name = options.model_name or served_name(options.model)
         options = replace(options, model=str(resolve_model(options.model).folder), model_name=name)
-    follow_parent()
+    exit_with_parent()
     # Read when torch is loaded. Threads that spin while they wait for each other starve on a machine that does other
     # things too: 0.8 tokens/s with two threads on two busy cores, 23.7 with threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     token = auth.read_join_token()
     for url in options.controller:
         socket_url(url)
-    asyncio.run(_until_terminated(Worker(options).run(token)))
+    asyncio.run(_until_terminated(run_worker(options, token)))
     return 0
 
 

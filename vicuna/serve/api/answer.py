@@ -1,29 +1,32 @@
-"""How the OpenAI API's answers look: whole ones, chunks of a stream, errors, rows of the model list.
+"""The answers of the OpenAI API as JSON: whole ones, the chunks of a stream, errors, entries of the model list.
 
-Before: `openai_api` has the text and the `gateway.Journal`. After: the client. A chunk is the hot path: one JSON string
+Before: `openai` has the text and the `gateway.Journal`. After: the client. A chunk is the hot path: one JSON string
 between two constant pieces of bytes.
-Source of the shapes: the OpenAI API reference, /v1/chat/completions, /v1/completions, /v1/models.
+Source of the formats: the OpenAI API reference, /v1/chat/completions, /v1/completions, /v1/models.
 """
 
 import json
 import time
 import uuid
-from typing import Any
 
+from vicuna.io.jsonl import JsonObject
 from vicuna.serve.errors import RequestError
 from vicuna.serve.fleet.gateway import Journal
 
 
-def event(value: dict[str, Any]) -> bytes:
+def event(value: JsonObject) -> bytes:
     """A server-sent event that holds one JSON value."""
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-class Shape:
-    """How one kind of answer looks, in chunks and whole."""
+class Answer:
+    """One answer of the API, in chunks or whole. What differs between the two routes stands in the subclasses.
+
+    Attributes:
+        prefix: what its id begins with.
+    """
 
     prefix: str
-    name: str
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -31,8 +34,8 @@ class Shape:
         chunk = event({**self.head(), "choices": [self.choice("\0")]})
         self.before, self.after = chunk.split(json.dumps("\0").encode())
 
-    def head(self, is_chunk: bool = True) -> dict[str, Any]:
-        """What every part of the answer begins with."""
+    def head(self, is_chunk: bool = True) -> JsonObject:
+        """The fields that the whole answer and each of its chunks begin with."""
         return {"id": self.id, "object": self.object_name(is_chunk), "created": self.created, "model": self.model}
 
     def chunk(self, text: str) -> bytes:
@@ -41,12 +44,12 @@ class Shape:
 
     def closing(self, reason: str | None, journal: Journal) -> bytes:
         """The last chunk of the text, which says why it ended."""
-        return event({**self.head(), "choices": [self.choice(None, reason)], **moved(journal)})
+        return event({**self.head(), "choices": [self.choice(None, reason)], **moves(journal)})
 
-    def whole(self, text: str, reason: str, journal: Journal) -> dict[str, Any]:
+    def whole(self, text: str, reason: str, journal: Journal) -> JsonObject:
         """The answer in one piece."""
         choice = self.whole_choice(text, reason)
-        return {**self.head(False), "choices": [choice], "usage": usage(journal), **moved(journal)}
+        return {**self.head(False), "choices": [choice], "usage": usage(journal), **moves(journal)}
 
     def object_name(self, is_chunk: bool) -> str:
         """The value of `object`."""
@@ -56,22 +59,22 @@ class Shape:
         """What comes before the text, if anything."""
         raise NotImplementedError
 
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
+    def choice(self, text: str | None, reason: str | None = None) -> JsonObject:
         """A chunk's choice; without text it is the last."""
         raise NotImplementedError
 
-    def whole_choice(self, text: str, reason: str) -> dict[str, Any]:
+    def whole_choice(self, text: str, reason: str) -> JsonObject:
         """The one choice of an answer in one piece."""
         raise NotImplementedError
 
 
-class ChatShape(Shape):
+class ChatAnswer(Answer):
     """chat.completion and chat.completion.chunk."""
 
     prefix = "chatcmpl"
 
     def object_name(self, is_chunk: bool) -> str:
-        """See `Shape`."""
+        """See `Answer`."""
         return "chat.completion.chunk" if is_chunk else "chat.completion"
 
     def opening(self) -> bytes:
@@ -79,8 +82,8 @@ class ChatShape(Shape):
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
         return event({**self.head(), "choices": [choice]})
 
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
-        """See `Shape`."""
+    def choice(self, text: str | None, reason: str | None = None) -> JsonObject:
+        """See `Answer`."""
         return {
             "index": 0,
             "delta": {} if text is None else {"content": text},
@@ -88,34 +91,34 @@ class ChatShape(Shape):
             "finish_reason": reason,
         }
 
-    def whole_choice(self, text: str, reason: str) -> dict[str, Any]:
-        """See `Shape`."""
+    def whole_choice(self, text: str, reason: str) -> JsonObject:
+        """See `Answer`."""
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
 
-class CompletionShape(Shape):
+class CompletionAnswer(Answer):
     """text_completion, the same in chunks and whole."""
 
     prefix = "cmpl"
 
     def object_name(self, _is_chunk: bool) -> str:
-        """See `Shape`."""
+        """See `Answer`."""
         return "text_completion"
 
     def opening(self) -> bytes:
         """Nothing."""
         return b""
 
-    def choice(self, text: str | None, reason: str | None = None) -> dict[str, Any]:
-        """See `Shape`."""
+    def choice(self, text: str | None, reason: str | None = None) -> JsonObject:
+        """See `Answer`."""
         return {"index": 0, "text": text or "", "logprobs": None, "finish_reason": reason}
 
     whole_choice = choice
 
 
-def moved(journal: Journal) -> dict[str, Any]:
-    """An extra field for a reply that lost its worker on the way and was continued by another."""
+def moves(journal: Journal) -> JsonObject:
+    """The field `vicuna` of a reply that lost its worker and was continued by another; else no field."""
     return {"vicuna": {"moves": journal.num_moves}} if journal.num_moves else {}
 
 
@@ -125,11 +128,11 @@ def usage(journal: Journal) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
 
 
-def error_body(error: RequestError) -> dict[str, Any]:
+def error_body(error: RequestError) -> JsonObject:
     """An error as the OpenAI API words it."""
     return {"error": {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}}
 
 
-def model_entry(name: str, since: float) -> dict[str, Any]:
-    """A row of /v1/models; `created` is when this server first heard of the model."""
+def model_entry(name: str, since: float) -> JsonObject:
+    """An entry of /v1/models; `created` is when this server first heard of the model."""
     return {"id": name, "object": "model", "created": int(since), "owned_by": "vicuna"}

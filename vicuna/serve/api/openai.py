@@ -1,7 +1,8 @@
 """The OpenAI-compatible HTTP API: /v1/models, /v1/chat/completions, /v1/completions.
 
-Before: `auth.Guard` has let the request in. After: `gateway`. A stream's headers are sent when its
-first token is there: until then a failure still has its own HTTP status. A client that leaves cancels its generation.
+Before: `auth.ApiGuard` has let the request in. `schema` checks its body. After: `fleet.gateway`, whose chunks `answer`
+turns into JSON. The headers of a stream are sent with its first token: until then a failure has its own HTTP status. A
+client that leaves cancels its generation.
 """
 
 import asyncio
@@ -14,19 +15,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vicuna.errors import nearest
-from vicuna.serve.api.answer import ChatShape, CompletionShape, Shape, error_body, event, model_entry, usage
+from vicuna.serve.api.answer import Answer, ChatAnswer, CompletionAnswer, error_body, event, model_entry, usage
 from vicuna.serve.api.schema import ChatRequest, CompletionRequest, GenerationRequest, parse_request
 from vicuna.serve.auth import Receive, Scope, Send
 from vicuna.serve.errors import BodyTooLarge, ModelNotFound, RequestError, WrongContentType
 from vicuna.serve.fleet.gateway import Gateway, Generation, Journal
-from vicuna.serve.fleet.protocol import Step
+from vicuna.serve.fleet.protocol import ReplyChunk
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
 class ClientLeft(Exception):
-    """Nobody listens any more."""
+    """The client has closed its connection."""
 
 
 class OpenAIAPI:
@@ -46,8 +47,8 @@ class OpenAIAPI:
 
     async def list_models(self, _request: Request) -> Response:
         """The models that have a worker now."""
-        rows = [model_entry(name, since) for name, since in sorted(self.fleet.models().items())]
-        return JSONResponse({"object": "list", "data": rows})
+        entries = [model_entry(name, since) for name, since in sorted(self.fleet.models().items())]
+        return JSONResponse({"object": "list", "data": entries})
 
     async def show_model(self, request: Request) -> Response:
         """One of them."""
@@ -59,59 +60,60 @@ class OpenAIAPI:
     async def chat(self, request: Request) -> Response:
         """The next message of a chat."""
         body = parse_request(await read_body(request), ChatRequest)
-        return await self._answer(request, body, body.generation(), ChatShape(body.model))
+        return await self._answer(request, body, body.generation(), ChatAnswer(body.model))
 
     async def complete(self, request: Request) -> Response:
         """The continuation of a bare prompt."""
         body = parse_request(await read_body(request), CompletionRequest)
-        return await self._answer(request, body, body.generation(), CompletionShape(body.model))
+        return await self._answer(request, body, body.generation(), CompletionAnswer(body.model))
 
     async def _answer(
-        self, request: Request, body: GenerationRequest, generation: Generation, shape: Shape
+        self, request: Request, body: GenerationRequest, generation: Generation, answer: Answer
     ) -> Response:
         journal = Journal()
-        steps = self.gateway.stream(generation, journal)
+        chunks = self.gateway.stream(generation, journal)
         if not body.stream:
-            text, reason = await unless_left(request.receive, _collect(steps))
-            return JSONResponse(shape.whole(text, reason, journal))
+            text, reason = await unless_left(request.receive, _collect(chunks))
+            return JSONResponse(answer.whole(text, reason, journal))
         try:
-            first = await unless_left(request.receive, anext(steps))
+            first = await unless_left(request.receive, anext(chunks))
         except BaseException:
-            await steps.aclose()
+            await chunks.aclose()
             raise
-        return EventStream(_chunks(first, steps, journal, shape, body.include_usage))
+        return EventStream(_events(first, chunks, journal, answer, body.include_usage))
 
 
-async def _collect(steps: AsyncGenerator[Step, None]) -> tuple[str, str]:
+async def _collect(chunks: AsyncGenerator[ReplyChunk, None]) -> tuple[str, str]:
+    """The whole text of a reply and its `finish_reason`."""
     parts, reason = [], "stop"
-    async with aclosing(steps):
-        async for step in steps:
-            parts.append(step.text)
-            reason = step.finish_reason or reason
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            parts.append(chunk.text)
+            reason = chunk.finish_reason or reason
     return "".join(parts), reason
 
 
-async def _chunks(
-    first: Step, steps: AsyncGenerator[Step, None], journal: Journal, shape: Shape, include_usage: bool
+async def _events(
+    first: ReplyChunk, chunks: AsyncGenerator[ReplyChunk, None], journal: Journal, answer: Answer, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a stream. An error after the first byte is an event too; then there is no [DONE]."""
-    async with aclosing(steps):
-        if opening := shape.opening():
+    async with aclosing(chunks):
+        if opening := answer.opening():
             yield opening
         try:
             if first.text:
-                yield shape.chunk(first.text)
+                yield answer.chunk(first.text)
             reason = first.finish_reason
-            async for step in steps:
-                if step.text:
-                    yield shape.chunk(step.text)
-                reason = step.finish_reason or reason
+            async for chunk in chunks:
+                if chunk.text:
+                    yield answer.chunk(chunk.text)
+                reason = chunk.finish_reason or reason
         except RequestError as error:
             yield event(error_body(error))
             return
-        yield shape.closing(reason, journal)
+        yield answer.closing(reason, journal)
         if include_usage:
-            yield event({**shape.head(), "choices": [], "usage": usage(journal)})
+            yield event({**answer.head(), "choices": [], "usage": usage(journal)})
         yield b"data: [DONE]\n\n"
 
 
@@ -187,7 +189,7 @@ async def on_request_error(_request: Request, error: Exception) -> Response:
 
 
 async def on_client_left(_request: Request, _error: Exception) -> Response:
-    """Nobody will read this; 499 is nginx's number for it."""
+    """No one reads this answer; 499 is nginx's number for a client that has left."""
     return Response(status_code=499)
 
 

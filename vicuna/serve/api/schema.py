@@ -1,8 +1,8 @@
-"""The OpenAI API's shapes: what may be asked, and how answers and errors look.
+"""The request bodies of the OpenAI API, checked field by field.
 
-Before: `openai_api` hands over a body. After: `gateway.Generation`. A field is either acted on or refused by name:
-unknown ones, and known ones that this server does not act on unless they hold the value that changes nothing.
-Source of the shapes: the OpenAI API reference, /v1/chat/completions and /v1/completions.
+Before: `openai` has read a body. After: `gateway.Generation`. A field is either acted on or refused by name: unknown
+ones, and known ones that this server does not act on unless they hold the value that changes nothing.
+Source of the formats: the OpenAI API reference, /v1/chat/completions and /v1/completions.
 """
 
 import json
@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
+from vicuna.io.jsonl import JsonObject
 from vicuna.serve.errors import InvalidRequest, UnsupportedField
 from vicuna.serve.fleet.gateway import Generation
-from vicuna.serve.fleet.protocol import ChatMessage, Sampling
+from vicuna.serve.fleet.protocol import ChatMessage
+from vicuna.serve.sampling import Sampling
 
 # Fields of the OpenAI API that this server does not act on, and the values with which they change nothing (null always
 # does). Many clients send them anyway.
@@ -51,26 +53,26 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 MAX_STOP_STRINGS = 16
 
 
-class Request(BaseModel):
+class RequestBody(BaseModel):
     """Base of the request bodies: strict types (no "0.7" for 0.7), no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class StreamOptions(Request):
+class StreamOptions(RequestBody):
     """`stream_options` of a request."""
 
     include_usage: bool = False
 
 
-class TextPart(Request):
+class TextPart(RequestBody):
     """A part of a message's content."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatInput(Request):
+class InputMessage(RequestBody):
     """One message as the client sends it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -86,8 +88,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class GenerationRequest(Request):
-    """The fields that both ways of asking share."""
+class GenerationRequest(RequestBody):
+    """The fields that both routes share."""
 
     model: str
     stream: bool = False
@@ -115,11 +117,11 @@ class GenerationRequest(Request):
 class ChatRequest(GenerationRequest):
     """Body of POST /v1/chat/completions."""
 
-    messages: list[ChatInput] = Field(min_length=1)
+    messages: list[InputMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
     def generation(self) -> Generation:
-        """What the gateway needs of it."""
+        """The request for the gateway."""
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise InvalidRequest("max_tokens and max_completion_tokens differ; send one of them", param="max_tokens")
         return Generation(
@@ -137,7 +139,7 @@ class CompletionRequest(GenerationRequest):
     prompt: str | list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
 
     def generation(self) -> Generation:
-        """What the gateway needs of it. Without max_tokens it is 16, as in the OpenAI API."""
+        """The request for the gateway. Without max_tokens it is 16, as in the OpenAI API."""
         return Generation(
             model=self.model,
             sampling=self.sampling(),
@@ -174,7 +176,7 @@ def parse_request(body: bytes, kind: type[T]) -> T:
         raise _explain(error) from None
 
 
-def _is_neutral(name: str, value: Any, kind: type[Request]) -> bool:
+def _is_neutral(name: str, value: Any, kind: type[RequestBody]) -> bool:
     if name in kind.model_fields or name not in NEUTRAL:
         return False
     if any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in NEUTRAL[name]):
@@ -182,8 +184,8 @@ def _is_neutral(name: str, value: Any, kind: type[Request]) -> bool:
     raise UnsupportedField(f"'{name}' is not supported by this server; leave it out", param=name)
 
 
-def _drop_empty(message: dict[str, Any]) -> None:
-    """Fields of a message that clients send back as they got them, with nothing in them."""
+def _drop_empty(message: JsonObject) -> None:
+    """Drop the empty fields of a message: clients send a reply back with all the fields it came with."""
     for name in [
         name for name, value in message.items() if name not in ("role", "content") and value in (None, [], "")
     ]:
@@ -193,10 +195,10 @@ def _drop_empty(message: dict[str, Any]) -> None:
 def _explain(error: ValidationError) -> InvalidRequest:
     first = error.errors(include_url=False, include_context=False)[0]
     # A union's error path ends with names of its members' types; they mean nothing to a client.
-    steps = [
-        step for step in first["loc"] if not (isinstance(step, str) and (step.startswith("list[") or step == "str"))
+    names = [
+        name for name in first["loc"] if not (isinstance(name, str) and (name.startswith("list[") or name == "str"))
     ]
-    field = ".".join(map(str, steps))
+    field = ".".join(map(str, names))
     if first["type"] == "extra_forbidden":
         return UnsupportedField(f"unknown field '{field}'; leave it out", param=field)
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Addresses: where the API is looked for, and which hosts are this machine.
+"""The address of the API: its default, and the check of one that a user gave.
 
 Read by the chat page and the terminal chat before they import anything that may not be installed.
 """

@@ -1,8 +1,8 @@
-"""A small client for any OpenAI-compatible server: what is alive, and one streamed reply.
+"""A small client for any OpenAI-compatible server: the models that are alive, and one streamed reply.
 
-The chat page (`web`) and the terminal chat (`chat`) stand before it; `/v1/models` and `/v1/chat/completions` of
-`openai_api`, or of any other server that speaks the same, after it. Leaving a stream closes its connection, which is
-how Stop and Ctrl-C free the model: the server sees that nobody listens and ends the generation.
+Before: the chat page and the terminal chat. After: `/v1/models` and `/v1/chat/completions` of our controller or of any
+other server with this API. Leaving a stream closes its connection, which is how Stop and Ctrl-C free the model: the
+server cancels the generation of a client that has left.
 """
 
 import json
@@ -17,6 +17,7 @@ import httpx
 
 from vicuna.conversation import Message
 from vicuna.errors import UsageError, VicunaError
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.network import is_loopback
 from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
 
@@ -46,7 +47,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Chunk:
-    """One event of a streamed reply: new text, or how the reply ended, or what it cost."""
+    """One event of a streamed reply: new text, its `finish_reason`, or its usage."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -55,7 +56,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What is asked of the model. `max_tokens` counts the reply's tokens only."""
+    """A request for the next reply of a chat. `max_tokens` counts the reply's tokens only."""
 
     model: str
     messages: Sequence[Message]
@@ -63,7 +64,7 @@ class ChatRequest:
     top_p: float
     max_tokens: int
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> JsonObject:
         """The JSON body of `/v1/chat/completions`."""
         return {
             "model": _utf8(self.model),
@@ -80,7 +81,7 @@ class ApiClient:
     """Talks to the server at `api_url`; the key, if it wants one, comes from `VICUNA_API_KEY` only.
 
     Raises:
-        UsageError: `api_url` is not an http(s) address, or carries a password; the key is no key.
+        UsageError: `api_url` is not an http(s) address, or carries a password; no header takes the key.
     """
 
     def __init__(self, api_url: str = DEFAULT_API_URL) -> None:
@@ -162,7 +163,7 @@ class ApiClient:
 
 
 class EventReader:
-    """Server-sent events of a chat completion, from bytes cut anywhere.
+    """Reads the server-sent events of a chat completion from bytes that may be cut anywhere.
 
     Lines are split by hand: `str.splitlines`, which httpx uses, also splits at U+2028 inside a JSON string.
     """
@@ -177,7 +178,7 @@ class EventReader:
         return [chunk for line in lines if (chunk := self._read(line)) is not None]
 
     def finish(self) -> None:
-        """Check that the reply ended as replies do."""
+        """Check that the reply has come to its end."""
         if not self._is_finished:
             raise ApiError("the reply broke off: the server closed the connection before its end")
 
@@ -220,7 +221,7 @@ def refusal(response: httpx.Response) -> ApiError:
     return ApiError(text, status)
 
 
-def _chunk(event: dict[str, Any]) -> Chunk:
+def _chunk(event: JsonObject) -> Chunk:
     usage = event.get("usage")
     counted = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
     choices = event.get("choices") or []
@@ -240,7 +241,7 @@ def _model_names(response: httpx.Response, api_url: str) -> list[str]:
 
 
 def _message(body: Any) -> str:
-    """The server's own words in OpenAI's error shape, {"error": {"message": ...}}, or nothing."""
+    """The message of an error body, {"error": {"message": ...}}, or nothing."""
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
     return " ".join(str(message).split()) if message else ""

@@ -1,6 +1,6 @@
 """A reply while it grows: its text, how it ended, and how fast it came.
 
-Fed with the chunks of `api_client`; the chat page and the terminal chat show its `text` and its `summary`.
+Before: the chunks of `http`. After: the chat page and the terminal chat show its `text` and its `summary`.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Reply:
     last_text_at: float | None = None
 
     def add(self, chunk: Chunk, now: float) -> None:
-        """Take up one chunk that came at `now`."""
+        """Add a chunk that came at `now`."""
         if chunk.text:
             self.text += chunk.text
             self.first_text_at = now if self.first_text_at is None else self.first_text_at
@@ -35,7 +35,7 @@ class Reply:
         self.usage = chunk.usage or self.usage
 
     def tokens_per_second(self) -> float | None:
-        """Speed of writing, the wait for the first token left out; None where it cannot be told."""
+        """Decoding speed, without the wait for the first token; None where the server sent no usage."""
         if self.usage is None or self.first_text_at is None or self.last_text_at is None:
             return None
         seconds = self.last_text_at - self.first_text_at

@@ -1,6 +1,6 @@
-"""Conversations as files, and as what the page finds in the browser's storage.
+"""Conversations as files and in the browser's storage, and their last question.
 
-Shared by the chat page (download) and the terminal chat (/save, /load). The shapes are those of
+Shared by the chat page (download) and the terminal chat (/save, /load). The formats are those of
 `vicuna.conversation`: OpenAI messages and ShareGPT; Markdown is for reading only.
 """
 
@@ -19,10 +19,10 @@ HEADINGS = {"system": "System", "user": "You", "assistant": "Assistant", "tool":
 
 def read_messages(stored: Any) -> list[Message]:
     """The questions and replies in the browser's storage; a damaged store reads as an empty chat."""
-    rows = stored.get("messages") if isinstance(stored, dict) else None
+    kept = stored.get("messages") if isinstance(stored, dict) else None
     messages = []
-    for row in rows if isinstance(rows, list) else []:
-        role, content = (row.get("role"), row.get("content")) if isinstance(row, dict) else (None, None)
+    for message in kept if isinstance(kept, list) else []:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if role not in ("user", "assistant") or not isinstance(content, str):
             return []
         messages.append(Message(role, content))
@@ -50,7 +50,7 @@ def as_openai(messages: Sequence[Message]) -> str:
 
 
 def as_sharegpt(messages: Sequence[Message]) -> str:
-    """`[{"id", "conversations": [{"from", "value"}]}]`, the shape `python -m vicuna.data` reads."""
+    """`[{"id", "conversations": [{"from", "value"}]}]`, the format `python -m vicuna.data` reads."""
     return _json([to_sharegpt(Conversation("chat", tuple(messages)))])
 
 
@@ -59,7 +59,7 @@ def as_markdown(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"## {HEADINGS[message.role]}\n\n{message.content.strip()}" for message in messages) + "\n"
 
 
-# Name on the page's button: (file extension, writer).
+# Name on the page's button: (file extension, function that makes the text).
 EXPORTS: dict[str, tuple[str, Callable[[Sequence[Message]], str]]] = {
     "OpenAI JSON": ("json", as_openai),
     "ShareGPT JSON": ("sharegpt.json", as_sharegpt),
@@ -68,7 +68,7 @@ EXPORTS: dict[str, tuple[str, Callable[[Sequence[Message]], str]]] = {
 
 
 def save(messages: Sequence[Message], path: Path, *, overwrite: bool) -> None:
-    """Write the conversation; the file's ending chooses the shape: .md, .sharegpt.json, else OpenAI messages.
+    """Write the conversation; the file's ending chooses the format: .md, .sharegpt.json, else OpenAI messages.
 
     Raises:
         VicunaError: `path` exists and `overwrite` is false.

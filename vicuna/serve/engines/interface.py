@@ -1,16 +1,18 @@
 """What every engine can do, and how one is chosen by name.
 
-Before: `vicuna.serve.worker` turns a chat into token ids and calls `submit`. After: it turns the steps into frames.
-An engine knows token ids only. It lives in one thread, which calls `step` as long as `is_busy`; so none of its methods
-needs a lock, and a step may block.
+Before: `vicuna.serve.worker` turns a chat into token ids and calls `submit`. After: it turns the outputs of each step
+into frames. An engine knows token ids only. It lives in one thread, which calls `step` as long as `is_busy`; so none of
+its methods needs a lock, and a step may block.
 """
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError, nearest
+from vicuna.serve.sampling import Sampling
 
 # name: module with `load(EngineOptions) -> Engine`, imported when chosen
 ENGINES = {
@@ -32,16 +34,6 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen. Temperature 0 is greedy; top_k 0 and top_p 1 keep every token."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class EngineRequest:
     """A reply to generate. `input_ids` is the prompt and, after it, the reply's tokens that exist already.
 
@@ -60,8 +52,8 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
-class EngineStep:
-    """What one step did for one request: new tokens (none while its prompt is being read), and whether it ended.
+class StepOutput:
+    """What one step computed for one request: new tokens (none while its prompt is being read), and whether it ended.
 
     A stop token ends the reply and is not among its tokens.
     """
@@ -79,7 +71,7 @@ class Engine(Protocol):
     vocab_size: int
     max_slots: int
     context_size: int
-    tokenizer: Any
+    tokenizer: Tokenizer
     end_token_ids: frozenset[int]
 
     @property
@@ -92,8 +84,8 @@ class Engine(Protocol):
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot. An unknown id is no error: it may just have finished."""
 
-    def step(self) -> list[EngineStep]:
-        """Advance all requests by one step and tell what happened to each."""
+    def step(self) -> list[StepOutput]:
+        """One forward over the requests; the outputs of those that took part."""
 
 
 def load_engine(name: str, options: EngineOptions) -> Engine:

@@ -1,12 +1,12 @@
 """A LLaMA-family model for serving, in plain torch: reads a Hugging Face directory, keeps a key-value cache, steps.
 
 Before: `native.py` decides which tokens of which requests make up the next step. Here: one forward pass over them.
-After: `sampling.py` chooses a token from each row of logits.
+After: `sampler.py` chooses a token from each row of logits.
 
 Tokens of all requests lie flat, one after another, so every projection is one matrix product per step whatever mix of
-decoding and prefilling requests there is. Only attention looks at requests one by one.
+decoding and prefilling requests there is. Only attention is computed for each request alone.
 
-Letters: T tokens in the step, N rows of logits wanted, D decoding requests, L longest cached length among them,
+Letters: T tokens in the step, N rows of logits, D decoding requests, L longest cached length among them,
 S slots (rows of the cache), C positions in a slot, H query heads, K key-value heads, G = H / K, E size of a head,
 F hidden size.
 """
@@ -38,8 +38,8 @@ def rotary_table(config: LlamaConfig, num_positions: int) -> tuple[torch.Tensor,
         frequencies = frequencies / rope["factor"]
     elif rope["rope_type"] == "llama3":
         low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-        turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
-        keep = ((turns - low) / (high - low)).clamp(0, 1)
+        rotations = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+        keep = ((rotations - low) / (high - low)).clamp(0, 1)
         frequencies = keep * frequencies + (1 - keep) * frequencies / rope["factor"]
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
     angles = torch.cat([angles, angles], dim=-1)  # (C, E)
@@ -50,7 +50,7 @@ def can_prepack() -> bool:
     """Whether this torch has oneDNN's private pre-packed bf16 linear and it computes what `F.linear` does.
 
     Measured 1.3-1.9 times faster than `F.linear` for 1-32 rows on a CPU with avx512_bf16. The operations are private,
-    so they are tried, not assumed.
+    so they are tried first.
     """
     try:
         weight, rows = torch.randn(32, 64).bfloat16(), torch.randn(3, 64).bfloat16()
@@ -69,7 +69,7 @@ PROJECTIONS = {
 
 
 def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, prepack: bool) -> Linear:
-    """A function x -> x W^T + b, with the weight laid out as oneDNN likes it if `prepack`."""
+    """A function x -> x W^T + b, with the weight in oneDNN's packed layout if `prepack`."""
     if not prepack:
         weight = weight.contiguous()
         return lambda rows: F.linear(rows, weight, bias)
@@ -91,8 +91,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """A run of prompt tokens of one slot: positions `start` to `start + length`."""
+class PrefillChunk:
+    """Prompt tokens of one slot that one step reads: positions `start` to `start + length`."""
 
     slot: int
     start: int
@@ -101,17 +101,21 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Batch:
-    """The tokens of one step: first one for each decoding slot 0..D-1, then the chunks.
+    """The tokens of one step: first one for each decoding slot 0..D-1, then the prefill chunks.
 
-    `slots` and `positions` say where each token belongs; `wanted` are the indices of tokens whose logits are needed.
+    Attributes:
+        input_ids, slots, positions: (T,) each: the tokens, and where in the cache their keys and values go.
+        num_decoding: D.
+        chunks: the slots and positions of the tokens from D on.
+        logit_indices: (N,) indices of the tokens after which a token is chosen.
     """
 
     input_ids: list[int]
     slots: list[int]
     positions: list[int]
     num_decoding: int
-    chunks: list[Chunk]
-    wanted: list[int]
+    chunks: list[PrefillChunk]
+    logit_indices: list[int]
 
 
 class Llama:
@@ -124,12 +128,12 @@ class Llama:
         self.device, self.dtype, self.context_size = device, dtype, context_size
         self.is_prepacked = device.type == "cpu" and dtype == torch.bfloat16 and can_prepack()
         weights = _Weights(directory, dtype, device)
-        words = (config.vocab_size, config.hidden_size)
-        self.embedding = weights.take("model.embed_tokens.weight", words)
+        embedding_shape = (config.vocab_size, config.hidden_size)
+        self.embedding = weights.take("model.embed_tokens.weight", embedding_shape)
         self.layers = [self._layer(weights, f"model.layers.{index}.") for index in range(config.num_layers)]
         self.norm = weights.take("model.norm.weight", (config.hidden_size,))
         tied = config.is_tied or not weights.has("lm_head.weight")
-        head = self.embedding if tied else weights.take("lm_head.weight", words)
+        head = self.embedding if tied else weights.take("lm_head.weight", embedding_shape)
         self.head = make_linear(head, None, self.is_prepacked)
         weights.finish()
         cos, sin = rotary_table(config, context_size)
@@ -162,7 +166,7 @@ class Llama:
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Run the batch, extend the cache, return the logits of the wanted tokens: (N, V) in float32."""
+        """Run the batch, extend the cache, return the logits at `logit_indices`: (N, V) in float32."""
         config = self.config
         heads, kv_heads, size = config.num_heads, config.num_key_value_heads, config.head_size
         slots, positions = self._tensor(batch.slots), self._tensor(batch.positions)
@@ -187,7 +191,7 @@ class Llama:
             normed = F.rms_norm(hidden, (config.hidden_size,), layer.post_norm, config.rms_norm_eps)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
             hidden = hidden + layer.down(F.silu(gate) * up)
-        hidden = hidden[self._tensor(batch.wanted)]  # (N, F): a prompt's inner tokens need no logits
+        hidden = hidden[self._tensor(batch.logit_indices)]  # (N, F): only the last token of a prompt needs logits
         hidden = F.rms_norm(hidden, (config.hidden_size,), self.norm, config.rms_norm_eps)
         logits: torch.Tensor = self.head(hidden).float()
         return logits
@@ -201,11 +205,11 @@ class Llama:
         mask: torch.Tensor,
         longest: int,
     ) -> torch.Tensor:
-        """Attention of every token to what its own slot holds. (T, H, E) -> (T, H * E)"""
+        """Causal attention of each token over its own slot of the cache. (T, H, E) -> (T, H * E)"""
         count, kv_heads, size = batch.num_decoding, self.config.num_key_value_heads, self.config.head_size
         parts = []
         if count:
-            # The G query heads that share a key head stand where a sequence's queries would: no copy of the keys.
+            # The G query heads that share a key head take the sequence dimension: the keys need not be repeated.
             grouped = query[:count].view(count, kv_heads, -1, size)  # (D, K, G, E)
             past_keys, past_values = (
                 cache[:count, :longest].transpose(1, 2) for cache in (keys, values)
@@ -241,7 +245,7 @@ class Llama:
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """An empty cache. It must hold numbers: a place that is masked out has weight 0, and 0 times NaN is NaN.
+    """An empty cache. It must be zeroed: a masked position has weight 0, and 0 times NaN is NaN.
 
     On a CPU, pages that no token has touched cost no memory: numpy asks the system for zeros, torch would write them.
     """
@@ -259,7 +263,7 @@ def _rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 
 
 class _Weights:
-    """The tensors of a checkpoint, each taken once; what nobody took is an error, not a wrong answer."""
+    """The tensors of a checkpoint, each taken once; one that was not taken is an error."""
 
     def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
         self.directory, self.dtype, self.device = directory, dtype, device

@@ -1,4 +1,4 @@
-"""What a Hugging Face directory says about the shape of a LLaMA-family model, looked at before it is used.
+"""The config.json of a LLaMA-family model, read and checked.
 
 Read by `llama`, which computes the model, and by `native`, which needs its context size before loading the weights.
 """
@@ -12,7 +12,7 @@ from vicuna.errors import VicunaError, nearest
 from vicuna.io.jsonl import read_json
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
-# The numbers that each way of stretching the rotary embedding needs.
+# The numbers that each kind of rotary scaling needs.
 ROPE_FACTORS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
@@ -22,7 +22,7 @@ ROPE_FACTORS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """What `config.json` says about the shape of the model."""
+    """The sizes of a model, by its config.json."""
 
     vocab_size: int
     hidden_size: int
@@ -83,7 +83,7 @@ def read_config(directory: Path) -> LlamaConfig:
 
 
 class _Table:
-    """A JSON object of a model directory, whose values are looked at before they are used."""
+    """A JSON object of a model directory, whose values are checked as they are read."""
 
     def __init__(self, path: Path, values: Any = None) -> None:
         self.path = path

@@ -1,11 +1,11 @@
 """Our own engine: continuous batching over slots of a key-value cache, LLaMA family, CPU first.
 
 Before: the worker's engine thread calls `step`. Each step is: schedule, run, advance. New requests join between steps;
-a long prompt is read in chunks, so that it does not hold up the replies that are already running.
-After: `llama.py` computes the logits, `sampling.py` chooses.
+a long prompt is prefilled in chunks, so that it does not hold up the replies that are already running.
+After: `llama.py` computes the logits, `sampler.py` chooses a token from each row.
 
-Slots 0 to D-1 of the cache decode; at most one more, slot D, holds a prompt that is half read. A slot that frees is
-filled with the last one, so the decoding requests always are one contiguous block of the cache.
+Slots 0 to D-1 of the cache decode; at most one more, slot D, holds a prompt that is partly prefilled. The last request
+moves into a slot that becomes free, so that the decoding requests are one contiguous block of the cache.
 """
 
 import hashlib
@@ -19,16 +19,17 @@ from typing import Any
 import torch
 
 from vicuna.conversation import check_tokenizer, load_tokenizer
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError
 from vicuna.io.files import sha256_file
-from vicuna.serve.engines.interface import EngineOptions, EngineRequest, EngineStep, FinishReason, model_directory
-from vicuna.serve.engines.llama import Batch, Chunk, Llama, weight_files
+from vicuna.serve.engines.interface import EngineOptions, EngineRequest, FinishReason, StepOutput, model_directory
+from vicuna.serve.engines.llama import Batch, Llama, PrefillChunk, weight_files
 from vicuna.serve.engines.llama_config import read_config
-from vicuna.serve.engines.sampling import sample
+from vicuna.serve.engines.sampler import sample
 from vicuna.weights.files.detect import refuse_delta
 
 VERSION = 1  # part of the fingerprint: raise it when a change may alter which token comes next
-PREFILL_TOKENS = 256  # prompt tokens read per step; bounds how long running replies wait for a newcomer
+PREFILL_TOKENS = 256  # prompt tokens per step; bounds how long running replies wait for a new request
 DEFAULT_CONTEXT = 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
@@ -53,7 +54,7 @@ class Running:
 class NativeEngine:
     """See the file's docstring; the interface is `vicuna.serve.engines.interface.Engine`."""
 
-    def __init__(self, model: Llama, tokenizer: Any, fingerprint: str, max_slots: int) -> None:
+    def __init__(self, model: Llama, tokenizer: Tokenizer, fingerprint: str, max_slots: int) -> None:
         self.model, self.tokenizer, self.fingerprint, self.max_slots = model, tokenizer, fingerprint, max_slots
         self.context_size, self.vocab_size = model.context_size, model.config.vocab_size
         self.end_token_ids = frozenset(model.config.eos_token_ids)
@@ -79,20 +80,20 @@ class NativeEngine:
                 self._free(slot)
                 return
 
-    def step(self) -> list[EngineStep]:
-        """Schedule, run, advance."""
+    def step(self) -> list[StepOutput]:
+        """One forward: schedule, run, advance."""
         batch = self._schedule()
         logits = self.model.forward(batch)
         return self._advance(batch, logits)
 
     def _schedule(self) -> Batch:
-        """Every decoding request's newest token, then prompt tokens up to the step's budget, oldest prompt first."""
+        """The newest token of each decoding request, then prompt tokens up to the budget, oldest prompt first."""
         decoding = self.slots[: self.num_decoding]
         input_ids = [running.ids[-1] for running in decoding]
         positions = [len(running.ids) - 1 for running in decoding]
         slots = list(range(self.num_decoding))
-        wanted = list(range(self.num_decoding))
-        chunks: list[Chunk] = []
+        logit_indices = list(range(self.num_decoding))
+        chunks: list[PrefillChunk] = []
         budget = PREFILL_TOKENS
         slot = self.num_decoding
         while budget and slot < self.max_slots and (slot < len(self.slots) or self.waiting):
@@ -101,22 +102,22 @@ class NativeEngine:
             running = self.slots[slot]
             start = running.num_cached
             length = min(budget, len(running.ids) - start)
-            chunks.append(Chunk(slot, start, length))
+            chunks.append(PrefillChunk(slot, start, length))
             input_ids += running.ids[start : start + length]
             positions += range(start, start + length)
             slots += [slot] * length
             if start + length == len(running.ids):
-                wanted.append(len(input_ids) - 1)
+                logit_indices.append(len(input_ids) - 1)
             budget -= length
             slot += 1
-        return Batch(input_ids, slots, positions, self.num_decoding, chunks, wanted)
+        return Batch(input_ids, slots, positions, self.num_decoding, chunks, logit_indices)
 
-    def _advance(self, batch: Batch, logits: torch.Tensor) -> list[EngineStep]:
+    def _advance(self, batch: Batch, logits: torch.Tensor) -> list[StepOutput]:
         """Sample for each request whose tokens are all in the cache now; free the slots of those that ended."""
         for chunk in batch.chunks:
             self.slots[chunk.slot].num_cached = chunk.start + chunk.length
-        steps = [EngineStep(running.request.request_id, ()) for running in self.slots[len(batch.wanted) :]]
-        ready = self.slots[: len(batch.wanted)]
+        outputs = [StepOutput(running.request.request_id, ()) for running in self.slots[len(batch.logit_indices) :]]
+        ready = self.slots[: len(batch.logit_indices)]
         self.num_decoding = len(ready)
         samplings = [running.request.sampling for running in ready]
         tokens = sample(logits, samplings, [len(running.ids) for running in ready])
@@ -124,17 +125,17 @@ class NativeEngine:
         for slot, (running, token) in enumerate(zip(ready, tokens, strict=True)):
             reason = running.finish_reason(token, self.context_size)
             new_ids = () if reason == "stop" else (token,)
-            steps.append(EngineStep(running.request.request_id, new_ids, reason))
+            outputs.append(StepOutput(running.request.request_id, new_ids, reason))
             running.num_cached = len(running.ids)
             running.ids += new_ids
             if reason:
                 finished.append(slot)
         for slot in reversed(finished):
             self._free(slot)
-        return steps
+        return outputs
 
     def _free(self, slot: int) -> None:
-        """Close the gap: the last decoding request moves here, and a half-read prompt to that one's place."""
+        """Free a slot: the last decoding request moves there, and a partly prefilled prompt to that one's slot."""
         if slot < self.num_decoding:
             self.num_decoding -= 1
             self._move(self.num_decoding, slot)
@@ -168,7 +169,7 @@ def load(options: EngineOptions) -> NativeEngine:
     if context_size > limit:
         raise VicunaError(f"{directory}: context of {context_size} tokens is beyond the model's {limit}")
     check_tokenizer(directory)
-    with ThreadPoolExecutor(2) as pool:  # reading and hashing take their time beside the tokenizer and the weights
+    with ThreadPoolExecutor(2) as pool:  # the files are hashed while tokenizer and weights are loaded
         fingerprint = pool.submit(_fingerprint, directory, name, device)
         tokenizer = pool.submit(load_tokenizer, directory)
         model = Llama(

@@ -1,20 +1,21 @@
-"""A deterministic engine without a model, for tests, fault drills and load tests of everything round the engine.
+"""A deterministic engine without a model, for tests, fault injection and load tests of all but the engine.
 
 Its replies are words chosen by a hash of the prompt and the seed; its tokens are bytes, so that characters beyond ASCII
 are split across tokens. On being continued it checks that the journal is what it would have written, so a stream that
-was cut and mended wrongly fails here. The settings stand where a model's path would: `speed=100,crash_after=20`.
+was continued wrongly fails here. The settings are given in place of the model's path: `speed=100,crash_after=20`.
 """
 
 import hashlib
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from types import SimpleNamespace
 from typing import Any
 
+from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, nearest
-from vicuna.serve.engines.interface import EngineOptions, EngineRequest, EngineStep
+from vicuna.serve.engines.interface import EngineOptions, EngineRequest, StepOutput
 
 WORDS = (
     *("alpaca", "llama", "vicuña", "guanaco", "안데스", "高原", "🦙", "grazes", "quietly", "über", "the", "Anden"),
@@ -41,42 +42,62 @@ class SimSettings:
     variant: int = 0
 
 
-class ByteTokenizer:
-    """The part of a Hugging Face tokenizer that `vicuna.conversation` uses, over the bytes of UTF-8."""
+@dataclass(frozen=True)
+class SpecialToken:
+    """A control token of the byte tokenizer."""
 
-    bos_token, eos_token = "<s>", "</s>"
+    content: str
+    special: bool = True
+
+
+class ByteTokenizer:
+    """A `vicuna.conversation.tokenizer.Tokenizer` over the bytes of UTF-8, with two control tokens."""
+
+    name_or_path = "bytes"
+    bos_token: str | None = "<s>"
+    eos_token: str | None = "</s>"
+    bos_token_id: int | None = BOS
+    eos_token_id: int | None = EOS
+    chat_template: str | dict[str, str] | None = None
     all_special_tokens = ("<s>", "</s>")
-    chat_template = None
+    special_tokens_map = {"bos_token": "<s>", "eos_token": "</s>"}  # noqa: RUF012 (read only, as the protocol says)
 
     def __init__(self) -> None:
-        tokens = {BOS: self.bos_token, EOS: self.eos_token}
-        self.added_tokens_decoder = {key: SimpleNamespace(content=text, special=True) for key, text in tokens.items()}
+        self.added_tokens_decoder = {BOS: SpecialToken("<s>"), EOS: SpecialToken("</s>")}
 
-    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+    def __call__(self, texts: list[str], /, **_: Any) -> dict[str, list[list[int]]]:
         return {"input_ids": [list(text.encode("utf-8")) for text in texts]}
 
     def __len__(self) -> int:
         return 258
 
-    def convert_tokens_to_ids(self, token: str) -> int:
-        """The id of a special token."""
-        return {"<s>": BOS, "</s>": EOS}[token]
+    def get_vocab(self) -> dict[str, int]:
+        """Ids by spelling."""
+        return {token: index for index, token in enumerate(self.convert_ids_to_tokens(range(len(self))))}
 
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+    def convert_tokens_to_ids(self, token: str, /) -> int | None:
+        """The id of a spelling."""
+        return self.get_vocab().get(token)
+
+    def convert_ids_to_tokens(self, ids: Sequence[int], /) -> list[str]:
         """The spellings of tokens, bytes as characters of the same number."""
         return [self.added_tokens_decoder[token].content if token >= BOS else chr(token) for token in ids]
 
-    def decode(self, ids: list[int], **_: Any) -> str:
+    def decode(self, ids: Sequence[int], /, **_: bool) -> str:
         """Text, with U+FFFD where a character is not whole."""
         return bytes(token for token in ids if token < BOS).decode("utf-8", errors="replace")
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> Any:
+        """There is none: the worker gives this engine a template by name."""
+        raise ValueError("the byte tokenizer has no chat template")
 
 
 @dataclass
 class _Running:
     request: EngineRequest
-    reply: list[int]  # as it will be, end token included
+    reply: list[int]  # the whole of it, end token included
     num_done: int
-    due: float
+    due: float  # when its next token comes, by time.monotonic()
 
 
 class SimEngine:
@@ -86,8 +107,9 @@ class SimEngine:
         self.settings, self.max_slots = settings, options.max_slots
         self.context_size = options.max_context or 4096
         self.fingerprint = f"sim {settings.length} {settings.variant}"
-        self.tokenizer = ByteTokenizer()
-        self.vocab_size = len(self.tokenizer)
+        tokenizer = ByteTokenizer()
+        self.tokenizer: Tokenizer = tokenizer
+        self.vocab_size = len(tokenizer)
         self.end_token_ids = frozenset({EOS})
         self.running: dict[str, _Running] = {}
         self.num_written = 0
@@ -98,7 +120,7 @@ class SimEngine:
         return bool(self.running)
 
     def submit(self, request: EngineRequest) -> None:
-        """Work the whole reply out; the steps hand it out."""
+        """Compute the whole reply; each step then gives one token of it."""
         assert len(self.running) < self.max_slots, "the worker never submits more than there are slots"
         prompt, journal = request.input_ids[: request.prompt_length], request.input_ids[request.prompt_length :]
         seed = request.sampling.seed if request.sampling.temperature else 0
@@ -110,20 +132,20 @@ class SimEngine:
         """Forget it."""
         self.running.pop(request_id, None)
 
-    def step(self) -> list[EngineStep]:
-        """One token for each reply whose time has come."""
+    def step(self) -> list[StepOutput]:
+        """One token for each reply that is due."""
         now, speed = time.monotonic(), self.settings.speed
         due = min(running.due for running in self.running.values())
         if due > now:
             time.sleep(min(due - now, 0.05))
             now = time.monotonic()
-        steps = []
+        outputs = []
         for running in [running for running in self.running.values() if running.due <= now]:
             running.due += 1 / speed if speed else 0.0
-            steps.append(self._advance(running))
-        return steps
+            outputs.append(self._advance(running))
+        return outputs
 
-    def _advance(self, running: _Running) -> EngineStep:
+    def _advance(self, running: _Running) -> StepOutput:
         settings, request = self.settings, running.request
         self.num_written += 1
         if settings.crash_after and self.num_written > settings.crash_after:
@@ -133,12 +155,12 @@ class SimEngine:
         token = running.reply[running.num_done]
         if token in request.stop_token_ids:
             self.cancel(request.request_id)
-            return EngineStep(request.request_id, (), "stop")
+            return StepOutput(request.request_id, (), "stop")
         running.num_done += 1
         if running.num_done >= request.max_new_tokens:
             self.cancel(request.request_id)
-            return EngineStep(request.request_id, (token,), "length")
-        return EngineStep(request.request_id, (token,))
+            return StepOutput(request.request_id, (token,), "length")
+        return StepOutput(request.request_id, (token,))
 
     def _reply(self, prompt: tuple[int, ...], seed: int) -> list[int]:
         key = hashlib.sha256(repr((prompt, seed, self.settings.variant)).encode()).digest()

@@ -1,35 +1,50 @@
 """An engine in a thread of its own: loaded there, fed with commands there, so that the event loop never waits for it.
 
-Before: the worker posts `submit` and `cancel`. After: it gets every step's results in its event loop.
+Before: the worker posts `submit` and `cancel`. After: it reads the outputs of each step in its event loop.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from vicuna.serve.engines.interface import Engine, EngineStep
+from vicuna.serve.engines.interface import Engine, StepOutput
 
 
 class EngineThread:
-    """Runs an engine in one thread: loads it there, feeds it commands, hands its steps to the event loop."""
+    """Loads an engine and steps it as long as it is busy, all in one thread.
 
-    def __init__(self, load: Callable[[], Engine], on_steps: Callable[[list[EngineStep]], None]) -> None:
-        self._load, self._on_steps = load, on_steps
+    Args:
+        load: makes the engine.
+
+    Attributes:
+        loaded: the engine, or the exception of `load`.
+    """
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
         self._loop = asyncio.get_running_loop()
-        self._commands: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Callable[[Engine], object] | None] = queue.SimpleQueue()
+        self._results: asyncio.Queue[list[StepOutput] | BaseException] = asyncio.Queue()
         self.loaded: asyncio.Future[Engine] = self._loop.create_future()
-        self.failed: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
-    def post(self, command: Callable[[Engine], None]) -> None:
-        """Have the engine do something between two steps."""
+    def post(self, command: Callable[[Engine], object]) -> None:
+        """Call `command` with the engine, in its thread, between two steps."""
         self._commands.put(command)
 
+    async def steps(self) -> AsyncIterator[list[StepOutput]]:
+        """The outputs of each step, for ever; raises the exception with which the engine failed."""
+        while True:
+            result = await self._results.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+
     def close(self) -> None:
-        """End the thread after the step it is in; a hung one is left behind."""
+        """End the thread after the step it is in; one that hangs is left behind."""
         self._commands.put(None)
         self._thread.join(2.0)
 
@@ -37,17 +52,16 @@ class EngineThread:
         try:
             engine = self._load()
         except BaseException as error:
-            return self._tell(_fail, self.loaded, error)
-        self._tell(_succeed, self.loaded, engine)
+            return self._call_in_loop(_fail, self.loaded, error)
+        self._call_in_loop(_succeed, self.loaded, engine)
         try:
-            while self._obey(engine):
-                steps = engine.step()
-                self._tell(self._on_steps, steps)
+            while self._execute_commands(engine):
+                self._call_in_loop(self._results.put_nowait, engine.step())
         except BaseException as error:
-            self._tell(_fail, self.failed, error)
+            self._call_in_loop(self._results.put_nowait, error)
 
-    def _obey(self, engine: Engine) -> bool:
-        """Carry out what was posted, waiting for it if the engine has nothing else to do. False: stop."""
+    def _execute_commands(self, engine: Engine) -> bool:
+        """Execute what was posted, waiting for it if the engine is not busy. False: end."""
         while True:
             try:
                 command = self._commands.get(block=not engine.is_busy)
@@ -57,10 +71,10 @@ class EngineThread:
                 return False
             command(engine)
 
-    def _tell(self, function: Callable[..., object], *arguments: object) -> None:
+    def _call_in_loop(self, function: Callable[..., object], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop is closed: nobody cares any more
+        except RuntimeError:  # the loop is closed: the worker has ended
             pass
 
 

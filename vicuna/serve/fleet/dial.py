@@ -1,7 +1,7 @@
-"""A worker's connection to a controller: dialled again and again, for ever.
+"""A worker's connection to a controller: dialled again whenever it ends.
 
-Before: `worker`, which knows what to say. After: `link`, the controller's end. What no dialling can mend ends the
-worker: a controller that refuses its token, speaks another protocol, or says that it hung.
+Before: `worker`, which exchanges the frames. After: `link`, the controller's end. The worker ends where dialling again
+would not help: the controller refuses its token, speaks another protocol, or says that the worker hung.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 
 async def dial(url: str, token: str, model: str, converse: Callable[[Any], Awaitable[None]]) -> None:
-    """Keep a connection to one controller, for ever.
+    """Keep a connection to one controller until cancelled.
 
     Args:
         token: the join token of the cluster.
         model: the name of the worker's model.
-        converse: speaks over an open connection until it ends.
+        converse: exchanges frames over an open connection until it ends.
 
     Raises:
-        VicunaError: the controller will not have this worker.
+        VicunaError: the controller refuses this worker, for one of the reasons above.
     """
     websockets = require("websockets", "serve")
     address = socket_url(url)

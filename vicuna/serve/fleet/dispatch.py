@@ -1,4 +1,4 @@
-"""Which worker takes a request: the soft state of the workers that are connected, and the queue before them.
+"""Which worker gets a request: the soft state of the connected workers, and the queue of each model.
 
 Before: `gateway` asks for a slot. After: `link`, one for each worker. All of it is memory: a controller that restarts
 learns everything again from the workers' first frames.
@@ -151,7 +151,7 @@ class Fleet:
         return min(free, key=lambda link: (link.load, -round(link.tokens_per_second), link.last_used), default=None)
 
     def _retry_after(self, model: str) -> int:
-        """Seconds until those who wait now will have been served, as far as one can tell."""
+        """An estimate of the seconds until those who wait now have been served."""
         slots = sum(link.max_slots for link in self.alive(model))
         if not slots:
             return math.ceil(self.replacement_seconds / 4)

@@ -1,6 +1,6 @@
 """A reply as one stream, whatever happens to the workers behind it.
 
-Before: `openai_api` asks for a reply. After: `dispatch` finds a slot, `link` carries the frames.
+Before: `api.openai` asks for a reply. After: `dispatch` finds a slot, `link` carries the frames.
 
 The gateway keeps a journal of each stream: the ids of the prompt and of every token the client has been given. When the
 worker dies or falls silent, the stream goes on at another worker of the same fingerprint, which reads prompt and
@@ -18,7 +18,8 @@ from vicuna.io.log import warning
 from vicuna.serve.errors import InvalidRequest, NoWorker, PromptTooLong, QueueFull, StreamLost
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.link import Event, WorkerLink, WorkerLost
-from vicuna.serve.fleet.protocol import CLOSE_HUNG, Accepted, ChatMessage, Refused, Sampling, Step, Submit
+from vicuna.serve.fleet.protocol import CLOSE_HUNG, Accepted, ChatMessage, Refused, ReplyChunk, Submit
+from vicuna.serve.sampling import Sampling
 
 MAX_MOVES = 3  # a reply that has outlived this many workers may be what kills them
 
@@ -38,7 +39,7 @@ class Generation:
 
 @dataclass
 class Journal:
-    """What is known of a stream: enough to go on with it anywhere."""
+    """What is known of a stream: enough for any worker of the same fingerprint to continue it."""
 
     prompt_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -46,11 +47,11 @@ class Journal:
     fingerprint: str | None = None  # of the worker that wrote the tokens
     num_moves: int = 0
 
-    def record(self, step: Step) -> None:
-        """Take down what a step brought."""
-        assert step.index == len(self.token_ids), "frames of one socket come in order"
-        self.token_ids += step.token_ids
-        self.num_shown += len(step.text)
+    def record(self, chunk: ReplyChunk) -> None:
+        """Add the tokens of a chunk."""
+        assert chunk.index == len(self.token_ids), "frames of one socket come in order"
+        self.token_ids += chunk.token_ids
+        self.num_shown += len(chunk.text)
 
 
 class Gateway:
@@ -64,8 +65,8 @@ class Gateway:
     def __init__(self, fleet: Fleet, *, token_gap_seconds: float = 30.0) -> None:
         self.fleet, self.token_gap_seconds = fleet, token_gap_seconds
 
-    async def stream(self, generation: Generation, journal: Journal) -> AsyncGenerator[Step, None]:
-        """The steps of a reply, the last one with its `finish_reason`; `journal` is kept up to date.
+    async def stream(self, generation: Generation, journal: Journal) -> AsyncGenerator[ReplyChunk, None]:
+        """The chunks of a reply, the last one with its `finish_reason`; `journal` is kept up to date.
 
         Close it (`aclosing`) to cancel the generation.
 
@@ -76,11 +77,11 @@ class Gateway:
             try:
                 async with (
                     self.fleet.slot(generation.model, journal.fingerprint) as link,
-                    aclosing(self._follow(link, generation, journal)) as steps,
+                    aclosing(self._follow(link, generation, journal)) as chunks,
                 ):
-                    async for step in steps:
-                        yield step
-                        if step.finish_reason:
+                    async for chunk in chunks:
+                        yield chunk
+                        if chunk.finish_reason:
                             return
             except (NoWorker, QueueFull) as error:
                 if not journal.token_ids:
@@ -95,8 +96,10 @@ class Gateway:
                     f"model '{generation.model}': {journal.num_moves} workers died while writing this reply"
                 )
 
-    async def _follow(self, link: WorkerLink, generation: Generation, journal: Journal) -> AsyncGenerator[Step, None]:
-        """The steps that one worker adds to the journal. Ends without a `finish_reason` if it was too busy.
+    async def _follow(
+        self, link: WorkerLink, generation: Generation, journal: Journal
+    ) -> AsyncGenerator[ReplyChunk, None]:
+        """The chunks that one worker adds to the journal. Ends without a `finish_reason` if it was too busy.
 
         Raises:
             WorkerLost: it is gone or silent.
@@ -104,12 +107,12 @@ class Gateway:
         async with link.stream(_submit(generation, journal)) as events:
             while True:
                 match await self._next(link, events):
-                    case Step() as step:
-                        if step.token_ids or step.text or step.finish_reason:
-                            journal.record(step)
+                    case ReplyChunk() as chunk:
+                        if chunk.token_ids or chunk.text or chunk.finish_reason:
+                            journal.record(chunk)
                             journal.fingerprint = link.fingerprint
-                            yield step
-                        if step.finish_reason:
+                            yield chunk
+                        if chunk.finish_reason:
                             return
                     case Accepted(prompt_ids=ids):
                         journal.prompt_ids = ids
@@ -123,7 +126,7 @@ class Gateway:
                         raise lost
 
     async def _next(self, link: WorkerLink, events: asyncio.Queue[Event]) -> Event:
-        """The next event; while the worker reads a prompt it sends empty steps, so silence always means trouble."""
+        """The next event; while the worker reads a prompt it sends empty chunks, so silence is a fault."""
         try:
             async with asyncio.timeout(self.token_gap_seconds):
                 return await events.get()
@@ -134,7 +137,7 @@ class Gateway:
 
 
 def _submit(generation: Generation, journal: Journal) -> Submit:
-    """The request, or what is left of it. A prompt that was tokenized once travels as ids from then on."""
+    """The request, or the rest of it. A prompt that was tokenized once is sent as ids from then on."""
     has_ids = journal.token_ids and journal.prompt_ids is not None
     return Submit(
         request_id=uuid.uuid4().hex,

@@ -18,8 +18,8 @@ from vicuna.serve.fleet.protocol import (
     Ping,
     Pong,
     Refused,
-    Step,
-    Steps,
+    ReplyChunk,
+    ReplyChunks,
     Submit,
 )
 
@@ -31,7 +31,7 @@ class WorkerLost(Exception):
     """The worker behind a stream is gone. Internal to the gateway: clients see a stream that goes on."""
 
 
-Event = Accepted | Step | Refused | WorkerLost
+Event = Accepted | ReplyChunk | Refused | WorkerLost
 
 
 class WorkerLink:
@@ -48,7 +48,7 @@ class WorkerLink:
         self.num_others = len(hello.running)  # slots that other controllers' requests hold, as the worker last said
         self.tokens_per_second = 0.0  # of one stream, moving average
         self.last_heard = self.last_used = self.joined = time.monotonic()
-        self._last_step: dict[str, float] = {}
+        self._last_chunk: dict[str, float] = {}  # request id: when its latest chunk came
 
     @property
     def is_healthy(self) -> bool:
@@ -62,7 +62,7 @@ class WorkerLink:
 
     @property
     def load(self) -> float:
-        """The part of its slots that is taken."""
+        """The share of its slots that is taken, 0 to 1."""
         return (self.num_held + self.num_others) / self.max_slots
 
     @asynccontextmanager
@@ -77,7 +77,7 @@ class WorkerLink:
         try:
             yield events
         finally:
-            self._last_step.pop(submit.request_id, None)
+            self._last_chunk.pop(submit.request_id, None)
             if self.streams.pop(submit.request_id, None) is not None:
                 self.outgoing.put_nowait(Cancel(request_id=submit.request_id))
 
@@ -87,10 +87,10 @@ class WorkerLink:
         match frame:
             case Pong():
                 self.num_others = frame.num_others
-            case Steps():
-                for step in frame.steps:
-                    self._measure(step)
-                    self._put(step, is_last=step.finish_reason is not None)
+            case ReplyChunks():
+                for chunk in frame.steps:
+                    self._measure_speed(chunk)
+                    self._put(chunk, is_last=chunk.finish_reason is not None)
             case Accepted():
                 self._put(frame)
             case Refused():
@@ -116,7 +116,7 @@ class WorkerLink:
         else:
             self.outgoing.put_nowait(Ping())
 
-    def _put(self, event: Accepted | Step | Refused, is_last: bool = False) -> None:
+    def _put(self, event: Accepted | ReplyChunk | Refused, is_last: bool = False) -> None:
         events = self.streams.get(event.request_id)
         if events is None:
             return
@@ -124,10 +124,10 @@ class WorkerLink:
         if is_last:
             del self.streams[event.request_id]  # nothing is left to cancel
 
-    def _measure(self, step: Step) -> None:
+    def _measure_speed(self, chunk: ReplyChunk) -> None:
         now = time.monotonic()
-        before = self._last_step.get(step.request_id)
-        if step.request_id in self.streams:
-            self._last_step[step.request_id] = now
-        if before is not None and step.token_ids and now > before:
-            self.tokens_per_second += 0.05 * (len(step.token_ids) / (now - before) - self.tokens_per_second)
+        before = self._last_chunk.get(chunk.request_id)
+        if chunk.request_id in self.streams:
+            self._last_chunk[chunk.request_id] = now
+        if before is not None and chunk.token_ids and now > before:
+            self.tokens_per_second += 0.05 * (len(chunk.token_ids) / (now - before) - self.tokens_per_second)

@@ -1,13 +1,15 @@
-"""What a worker and a controller say to each other, over the one WebSocket that the worker dials.
+"""The frames between a worker and a controller, over the one WebSocket that the worker dials.
 
 Before: `worker` and `link` (its other end). Frames are JSON text; each is one of the models below, told apart by its
-`type`. A `Steps` frame carries all tokens of one engine step, for all requests, so the cost of a frame is per step.
+`type`. A `ReplyChunks` frame carries all tokens of one engine step, so the cost of a frame is per step.
 Nothing here is ever evaluated or unpickled, and a field that is not expected ends the connection.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from vicuna.serve.sampling import Sampling
 
 VERSION = 1
 CONNECT_PATH = "/worker/connect"
@@ -33,15 +35,6 @@ class ChatMessage(Frame):
     content: str
 
 
-class Sampling(Frame):
-    """How tokens are chosen; the seed is always set, so that a stream can be continued with the same choices."""
-
-    temperature: float = Field(ge=0)
-    top_p: float = Field(gt=0, le=1)
-    top_k: int = Field(ge=0)
-    seed: int = Field(ge=0, lt=2**64)
-
-
 class Submit(Frame):
     """Controller to worker: generate a reply, or go on with one.
 
@@ -64,7 +57,7 @@ class Submit(Frame):
 
 
 class Cancel(Frame):
-    """Controller to worker: nobody wants this reply any more."""
+    """Controller to worker: the client has left, end this reply."""
 
     type: Literal["cancel"] = "cancel"
     request_id: str
@@ -104,10 +97,10 @@ class Accepted(Frame):
     prompt_ids: list[int]
 
 
-class Step(Frame):
+class ReplyChunk(Frame):
     """New tokens of one reply, and the text they add. `index` is the place of the first in the reply.
 
-    Without tokens, text or end it says: still reading the prompt.
+    Without tokens, text and `finish_reason` it is a sign of life: the prompt is still being read.
     """
 
     request_id: str
@@ -117,11 +110,11 @@ class Step(Frame):
     finish_reason: Literal["stop", "length"] | None = None
 
 
-class Steps(Frame):
-    """Worker to controller: what one engine step brought for the requests of this controller."""
+class ReplyChunks(Frame):
+    """Worker to controller: what one engine step added to the replies of this controller; `steps` on the wire."""
 
     type: Literal["steps"] = "steps"
-    steps: list[Step]
+    steps: list[ReplyChunk]
 
 
 class Refused(Frame):
@@ -134,13 +127,13 @@ class Refused(Frame):
 
 
 class Pong(Frame):
-    """Worker to controller: alive, and so many of its slots hold requests of other controllers."""
+    """Worker to controller: a sign of life. `num_others` counts the slots that other controllers' requests hold."""
 
     type: Literal["pong"] = "pong"
     num_others: int
 
 
-FromWorker = Hello | Accepted | Steps | Refused | Pong
+FromWorker = Hello | Accepted | ReplyChunks | Refused | Pong
 FromController = Submit | Cancel | Ping
 
 FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(Annotated[FromWorker, Field(discriminator="type")])

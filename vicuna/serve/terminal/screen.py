@@ -1,6 +1,6 @@
-"""What the terminal chat looks like: how it asks, and how a reply is shown while it grows.
+"""Input and output of the terminal chat: how it asks, and how a reply is shown while it grows.
 
-Used by `chat`. Three styles write to stdout: live Markdown, plain text, JSON lines. Asking is done by prompt_toolkit
+Used by `session`. Three styles write to stdout: live Markdown, plain text, JSON lines. Asking is done by prompt_toolkit
 on a terminal and line by line from a pipe. Everything that is not a reply goes to stderr.
 """
 
@@ -32,7 +32,7 @@ Style = Literal["rich", "simple", "programmatic"]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Asker(Protocol):
+class Input(Protocol):
     """Where the questions come from."""
 
     is_interactive: bool
@@ -44,8 +44,8 @@ class Asker(Protocol):
         """Let Enter break the line, or send again; true for the first."""
 
 
-class Prompt:
-    """Asks on a terminal: line editing, history over sessions, several lines."""
+class TerminalInput:
+    """A person at a terminal: line editing, a history kept over sessions, texts of several lines."""
 
     is_interactive = True
 
@@ -69,8 +69,8 @@ class Prompt:
         return self._is_multiline
 
 
-class Lines:
-    """Asks a pipe: each line is a text, or a JSON string that holds one."""
+class PipeInput:
+    """A pipe: each line is a text, or a JSON string that holds one."""
 
     is_interactive = False
 
@@ -99,17 +99,17 @@ class Terminal:
     """One style of asking and showing."""
 
     def __init__(
-        self, asker: Asker, show: Callable[[Reply], AbstractContextManager[Callable[[], None]]], *, is_json: bool
+        self, source: Input, show: Callable[[Reply], AbstractContextManager[Callable[[], None]]], *, is_json: bool
     ) -> None:
-        self.is_interactive = asker.is_interactive
-        self.ask = asker.ask
-        self.toggle_multiline = asker.toggle_multiline
+        self.is_interactive = source.is_interactive
+        self.ask = source.ask
+        self.toggle_multiline = source.toggle_multiline
         # `with showing(reply) as redraw:` shows the reply anew at each `redraw()`, and in its last form at the end.
         self.showing = show
         self._is_json = is_json
 
     def info(self, text: str) -> None:
-        """A remark, beside the conversation."""
+        """A remark beside the conversation."""
         if text:
             streams.say(style(text, "dim", stream=sys.stderr) + "\n")
 
@@ -134,8 +134,8 @@ def open_terminal(chosen: Style | None) -> Terminal:
     chosen = chosen or ("rich" if is_terminal else "simple")
     is_json = chosen == "programmatic"
     show = {"rich": show_markdown, "simple": show_text, "programmatic": show_json}[chosen]
-    asker = Prompt() if is_terminal and not is_json else Lines(is_json=is_json)
-    return Terminal(asker, show, is_json=is_json)
+    source = TerminalInput() if is_terminal and not is_json else PipeInput(is_json=is_json)
+    return Terminal(source, show, is_json=is_json)
 
 
 @contextmanager
@@ -159,13 +159,13 @@ def show_text(reply: Reply) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def show_json(reply: Reply) -> Iterator[Callable[[], None]]:
-    """One JSON object when the reply has ended; a reply that failed is told by `Terminal.error` instead."""
+    """One JSON object when the reply has ended; for a reply that failed, `Terminal.error` prints one."""
     yield lambda: None
     if reply.finish_reason == "error" or not reply.text.strip():
         return
     usage = vars(reply.usage) if reply.usage else None
-    row = {"content": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
-    print(json.dumps({**row, "tokens_per_second": reply.tokens_per_second()}, ensure_ascii=False), flush=True)
+    answer = {"content": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
+    print(json.dumps({**answer, "tokens_per_second": reply.tokens_per_second()}, ensure_ascii=False), flush=True)
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def finished_length(text: str) -> int:
                 fence = ""
         else:
             continues = line[:1].isspace() or bool(re.match(r"([-*+]|\d{1,9}[.)]|>)(\s|$)", line))
-            # Only a line known in full tells what it is: "1" may become "1. item".
+            # A line that is still growing may become another kind of block: "1" may become "1. item".
             if is_after_blank and word and line.endswith("\n") and not continues:
                 end = offset
             if opening:
@@ -229,7 +229,7 @@ def _history() -> History:
     path = Path(vicuna_home()) / "chat_history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What one asks is one's own business: readable by its owner only.
+        # Questions are private: readable by their owner only.
         os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))
     except OSError:
         return InMemoryHistory()

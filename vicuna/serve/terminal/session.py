@@ -1,13 +1,12 @@
 """One terminal conversation: its messages, its settings and what each command does.
 
-Started by `chat`; asks and shows through `terminal`, reaches the server through `api_client`, writes files through
-`transcript`.
+Before: `vicuna.serve.chat` reads the flags. It asks and shows through `screen`, reaches the server through
+`client.http`, and writes files through `client.transcript`.
 """
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from vicuna.serve.client.http import ApiClient, ApiError, ChatRequest
 from vicuna.serve.client.reply import Reply
 from vicuna.serve.terminal.screen import Terminal
 
-# What FastChat's users type.
+# The commands of FastChat's terminal chat.
 ALIASES = {
     "!!exit": "/exit",
     "!!reset": "/reset",
@@ -29,28 +28,36 @@ ALIASES = {
 }
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How replies are drawn; `max_tokens` counts the reply's tokens only."""
-
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-
 class Session:
     """One conversation and its settings.
 
-    `messages` always ends with a reply: a question without one goes back to the prompt.
+    Args:
+        model: its name; None takes the first that is alive.
+        system: the system prompt; None leaves the model its own.
+        max_tokens: of a reply.
+        help: what /help shows.
+
+    Attributes:
+        messages: the conversation. It ends with a reply: a question without one goes back to the prompt.
     """
 
-    def __init__(self, client: ApiClient, terminal: Terminal, sampling: Sampling, *, help: str) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        terminal: Terminal,
+        *,
+        model: str | None,
+        system: str | None,
+        temperature: float,
+        top_p: float,
+        max_tokens: int,
+        help: str,
+    ) -> None:
         self.messages: list[Message] = []
-        self.model: str | None = None  # the first that is alive
-        self.system: str | None = None  # the model's own
+        self.model, self.system = model, system
         self._client = client
         self._terminal = terminal
-        self._sampling = sampling
+        self._temperature, self._top_p, self._max_tokens = temperature, top_p, max_tokens
         self._help_text = help
         self._draft = ""  # what the prompt begins with
         self._has_failed = False
@@ -86,7 +93,7 @@ class Session:
             if read_command(text)[0] == "exit":
                 break
             if text.strip():
-                self._try(partial(self._take, text))
+                self._try(partial(self._handle, text))
         return 1 if self._has_failed and not self._terminal.is_interactive else 0
 
     def answer(self, question: str) -> None:
@@ -99,7 +106,7 @@ class Session:
         model = self._chosen_model()
         system = [Message("system", self.system)] if self.system else []
         asked = [*self.messages, Message("user", question)]
-        request = ChatRequest(model, [*system, *asked], **vars(self._sampling))
+        request = ChatRequest(model, [*system, *asked], self._temperature, self._top_p, self._max_tokens)
         reply, failure = self._receive(request)
         if reply.text.strip():
             self.messages, self._draft = [*asked, Message("assistant", reply.text)], ""
@@ -140,12 +147,12 @@ class Session:
             self._terminal.info(f"{self._chosen_model()} at {self._client.api_url}. /help lists the commands.")
 
     def _try(self, action: Callable[[], object]) -> None:
-        """Do it; a failure is told and the session goes on."""
+        """Call `action`; a failure is shown and the session goes on."""
         try:
             action()
         except (VicunaError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:
-                raise  # no file's trouble, so stdout's: nothing more can be said
+                raise  # it is no file of the user's, so it is stdout that is gone
             self._fail(error)
         except KeyboardInterrupt:
             if not self._terminal.is_interactive:
@@ -155,7 +162,7 @@ class Session:
         self._has_failed = True
         self._terminal.error(error)
 
-    def _take(self, text: str) -> None:
+    def _handle(self, text: str) -> None:
         name, argument = read_command(text)
         if not name:
             self.answer(text)

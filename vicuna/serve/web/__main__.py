@@ -1,7 +1,7 @@
 """The chat page in the browser: `python -m vicuna.serve.web`.
 
-This file starts the server; the page itself is `web_page`. It stands in a process of its own and talks to the API at
-`--api-url` like any other client, through `api_client`.
+This file starts the server; the page itself is `layout`. It is a process of its own and talks to the API at `--api-url`
+like any other client, through `client.http`.
 """
 
 import os
@@ -14,7 +14,7 @@ from vicuna.io import log
 from vicuna.io.network import is_loopback
 from vicuna.options import command, option, parse
 from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
-from vicuna.serve.http_server import Server, address, listen
+from vicuna.serve.http_server import Server, listen, server_url
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     from vicuna.serve.client.http import ApiClient
     from vicuna.serve.web.layout import build_app
 
-    config = uvicorn.Config(
+    settings = uvicorn.Config(
         build_app(ApiClient(api_url), concurrency=options.concurrency),
         log_level="warning",
         # Open pages hold a heartbeat connection for ever; do not wait for them at the end.
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     if not is_loopback(options.host):
         log.warning(f"--host {options.host}: everyone who reaches this machine can use the page and its API key")
-    url = address(listener, options.host)
-    Server(config, lambda: log.info(f"chat page: {url} (API: {api_url})")).run_until_told(listener)
+    url = server_url(listener, options.host)
+    Server(settings, lambda: log.info(f"chat page: {url} (API: {api_url})")).run_until_signal(listener)
     return 0
 
 

@@ -1,8 +1,9 @@
-"""What the clicks on the chat page do.
+"""The event handlers of the chat page.
 
-Wired to the page's parts by `web_page`, shown by `web_view`. Every click sends the conversation along, out of the
-browser's storage, and gets a new view of it back. While a reply grows, one task per browser session reads it from the
-API through `api_client`; Stop or a closed tab cancels the task, which closes the connection upstream.
+Before: `layout` wires them to the page's parts. After: `view` makes what is shown. Every event sends the conversation
+along, out of the browser's storage, and gets a new view of it back. While a reply grows, one task per browser session
+reads it from the API through `client.http`; Stop or a closed tab cancels the task, which closes the connection
+upstream.
 """
 
 import asyncio
@@ -14,15 +15,16 @@ from typing import Any
 import gradio as gr
 
 from vicuna.conversation import Message
+from vicuna.io.jsonl import JsonObject
 from vicuna.serve.client.http import ApiClient, ApiError, ChatRequest
 from vicuna.serve.client.reply import Reply
 from vicuna.serve.client.transcript import EXPORTS, before_last_question, read_messages, split_unanswered
-from vicuna.serve.web.view import box, health, notice, unshield_tags, view
+from vicuna.serve.web.view import health, notice, question_box, unescape_tags, view
 
-# How often a growing reply is redrawn; the eye sees no difference, the browser does.
+# How often a growing reply is redrawn: fast enough for the eye, seldom enough for the browser.
 REDRAW_SECONDS = 0.08
 
-DEFAULTS: dict[str, Any] = {"model": None, "system": "", "temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
+DEFAULTS: JsonObject = {"model": None, "system": "", "temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Replies:
             task.cancel()
 
 
-class ChatPage:
-    """What the page's events do. Outputs are always (question box, chat, notice, stored conversation)."""
+class PageEvents:
+    """The handlers. The outputs of most are (question box, chat, notice, stored conversation)."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -119,7 +121,7 @@ class ChatPage:
         messages = read_messages(stored)
         kept = messages[: _index(edited.index)]
         async for outputs in self._answer(
-            messages, kept, unshield_tags(str(edited.value)), Settings(*settings), request
+            messages, kept, unescape_tags(str(edited.value)), Settings(*settings), request
         ):
             yield outputs
 
@@ -140,7 +142,12 @@ class ChatPage:
             )
             return
         asked = [*kept, Message("user", question)]
-        yield box("", is_writing=True), view(asked, "…"), notice(f"Asking {settings.model} …"), store(asked, settings)
+        yield (
+            question_box("", is_writing=True),
+            view(asked, "…"),
+            notice(f"Asking {settings.model} …"),
+            store(asked, settings),
+        )
         reply, error, drawn = Reply(0.0), "", ("", 0)
         try:
             async for reply in self._replies.write(session, settings.request(asked)):
@@ -157,11 +164,11 @@ class ChatPage:
                 "Stopped before the first word." if reply.finish_reason == "stopped" else "The reply is empty."
             )
             text = f"{word[0].upper()}{word[1:]}"
-            yield box(question), view(before), notice(text, "bad"), store(before, settings)
+            yield question_box(question), view(before), notice(text, "bad"), store(before, settings)
             return
         answered = [*asked, Message("assistant", reply.text)]
         line = notice(" · ".join(filter(None, [error, reply.summary()])), "bad" if error else "")
-        yield box(), view(answered), line, store(answered, settings)
+        yield question_box(), view(answered), line, store(answered, settings)
 
     def stop(self, request: gr.Request) -> None:
         """Stop the reply being written: the Stop button, Escape, or a closed tab."""
@@ -170,7 +177,7 @@ class ChatPage:
     def undo(self, stored: Any, *settings: Any) -> Any:
         """Take the last question and its reply back; the question returns to its box."""
         kept, question = before_last_question(read_messages(stored))
-        return box(question), view(kept), notice(""), store(kept, Settings(*settings))
+        return question_box(question), view(kept), notice(""), store(kept, Settings(*settings))
 
     def clear(self, *settings: Any) -> Any:
         """Begin a new conversation."""
@@ -189,7 +196,7 @@ class ChatPage:
         messages, unanswered = split_unanswered(read_messages(stored))
         saved = stored if isinstance(stored, dict) else {}
         settings = [saved.get(name, default) for name, default in DEFAULTS.items() if name != "model"]
-        return box(unanswered), view(messages), *settings
+        return question_box(unanswered), view(messages), *settings
 
     async def refresh_models(self, chosen: str | None, stored: Any) -> Any:
         """The picker with the models that are alive, and a line that says how many."""
@@ -209,10 +216,10 @@ class ChatPage:
         return gr.Dropdown(choices=choices, value=chosen), health(text, is_alive=not gone)
 
 
-def store(messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
+def store(messages: Sequence[Message], settings: Settings) -> JsonObject:
     """What the browser keeps: the conversation and the settings."""
-    rows = [{"role": message.role, "content": message.content} for message in messages]
-    return {"messages": rows, **vars(settings)}
+    kept = [{"role": message.role, "content": message.content} for message in messages]
+    return {"messages": kept, **vars(settings)}
 
 
 def _index(index: int | tuple[int, int]) -> int:

@@ -1,19 +1,15 @@
-"""The door of the chat page: what may be asked of it, and what the browser may fetch for it.
+"""The allowed routes of the chat page, and the hosts that the browser may ask for it.
 
-Stands between uvicorn and the Gradio app that `web_page` builds. Gradio serves many routes for other kinds of apps:
-uploads, files, proxies, recordings, code editing. A page that only chats needs few, so the rest answers 404.
-The content policy keeps the browser from any other host, so that an image address in a reply cannot carry the
-conversation away.
+Before: uvicorn. After: the Gradio app that `layout` builds. Gradio serves many routes for other kinds of apps: uploads,
+files, proxies, recordings, code editing. A page that only chats needs few, so the rest answers 404. The content policy
+keeps the browser from any other host, so that the address of an image in a reply cannot send the conversation there.
 """
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+from vicuna.serve.auth import AsgiApp, Receive, Scope, Send
 
 MAX_BODY_BYTES = 4 * 2**20
 
@@ -36,8 +32,8 @@ HEADERS = {
 }
 
 
-class Guard:
-    """ASGI app that passes on what a chat page needs, with the headers above on every answer."""
+class PageGuard:
+    """ASGI app that passes on the allowed requests, with the headers above on every answer."""
 
     def __init__(self, app: AsgiApp) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """The chat page: its parts, and which event belongs to which.
 
-Opened through `web`; what the events do is `web_events`, what they show `web_view`, the looks `web_style`, the door
-`web_guard`. The conversation lives in the visitor's browser (its local storage), so a refresh keeps it and the server
+Before: `python -m vicuna.serve.web` starts the server. After: what the events do is `events`, what they show `view`.
+The conversation lives in the visitor's browser (its local storage), so a refresh keeps it and the server
 keeps nothing.
 """
 
@@ -11,11 +11,12 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 
+from vicuna.serve.auth import AsgiApp
 from vicuna.serve.client.http import ApiClient
 from vicuna.serve.client.transcript import EXPORTS
 from vicuna.serve.web import style
-from vicuna.serve.web.events import DEFAULTS, ChatPage
-from vicuna.serve.web.guard import AsgiApp, Guard
+from vicuna.serve.web.events import DEFAULTS, PageEvents
+from vicuna.serve.web.guard import PageGuard
 from vicuna.serve.web.view import health, notice
 
 MODELS_REFRESH_SECONDS = 5.0
@@ -27,7 +28,7 @@ STORAGE_SECRET = "vicuna"
 
 def build_page(client: ApiClient) -> gr.Blocks:
     """The page with its events wired."""
-    page = ChatPage(client)
+    events = PageEvents(client)
     with gr.Blocks(title="Vicuna", fill_height=True, analytics_enabled=False) as blocks:
         stored = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=STORAGE_SECRET)
         with gr.Sidebar(position="right", open=False, width=300, elem_id="settings"):
@@ -77,21 +78,23 @@ def build_page(client: ApiClient) -> gr.Blocks:
         settings = [model, system, temperature, top_p, max_tokens]
         outputs = [question, chat, line, stored]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        question.submit(page.send, [question, stored, *settings], outputs, **quiet)
-        chat.retry(page.retry, [stored, *settings], outputs, **quiet)
-        chat.edit(page.edit, [stored, *settings], outputs, **quiet)
-        chat.undo(page.undo, [stored, *settings], outputs, **quiet)
-        chat.clear(page.clear, settings, outputs, **quiet)
+        question.submit(events.send, [question, stored, *settings], outputs, **quiet)
+        chat.retry(events.retry, [stored, *settings], outputs, **quiet)
+        chat.edit(events.edit, [stored, *settings], outputs, **quiet)
+        chat.undo(events.undo, [stored, *settings], outputs, **quiet)
+        chat.clear(events.clear, settings, outputs, **quiet)
         # Past the queue, so that it works however many replies are being written.
-        question.stop(page.stop, None, None, queue=False, **quiet)
-        blocks.unload(page.stop)
+        question.stop(events.stop, None, None, queue=False, **quiet)
+        blocks.unload(events.stop)
         for name, button in exports.items():
-            button.click(partial(page.export, name), stored, file, **quiet).then(None, file, None, js=style.DOWNLOAD_JS)
+            button.click(partial(events.export, name), stored, file, **quiet).then(
+                None, file, None, js=style.DOWNLOAD_JS
+            )
         look.click(None, None, None, js=style.TOGGLE_DARK_JS)
-        blocks.load(page.restore, stored, [question, chat, system, temperature, top_p, max_tokens], **quiet)
+        blocks.load(events.restore, stored, [question, chat, system, temperature, top_p, max_tokens], **quiet)
         models = [model, alive]
-        blocks.load(page.refresh_models, [model, stored], models, **quiet)
-        gr.Timer(MODELS_REFRESH_SECONDS).tick(page.refresh_models, [model, stored], models, **quiet)
+        blocks.load(events.refresh_models, [model, stored], models, **quiet)
+        gr.Timer(MODELS_REFRESH_SECONDS).tick(events.refresh_models, [model, stored], models, **quiet)
     return blocks
 
 
@@ -114,4 +117,4 @@ def build_app(client: ApiClient, *, concurrency: int) -> AsgiApp:
         enable_monitoring=False,
         mcp_server=False,
     )
-    return Guard(app)
+    return PageGuard(app)

@@ -1,6 +1,6 @@
 """How the chat page looks: theme, style sheet, and the few lines of script that Gradio has no event for.
 
-Used by `web_page`. System fonts, so that the page asks no other host for anything.
+Used by `layout`. System fonts, so that the page asks no other host for anything.
 """
 
 import gradio as gr

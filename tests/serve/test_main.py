@@ -1,108 +1,17 @@
 """What only processes show: `vicuna serve` starting, losing a worker to kill -9, and leaving nobody behind."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SLOW = "speed=100,length=150"
-
-
-class Program:
-    """A running command and what it printed."""
-
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
-        self.output, self.log = folder / "stdout", folder / "stderr"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("VICUNA_")}
-        with self.output.open("w") as output, self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                stdout=output,
-                stderr=log,
-                env={**clean, "PYTHONUNBUFFERED": "1", **environment},
-                start_new_session=True,
-            )
-        self.url = ""
-
-    def until(self, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-        """Wait until `condition` gives something true."""
-        deadline = time.monotonic() + seconds
-        while not (result := condition()):
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-        return result
-
-    def wait_until_ready(self) -> None:
-        """Wait for the announcement and read the address from it."""
-        self.until(lambda: "ready after" in self.output.read_text() or self.process.poll() is not None)
-        [line] = [line for line in self.output.read_text().splitlines() if line.startswith("API:")]
-        self.url = line.split()[1].removesuffix("/v1")
-
-    def workers(self) -> list[dict[str, Any]]:
-        """The rows of /workers."""
-        rows: list[dict[str, Any]] = httpx.get(f"{self.url}/workers", trust_env=False).json()["workers"]
-        return rows
-
-    def descendants(self) -> list[int]:
-        """The pids of the children."""
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
-        return [int(pid) for pid in listed.stdout.split()]
-
-    def text(self, on_piece: Callable[[str], None] | None = None) -> str:
-        """A streamed reply; `on_piece` sees the text so far."""
-        text = ""
-        messages = [{"role": "user", "content": "hello"}]
-        body = {"model": "a", "messages": messages, "temperature": 0, "stream": True}
-        url = f"{self.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=body, timeout=30, trust_env=False) as response:
-            assert response.status_code == 200
-            for line in response.iter_lines():
-                if line.startswith("data: {"):
-                    event = json.loads(line.removeprefix("data: "))
-                    assert "error" not in event, event
-                    for choice in event["choices"]:
-                        text += choice["delta"].get("content", "")
-                    if on_piece:
-                        on_piece(text)
-        return text
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Start programs that end with the test."""
-    programs: list[Program] = []
-
-    def start(*arguments: str, **environment: str) -> Program:
-        folder = tmp_path / str(len(programs))
-        folder.mkdir()
-        programs.append(Program(folder, *arguments, **environment))
-        return programs[-1]
-
-    yield start
-    for program in programs:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.process.pid, signal.SIGKILL)
-        program.process.wait()
+from tests.serve.programs import SLOW, Program, is_alive
 
 
 def serve(start: Callable[..., Program], *arguments: str, **environment: str) -> Program:
@@ -175,14 +84,14 @@ def test_a_hung_worker_is_cut_off_and_ends(start: Callable[..., Program]) -> Non
     controller.url = f"http://127.0.0.1:{port}"
     worker = ("vicuna.serve.worker", "--engine", "sim", "--model-name", "a", "--controller", controller.url)
     good = start(*worker, "--model", SLOW, **token)
-    controller.until(lambda: "joined" in controller.log.read_text())
+    controller.until(controller.has_logged("joined"))
     expected = controller.text()
     good.process.terminate()
     good.process.wait()
     hanging = start(*worker, "--model", f"{SLOW},hang_after=20", **token)
-    controller.until(lambda: controller.log.read_text().count("joined") == 2)
+    controller.until(controller.has_logged("joined", times=2))
     good = start(*worker, "--model", SLOW, "--max-slots", "1", **token)
-    controller.until(lambda: controller.log.read_text().count("joined") == 3)
+    controller.until(controller.has_logged("joined", times=3))
     # Both are idle and equally fast: the one that has been idle longest, the first, gets the stream.
     assert controller.text() == expected
     assert "was silent for 0.5 s" in controller.log.read_text()
@@ -239,42 +148,6 @@ def test_a_model_directory_without_tokenizer_ends_the_command(start: Callable[..
     assert program.process.wait(30) == 1
     log = program.log.read_text()
     assert "has no tokenizer" in log and "worker model could not start" in log and "Traceback" not in log
-
-
-def test_a_worker_ends_well_on_sigterm_and_with_130_on_ctrl_c(start: Callable[..., Program]) -> None:
-    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
-        flags = ["--engine", "sim", "--model", "a", "--controller", "http://127.0.0.1:1"]
-        worker = start("vicuna.serve.worker", *flags, VICUNA_JOIN_TOKEN="x")
-        worker.until(lambda worker=worker: "dialling again" in worker.log.read_text())
-        os.kill(worker.process.pid, number)
-        assert worker.process.wait(10) == status
-        assert "Traceback" not in worker.log.read_text()
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1", "ftp://x", "http://"])
-def test_a_controller_address_that_is_none(start: Callable[..., Program], url: str) -> None:
-    flags = ["--engine", "sim", "--model", "a", "--controller", url]
-    worker = start("vicuna.serve.worker", *flags, VICUNA_JOIN_TOKEN="x")
-    assert worker.process.wait(10) == 2
-    assert worker.log.read_text() == f"error: --controller {url}: give a URL such as http://127.0.0.1:8000\n"
-
-
-def test_a_controller_ends_well_on_sigterm_and_with_130_on_ctrl_c(start: Callable[..., Program]) -> None:
-    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
-        controller = start("vicuna.serve.controller", "--port", "0", VICUNA_JOIN_TOKEN="x")
-        controller.until(lambda controller=controller: "listening" in controller.log.read_text())
-        os.kill(controller.process.pid, number)
-        assert controller.process.wait(10) == status
-        assert "Traceback" not in controller.log.read_text()
-
-
-def test_a_token_file_that_cannot_be_read(start: Callable[..., Program], tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for path, words in ((tmp_path / "binary", "is not a text file"), (tmp_path, "it is a folder")):
-        controller = start("vicuna.serve.controller", "--port", "0", VICUNA_JOIN_TOKEN_FILE=str(path))
-        assert controller.process.wait(10) == 2
-        assert controller.log.read_text().startswith(f"error: VICUNA_JOIN_TOKEN_FILE: {path}")
-        assert words in controller.log.read_text()
 
 
 def test_the_page_is_announced_when_it_can_be_opened(start: Callable[..., Program]) -> None:

@@ -7,7 +7,7 @@ same noise. Choosing argmax of probability / exponential noise samples from the 
 
 import torch
 
-from vicuna.serve.engines.interface import Sampling
+from vicuna.serve.sampling import Sampling
 
 
 def sample(logits: torch.Tensor, samplings: list[Sampling], positions: list[int]) -> list[int]:
@@ -34,7 +34,7 @@ def _keep_likeliest(scores: torch.Tensor, sampling: Sampling) -> None:
     """Set the scores outside top-k, then outside the smallest set of mass top-p, to minus infinity. In place, (V,)"""
     size = len(scores)
     limit = min(sampling.top_k or size, size)
-    # Sorting the whole vocabulary costs milliseconds; the set nearly always lies within the first few hundred.
+    # Sorting the whole vocabulary takes milliseconds; the set is nearly always within the 512 likeliest tokens.
     width = limit if sampling.top_k else min(512, size)
     total = scores.logsumexp(dim=-1)
     while True:
@@ -67,7 +67,7 @@ SHIFTS, FACTORS, LAST_SHIFT = (16, 15), (0x7FEB352D, 0x846CA68B), 16
 
 
 def _mix(bits: torch.Tensor) -> torch.Tensor:
-    """In place on int32, whose products wrap; `>>` drags the sign along, so it is masked off."""
+    """In place on int32, whose products wrap; `>>` extends the sign, so the upper bits are masked off."""
     for shift, factor in zip(SHIFTS, FACTORS, strict=True):
         bits.bitwise_xor_((bits >> shift).bitwise_and_((1 << 32 - shift) - 1)).mul_(_signed(factor))
     return bits.bitwise_xor_((bits >> LAST_SHIFT).bitwise_and_((1 << 32 - LAST_SHIFT) - 1))
