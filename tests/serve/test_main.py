@@ -103,7 +103,7 @@ def test_a_hung_worker_is_cut_off_and_ends(start: Callable[..., Program]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--model", "/nowhere/model"], 1, "model directory '/nowhere/model' does not exist"),
+        (["--model", "/nowhere/model"], 1, "/nowhere/model: no such folder"),
         (["--model", "x=/a", "x=/b"], 2, "the name 'x' is used twice"),
         (["--model", "a b=/a"], 2, "name 'a b' has characters"),
         (["--engine", "sim", "--model", "a", "--host", "0.0.0.0"], 2, "set VICUNA_API_KEY"),

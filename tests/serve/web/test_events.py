@@ -7,7 +7,7 @@ import pytest
 from vicuna.conversation import Message
 from vicuna.serve.client.http import ApiClient
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 from vicuna.serve.web.events import PageEvents, Settings, store
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 from vicuna.serve.web.guard import MAX_BODY_BYTES
 

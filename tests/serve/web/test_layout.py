@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 
 async def test_the_page_asks_no_other_host(guarded: httpx.AsyncClient) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 from vicuna.serve.http_server import listen
 from vicuna.serve.web import __main__ as web

@@ -4,7 +4,7 @@ import pytest
 
 from vicuna.conversation import Message
 
-pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna[web]'")
+pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
 from vicuna.serve.web.view import escape_tags, health, notice, unescape_tags, view
 
