@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.weights.builders import random_bits
-from vicuna.weights.files.numbers import cast, to_bfloat16
+from vicuna.weights.files.numbers import QUIET_NANS, cast, to_bfloat16
 
 
 @pytest.mark.parametrize(("source", "target"), [("F32", "F16"), ("F32", "BF16"), ("F16", "F32"), ("BF16", "F16")])
@@ -25,3 +25,10 @@ def test_bfloat16_keeps_what_is_no_number() -> None:
     assert np.isnan(back[1]) and back[2] == np.inf and back[3] == -np.inf and np.signbit(back[4])
     quiet = np.array([0x7F800001], "<u4").view("<f4")  # would become infinite if its low bits were cut off
     assert np.isnan((np.frombuffer(to_bfloat16(quiet), "<u2").astype("<u4") << 16).view("<f4"))
+
+
+@pytest.mark.parametrize("target", ["F16", "BF16"])
+def test_a_cast_nan_is_the_quiet_one_of_its_sign(target: str) -> None:
+    data = np.array([0x7F800001, 0xFF800001], "<u4").tobytes()  # signalling, of either sign
+    found = np.frombuffer(cast(data, "F32", target), "<u2").tolist()
+    assert found == [QUIET_NANS[target], QUIET_NANS[target] | 0x8000]
