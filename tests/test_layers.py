@@ -1,5 +1,7 @@
 """Imports point down only, never sideways, and the light commands stay light."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +113,32 @@ def test_a_folder_can_be_taken_in(folder: Path) -> None:
     assert len(modules) <= MAX_MODULES, f"{folder.name} has {len(modules)} modules"
     too_long = {path.name for path in folder.glob("*.py") if path.read_text("utf-8").count("\n") > MAX_LINES}
     assert not too_long
+
+
+ENTRY = re.compile(r"^- `(\w+)`: ", re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_face_names_all_that_its_folder_holds(folder: Path) -> None:
+    face = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+    held = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    named = ENTRY.findall(face)
+    assert len(named) == len(set(named))
+    assert set(named) == held - {"__init__", "__main__"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_face_holds_no_code(folder: Path) -> None:
+    body = ast.parse((folder / "__init__.py").read_text("utf-8")).body
+    assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in body)
+    names = {
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert names <= {"__all__", "__version__"}
 
 
 @pytest.mark.parametrize(

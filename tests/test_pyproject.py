@@ -33,7 +33,7 @@ def test_nobody_is_told_to_install_a_stranger_s_code() -> None:
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
-    wrong = re.compile(r"(?<![\w-])vicuna\[[a-z]|pip install (?:-\S+ )*['\"]?vicuna(?![-\w/.])")
+    wrong = re.compile(rf"(?<![\w-])vicuna\[({'|'.join(EXTRAS)})[\],]|pip install (?:-\S+ )*['\"]?vicuna(?![-\w/.])")
     for name in listed.splitlines():
         path = ROOT / name
         if path.suffix in (".py", ".md", ".sh", ".toml", ".yaml", ".yml", "") and path.is_file():
@@ -46,8 +46,8 @@ def test_every_extra_that_a_message_names_exists() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 place = {"require": 1, "install_command": 0}.get(node.func.id)
-                if place is not None and isinstance(node.args[place], ast.Constant):
-                    named.add(node.args[place].value)
+                if place is not None and isinstance(argument := node.args[place], ast.Constant):
+                    named.add(argument.value)
     assert named and named <= EXTRAS.keys()
 
 

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.conversation.test_tokens import OWN, TEXTS, all_templates, tokenizer
+from tests.conversation.builders import OWN, TEXTS, all_templates
+from tests.conversation.conftest import tokenizer
 from tests.train.builders import make_record, tokenized, write_records
 from vicuna.conversation import Conversation, Message, Template, TokenCounter, encode, get_template, render
 from vicuna.data.read.record import read_records
 from vicuna.data.step_kinds import Record, Split
-from vicuna.data.steps.split import splitting
+from vicuna.data.steps.split import split_step
 from vicuna.train.batches import encode as module
 from vicuna.train.batches.encode import encode_record
 
@@ -113,7 +114,7 @@ def test_pieces_of_a_conversation_supervise_each_reply_once(tmp_path: Path, tiny
     source = write_records(tmp_path / "whole.jsonl", [whole])
     [item] = read_records(source)
     assert isinstance(item, Record)
-    outcome = splitting(TokenCounter(template, tokenizer), 190, carry_over=carry_over).run(item)
+    outcome = split_step(TokenCounter(template, tokenizer), 190, carry_over=carry_over).run(item)
     assert isinstance(outcome, Split)
     assert any("context_messages" in piece.extra for piece in outcome.records) == bool(carry_over)
     pieces = write_records(tmp_path / "pieces.jsonl", [piece.to_row() for piece in outcome.records])
