@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(
         Options,
         argv,
-        prog="python -m vicuna.apply_delta",
+        prog="vicuna apply-delta",
         description="Make a model out of its base and a delta. Exit code 3: wrong base or damaged delta.",
         epilog=EPILOG,
     )

@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(
         Options,
         argv,
-        prog="python -m vicuna.make_delta",
+        prog="vicuna make-delta",
         description="Write the difference between two models, from which apply_delta restores the target bit for bit.",
         epilog=EPILOG,
     )

@@ -10,6 +10,7 @@ import functools
 import json
 import signal
 import sys
+import textwrap
 import threading
 import tomllib
 import traceback
@@ -49,7 +50,8 @@ def option(
         aliases: other flag names accepted, with their dashes: `--delta-path`.
         positional: a bare argument instead of a flag.
         minimum: the smallest number that is taken.
-        group: the heading in `--help` that this option and those after it stand under, up to the next one.
+        group: the heading in `--help` that this option and those after it stand under, up to the next one; a heading
+            may come again.
     """
     metadata = {"help": help, "choices": choices, "aliases": aliases, "positional": positional, "metavar": metavar}
     return dataclasses.field(default=default, metadata={**metadata, "minimum": minimum, "group": group})
@@ -72,16 +74,17 @@ def parse(options_class: type[T], argv: Sequence[str] | None, *, prog: str, desc
     parser = _Parser(
         prog=prog,
         usage=_usage(prog, fields, hints),
-        description=description,
+        description="\n\n".join(map(_filled, description.split("\n\n"))),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
     section: argparse._ActionsContainer = parser
+    sections: dict[str, argparse._ActionsContainer] = {}
     for name, field in fields.items():
-        if field.metadata["group"] is not None:
-            section = parser.add_argument_group(field.metadata["group"])
+        if (title := field.metadata["group"]) is not None:
+            section = sections.get(title) or sections.setdefault(title, parser.add_argument_group(title))
         _add_argument(parser if field.metadata["positional"] else section, field, hints[name])
     parser.add_argument("--config", metavar="FILE", help="read options from a TOML or JSON file; flags win over it")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -178,7 +181,7 @@ def _dashed(argument: str) -> str:
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
-    return field.name.upper() if field.metadata["positional"] else "--" + field.name.replace("_", "-")
+    return field.name.upper() if field.metadata["positional"] else "--" + field.name.rstrip("_").replace("_", "-")
 
 
 def _as_started(prog: str) -> str:
@@ -210,6 +213,11 @@ def _usage(prog: str, fields: Mapping[str, dataclasses.Field[Any]], hints: Mappi
     if len(" ".join(words)) + len("usage: ") <= USAGE_WIDTH:
         return " ".join(words)
     return f"\n{' ' * 8}".join(words)
+
+
+def _filled(paragraph: str) -> str:
+    """A paragraph of one line, broken where a terminal ends; one that has lines already stays."""
+    return paragraph if "\n" in paragraph else textwrap.fill(paragraph, USAGE_WIDTH)
 
 
 def _metavar(field: dataclasses.Field[Any], kind: type, choices: Sequence[Any] | None) -> str:
@@ -290,6 +298,8 @@ def _read_config(path: str, fields: dict[str, dataclasses.Field[Any]], hints: di
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
+        if f"{name}_" in fields:  # `in` is a word of Python's, so its field is `in_`
+            name += "_"
         if name not in fields:
             raise UsageError(f"--config {path}: unknown option '{key}'; {nearest(name, fields)}")
         values[name] = _convert(value, hints[name], f"--config {path}: {key}")

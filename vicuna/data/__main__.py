@@ -52,17 +52,17 @@ DESCRIPTION = (
     "Clean shared conversations: HTML to Markdown, roles repaired, errors and duplicates out, long ones split."
 )
 EPILOG = """examples:
-  python -m vicuna.data sharegpt.json --output-dir cleaned/
-  python -m vicuna.data sharegpt.json identity.jsonl --output-dir cleaned/ \\
+  vicuna data sharegpt.json --output-dir cleaned/
+  vicuna data sharegpt.json identity.jsonl --output-dir cleaned/ \\
       --tokenizer base/ --template vicuna_v1.1 --max-tokens 2048 --held-out-ratio 0.02
-  python -m vicuna.data pages/ 'more/*.jsonl.zst' --output-dir cleaned/ --workers 8     folders and patterns
-  python -m vicuna.data lists refusals > own.txt     a shipped word list, to edit; without a name, which there are
-  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals own.txt     in its place; shipped own.txt: both
-  python -m vicuna.data why ID --in cleaned/     what became of one record
-  python -m vicuna.data show --rule refusal --in cleaned/     read records; each verb has its own --help
-  python -m vicuna.data stats cleaned/           lengths and languages
-  python -m vicuna.data sample cleaned/ --count 100 --output some.jsonl
-  python -m vicuna.data merge cleaned/ more/ --output all.jsonl
+  vicuna data pages/ 'more/*.jsonl.zst' --output-dir cleaned/ --workers 8     folders and patterns
+  vicuna data lists refusals > own.txt     a shipped word list, to edit; without a name, which there are
+  vicuna data sharegpt.json --output-dir cleaned/ --refusals own.txt     in its place; shipped own.txt: both
+  vicuna data why ID --in cleaned/     what became of one record
+  vicuna data show --rule refusal --in cleaned/     read records; each verb has its own --help
+  vicuna data stats cleaned/           lengths and languages
+  vicuna data sample cleaned/ --count 100 --output some.jsonl
+  vicuna data merge cleaned/ more/ --output all.jsonl
 
 A run that was stopped goes on where it was when the same command is given again. Exit codes: 0 all is well, 1 failed,
 2 wrong flags, 4 the result is there, but some records were set aside (could not be read, or a step failed on them)."""
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments and arguments[0] in VERBS:
         return VERBS[arguments[0]](arguments[1:])
-    options = parse(DataOptions, arguments, prog="python -m vicuna.data", description=DESCRIPTION, epilog=EPILOG)
+    options = parse(DataOptions, arguments, prog="vicuna data", description=DESCRIPTION, epilog=EPILOG)
     counts = clean(options)["counts"]
     print(summary(counts, options.output_dir))
     if not counts["records_out"]:

@@ -40,7 +40,9 @@ class DataOptions:
         metavar="INPUT",
     )
     output_dir: Path = option(help="folder for the result; an earlier result in it is replaced")
-    tokenizer: Path | None = option(None, help=f"the model to be trained, whose tokenizer counts the tokens: {NAMES}")
+    tokenizer: Path | None = option(
+        None, help=f"the model to be trained, whose tokenizer counts the tokens: {NAMES}", group="tokens"
+    )
     template: str | None = option(None, help="conversation template of the training, for counting tokens")
     max_tokens: int | None = option(None, help="split conversations longer than this many tokens, between rounds")
     over_long: OverLong = option(
@@ -48,7 +50,9 @@ class DataOptions:
         help="a round that alone is longer: leave it out, cut its answer where a block ends, or keep and mark it",
     )
     carry_over: int = option(0, help="earlier rounds that a later piece repeats as context, not trained on again")
-    languages: tuple[str, ...] = option((), help="keep only these, by code (en de ...), and what is too short to tell")
+    languages: tuple[str, ...] = option(
+        (), help="keep only these, by code (en de ...), and what is too short to tell", group="what stays"
+    )
     skip_languages: tuple[str, ...] = option((), help="drop these, by code; und: what is too short to tell")
     pii: Literal["replace", "drop", "keep"] = option(
         "replace", help="mail addresses, phone numbers, keys and the like: put placeholders, drop the record, or keep"
@@ -61,6 +65,7 @@ class DataOptions:
         help="how a short answer begins that only refuses: files in place of the shipped list, or beside it if the "
         "word shipped is given too; none: an empty list",
         metavar="LIST",
+        group="word lists",
     )
     refusal_turns: tuple[str, ...] = option(
         (SHIPPED,), help="words by which a refusal goes on to help, so that it stays; likewise", metavar="LIST"
@@ -77,7 +82,7 @@ class DataOptions:
         (SHIPPED,), help="button words of the page, taken off the ends of answers; likewise", metavar="LIST"
     )
     max_refusal_characters: int = option(
-        REFUSAL_CHARACTERS, help="a longer answer is no bare refusal, however it begins", minimum=1
+        REFUSAL_CHARACTERS, help="a longer answer is no bare refusal, however it begins", minimum=1, group="limits"
     )
     max_error_characters: int = option(ERROR_CHARACTERS, help="a longer paragraph is no error message", minimum=1)
     repeated_part: float = option(
@@ -89,13 +94,17 @@ class DataOptions:
         MIN_CONFIDENCE, help="a language found with less confidence (0 to 1) than this is und"
     )
     near_duplicates: float = option(
-        0.8, help="merge records whose words are as similar as this (0 to 1); 0 merges equal and continued ones only"
+        0.8,
+        help="merge records whose words are as similar as this (0 to 1); 0 merges equal and continued ones only",
+        group="what stays",
     )
     held_out_ratio: float = option(0.0, help="part of the conversations (0 to below 1) to keep from training")
-    only: tuple[str, ...] = option((), help="run these steps and no others", metavar="STEP")
+    only: tuple[str, ...] = option((), help="run these steps and no others", metavar="STEP", group="steps")
     skip: tuple[str, ...] = option((), help="leave these steps out", metavar="STEP")
     strict: bool = option(False, help="stop at the first record that cannot be read or that a step fails on")
-    workers: int | None = option(None, help="processes that clean at once; by default one for each processor")
+    workers: int | None = option(
+        None, help="processes that clean at once; by default one for each processor", group="work"
+    )
     engine: Literal["local", "ray"] = option(
         "local", help="where they run: on this machine, or on Ray (RAY_ADDRESS names a cluster)"
     )

@@ -120,7 +120,7 @@ class Answer:
 def main(argv: list[str] | None = None) -> int:
     """Answer the questions; 0 when every one has its answer."""
     description = "Ask a model the questions; run again, it asks only what is missing."
-    options = parse(AnswerOptions, argv, prog="python -m vicuna.eval answer", description=description)
+    options = parse(AnswerOptions, argv, prog="vicuna eval answer", description=description)
     check_positive(options, "max_tokens", "concurrency", "timeout_seconds")
     questions = select_questions(
         load_questions(options.questions or material("eval/questions.jsonl")),

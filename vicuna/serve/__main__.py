@@ -34,6 +34,10 @@ from vicuna.weights.resolve import NAMES, resolve_model, served_name
 FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS = 0.2, 10.0
 STABLE_SECONDS = 30.0  # a process that lived this long starts again at once when it dies
 WATCH_SECONDS = 0.1
+DESCRIPTION = (
+    "Serve models: a controller with the OpenAI-compatible API, a worker process for each model, and the chat page. "
+    "A process that dies is started again; Ctrl-C ends all."
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,13 @@ class ServeOptions:
     model: tuple[str, ...] = option(
         help=f"models to serve, each MODEL or NAME=MODEL; MODEL is {NAMES}", metavar="[NAME=]MODEL"
     )
-    host: str = option("127.0.0.1", help="address of the API; any but a loopback address needs VICUNA_API_KEY")
+    host: str = option(
+        "127.0.0.1", help="address of the API; any but a loopback address needs VICUNA_API_KEY", group="addresses"
+    )
     port: int = option(8000, help="port of the API; 0 takes a free one")
     web: bool = option(True, help="start the chat page too")
     web_port: int = option(7860, help="port of the chat page", minimum=1)
-    num_workers_per_model: int = option(1, help="worker processes of each model", minimum=1)
+    num_workers_per_model: int = option(1, help="worker processes of each model", minimum=1, group="workers")
     engine: str = option("native", help="what computes the tokens", choices=tuple(ENGINES))
     template: str | None = option(None, help="conversation template of models whose directory names none")
     dtype: str | None = option(None, help="float32, bfloat16 or float16 (default: bfloat16 where the hardware has it)")
@@ -60,7 +66,10 @@ class ServeOptions:
         None, help="tokens of prompt and reply (default: the model's, at most 4096)", minimum=2
     )
     max_queue: int = option(
-        256, help="requests per model that may wait for a slot; more get 503 with Retry-After", minimum=0
+        256,
+        help="requests per model that may wait for a slot; more get 503 with Retry-After",
+        minimum=0,
+        group="waiting",
     )
     replacement_seconds: float = option(
         60.0, help="how long a request or a cut stream waits for a new worker", minimum=0
@@ -265,7 +274,7 @@ def is_ready(child: Child, joined: set[int], options: ServeOptions) -> bool:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Start all, watch all, end all."""
-    options = parse(ServeOptions, argv, prog="vicuna serve", description=str(__doc__))
+    options = parse(ServeOptions, argv, prog="vicuna serve", description=DESCRIPTION)
     models = read_models(options.model)
     auth.check_exposure(options.host, auth.read_api_keys())
     if options.engine != "sim":

@@ -44,6 +44,10 @@ from vicuna.serve.processes import exit_with_parent
 
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0
+DESCRIPTION = (
+    "The controller: workers dial in here, clients ask here, by the OpenAI API. Workers need VICUNA_JOIN_TOKEN to be the "
+    "same secret on both sides; clients a key of VICUNA_API_KEY, where it is set."
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ def make_server(app: auth.AsgiApp, announce: Callable[[], None] = lambda: None) 
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run a controller until it is told to stop."""
-    options = parse(ControllerOptions, argv, prog="python -m vicuna.serve.controller", description=str(__doc__))
+    options = parse(ControllerOptions, argv, prog="python -m vicuna.serve.controller", description=DESCRIPTION)
     exit_with_parent()
     api_keys, join_token = auth.read_api_keys(), auth.read_join_token()
     auth.check_exposure(options.host, api_keys)

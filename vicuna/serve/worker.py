@@ -63,6 +63,7 @@ from vicuna.serve.prompts import PromptEncoder, Refusal
 from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 SIM_TEMPLATE = "vicuna_v1.1"
+DESCRIPTION = "A worker: one model, which dials in to its controllers with VICUNA_JOIN_TOKEN and needs no open port."
 
 
 @dataclass(frozen=True)
@@ -317,7 +318,7 @@ def choose_template(options: WorkerOptions, tokenizer: Tokenizer) -> Template:
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until it is told to stop."""
-    options = parse(WorkerOptions, argv, prog="python -m vicuna.serve.worker", description=str(__doc__))
+    options = parse(WorkerOptions, argv, prog="python -m vicuna.serve.worker", description=DESCRIPTION)
     if options.engine != "sim":
         name = options.model_name or served_name(options.model)
         options = replace(options, model=str(resolve_model(options.model).folder), model_name=name)

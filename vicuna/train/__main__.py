@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Fine-tune a LLaMA-architecture model on conversations; only the assistant's replies are learned."
 EPILOG = """examples:
-  python -m vicuna.train --model base/ --data records.jsonl --eval-data held_out.jsonl --output-dir tuned/
+  vicuna train --model base/ --data records.jsonl --eval-data held_out.jsonl --output-dir tuned/
   (the same line again goes on from the newest checkpoint; the result is in tuned/model)"""
 
 PLAN_DESCRIPTION = "Print what a run will take: memory of each GPU, tokens, hours, dollars. Nothing of it need be here."
 PLAN_EPILOG = """examples:
-  python -m vicuna.train --plan --model-shape llama-13b --gpu a100-80gb:8 --rows-per-step 128 \\
+  vicuna train --plan --model-shape llama-13b --gpu a100-80gb:8 --rows-per-step 128 \\
     --num-conversations 70000 --num-tokens 207000000
-  python -m vicuna.train --plan --model base/ --data records.jsonl        (on the hardware of this machine)"""
+  vicuna train --plan --model base/ --data records.jsonl        (on the hardware of this machine)"""
 
 
 @command
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train and print where the model is and what it cost; with `--plan`, print the plan of the run instead."""
     if "--plan" in (sys.argv if argv is None else argv):
         return print_plan(argv)
-    options = parse(TrainOptions, argv, prog="python -m vicuna.train", description=DESCRIPTION, epilog=EPILOG)
+    options = parse(TrainOptions, argv, prog="vicuna train", description=DESCRIPTION, epilog=EPILOG)
     if options.plan:  # from a config file, which cannot turn a run into a plan
         raise UsageError("--plan is a flag of the command line; take it out of the --config file and give it there")
     require("torch", "train")
@@ -57,7 +57,7 @@ def exit_signal(received: signal.Signals) -> signal.Signals:
 
 def print_plan(argv: list[str] | None) -> int:
     """Print what a run would take: memory, tokens, hours, dollars."""
-    options = parse(PlanOptions, argv, prog="python -m vicuna.train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
+    options = parse(PlanOptions, argv, prog="vicuna train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
     from vicuna.train.planner.report import make_plan

@@ -43,6 +43,7 @@ class TrainOptions:
         help="held-out records: their loss is measured before, during and after training",
         aliases=("--held-out", "--eval-data-path"),
         metavar="FILE",
+        group="data",
     )
     template: str | None = option(
         None,
@@ -50,7 +51,10 @@ class TrainOptions:
         metavar="NAME",
     )
     max_length: int = option(
-        2048, help="longest conversation in tokens; longer ones are left out", aliases=("--model-max-length",)
+        2048,
+        help="longest conversation in tokens; longer ones are left out",
+        aliases=("--model-max-length",),
+        group="length of rows",
     )
     packing: bool = option(
         True,
@@ -65,7 +69,7 @@ class TrainOptions:
         "the losses are the same. auto does it on a CPU, and not with --lora-dropout",
     )
     max_bad_share: float = option(
-        0.01, help="share of the records that may be left out, too long or malformed; more stops the run"
+        0.01, help="share of the records that may be left out, too long or malformed; more stops the run", group="data"
     )
     tokenize_workers: int | None = option(
         None, help="processes that tokenize; by default one for a small file and one a core for a large one"
@@ -73,7 +77,7 @@ class TrainOptions:
     token_cache: str | None = option(
         None, help="folder that keeps tokens for later runs, or off; by default tokens/ in $VICUNA_HOME", metavar="DIR"
     )
-    num_train_epochs: float = option(3.0, help="passes over the data")
+    num_train_epochs: float = option(3.0, help="passes over the data", group="learning")
     max_steps: int | None = option(None, help="optimizer steps; replaces --num-train-epochs")
     per_device_train_batch_size: int = option(1, help="packed rows in one forward pass")
     gradient_accumulation_steps: int = option(1, help="forward passes of each rank in one optimizer step")
@@ -96,6 +100,7 @@ class TrainOptions:
         None,
         help="compute in bfloat16 (weights and optimizer stay in fp32); by default where the hardware is fast at it: "
         "on CUDA, and on a CPU with AMX",
+        group="numbers",
     )
     tf32: bool = option(True, help="on CUDA: multiply what is left of fp32 in TF32, which is much faster")
     deterministic: bool = option(
@@ -106,6 +111,7 @@ class TrainOptions:
         False,
         help="learn a small adapter beside the frozen model (LoRA); it is written to adapter/, and "
         "vicuna weights merge-lora makes it part of the model. Ten times the learning rate of a full run suits it",
+        group="LoRA",
     )
     qlora: bool = option(False, help="--lora with the frozen model as 4-bit numbers, on one device")
     lora_r: int = option(16, help="rank of the adapter")
@@ -116,7 +122,9 @@ class TrainOptions:
         help="layers that get an adapter, by the last part of their name; by default all of a decoder layer",
         metavar="NAME",
     )
-    device: str | None = option(None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME")
+    device: str | None = option(
+        None, help="cpu, cuda or cuda:N; by default cuda where there is one", metavar="NAME", group="devices and memory"
+    )
     fsdp: Literal["auto", "on", "off"] = option(
         "auto",
         help="shard weights, gradients and optimizer over the ranks (FSDP2); auto does it where there are several",
@@ -125,10 +133,12 @@ class TrainOptions:
         True,
         help="sharded: drop each layer between its forward and backward pass, which saves memory and costs traffic",
     )
-    seed: int = option(42, help="decides the order of the data")
-    logging_steps: int = option(1, help="steps between two lines of the log")
+    seed: int = option(42, help="decides the order of the data", group="learning")
+    logging_steps: int = option(1, help="steps between two lines of the log", group="watching")
     eval_steps: int | None = option(None, help="steps between two evaluations; by default only before and after")
-    save_steps: int = option(500, help="steps between two checkpoints; 0 saves only when stopped by a signal")
+    save_steps: int = option(
+        500, help="steps between two checkpoints; 0 saves only when stopped by a signal", group="saving"
+    )
     save_total_limit: int = option(2, help="checkpoints kept; older ones are deleted")
     save_in_background: bool = option(
         True,
@@ -146,13 +156,14 @@ class TrainOptions:
         help="what a layer computes again in the backward pass instead of keeping it: nothing; all but matrix products "
         "and attention; everything. The losses are the same; auto takes the first of them that fits",
         aliases=("--gradient-checkpointing",),
+        group="devices and memory",
     )
     cpu_offload: bool = option(
         False,
         help="keep weights, gradients and optimizer in the host's memory, and update there: fits more, runs slower",
     )
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = option(
-        (), help="tell the log to these as well; tensorboard writes into --output-dir"
+        (), help="tell the log to these as well; tensorboard writes into --output-dir", group="watching"
     )
     sample_prompts: Path | None = option(
         None,
@@ -172,12 +183,14 @@ class TrainOptions:
         minimum=0,
     )
     price_per_gpu_hour: float | None = option(
-        None, help="dollars for an hour of one GPU; by default from a dated table", minimum=0
+        None, help="dollars for an hour of one GPU; by default from a dated table", minimum=0, group="cost"
     )
     plan: bool = option(
         False, help="print what the run will take (memory, hours, dollars) and exit; --plan --help has more flags"
     )
-    compile: bool = option(False, help="compile each decoder layer: a slow first step, faster ones after it")
+    compile: bool = option(
+        False, help="compile each decoder layer: a slow first step, faster ones after it", group="devices and memory"
+    )
 
     def __post_init__(self) -> None:
         for name in ("max_length", "per_device_train_batch_size", "gradient_accumulation_steps", "logging_steps"):

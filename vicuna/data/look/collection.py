@@ -92,7 +92,7 @@ def read_valid(paths: Sequence[Path]) -> Iterator[StoredRecord]:
     """
     for item in read_all(paths):
         if isinstance(item, UnreadableRecord):
-            raise VicunaError(f"{item.place}: {item.reason}; clean the file first (python -m vicuna.data)")
+            raise VicunaError(f"{item.place}: {item.reason}; clean the file first (vicuna data)")
         yield item
 
 

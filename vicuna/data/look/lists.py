@@ -11,10 +11,10 @@ EPILOG = """\
 A list is a UTF-8 text file with a phrase on each line; # at the start of a line begins a comment. Letter case, spaces
 and the shape of apostrophes do not count; how the phrases are looked for stands at the top of each shipped list.
 
-  python -m vicuna.data lists refusals > own.txt     a copy to edit
-  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals own.txt           instead of the shipped list
-  python -m vicuna.data sharegpt.json --output-dir cleaned/ --refusals shipped own.txt   the shipped one and yours
-  python -m vicuna.data sharegpt.json --output-dir cleaned/ --leftovers none             an empty list"""
+  vicuna data lists refusals > own.txt     a copy to edit
+  vicuna data sharegpt.json --output-dir cleaned/ --refusals own.txt           instead of the shipped list
+  vicuna data sharegpt.json --output-dir cleaned/ --refusals shipped own.txt   the shipped one and yours
+  vicuna data sharegpt.json --output-dir cleaned/ --leftovers none             an empty list"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     options = parse(
         ListsOptions,
         argv,
-        prog="python -m vicuna.data lists",
+        prog="vicuna data lists",
         description="Show the word lists that the cleaning goes by.",
         epilog=EPILOG,
     )

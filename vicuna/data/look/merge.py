@@ -32,7 +32,7 @@ class MergeOptions:
 
 def main(argv: list[str]) -> int:
     """Write the merged file, and say what became of the records."""
-    options = parse(MergeOptions, argv, prog="python -m vicuna.data merge", description="Make one file of several.")
+    options = parse(MergeOptions, argv, prog="vicuna data merge", description="Make one file of several.")
     check_output(options.output)
     merger = Merger(_held_out(options.inputs))
     rows = merger.merge(read_valid(files_of(options.inputs)))

@@ -26,7 +26,7 @@ class SampleOptions:
 
 def main(argv: list[str]) -> int:
     """Write the sample, and say how large it is."""
-    options = parse(SampleOptions, argv, prog="python -m vicuna.data sample", description="Choose records by chance.")
+    options = parse(SampleOptions, argv, prog="vicuna data sample", description="Choose records by chance.")
     if (options.count is None) == (options.ratio is None):
         raise UsageError("give either --count or --ratio, to say how many records to choose")
     if options.ratio is not None and not 0 < options.ratio <= 1:

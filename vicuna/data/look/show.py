@@ -25,7 +25,7 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u206
 class ShowOptions:
     """`vicuna data show` options."""
 
-    given: Path = option(help="the folder of a cleaning, or a file", aliases=("--in",), metavar="PATH")
+    in_: Path = option(help="the folder of a cleaning, or a file", aliases=("--given",), metavar="PATH")
     id: tuple[str, ...] = option((), help="only records (and pieces) of these ids", positional=True, metavar="ID")
     rule: str | None = option(None, help="only records that this rule dropped, merged or repaired (needs a folder)")
     language: str | None = option(None, help="only records of this language: en, zh, ...")
@@ -36,7 +36,7 @@ class ShowOptions:
 
 def main(argv: list[str]) -> int:
     """Print the records on stdout."""
-    options = parse(ShowOptions, argv, prog="python -m vicuna.data show", description="Print records for reading.")
+    options = parse(ShowOptions, argv, prog="vicuna data show", description="Print records for reading.")
     findings = _findings(options)
     shown = 0
     for text in _texts(options, findings):
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         if shown == options.limit:
             break
     if not shown:
-        raise VicunaError(f"{options.given} has no such record; give another id, or fewer conditions")
+        raise VicunaError(f"{options.in_} has no such record; give another id, or fewer conditions")
     return 0
 
 
@@ -55,19 +55,17 @@ def _findings(options: ShowOptions) -> list[JsonObject]:
     Raises:
         VicunaError: `--rule` without the folder of a cleaning, or a rule that found nothing.
     """
-    if not (options.given / MANIFEST).is_file():
+    if not (options.in_ / MANIFEST).is_file():
         if options.rule is not None:
-            raise VicunaError(
-                f"--rule {options.rule}: {options.given} is not the folder of a cleaning, so has no rules"
-            )
+            raise VicunaError(f"--rule {options.rule}: {options.in_} is not the folder of a cleaning, so has no rules")
         return []
-    counts = read_json(options.given / MANIFEST)["counts"]
+    counts = read_json(options.in_ / MANIFEST)["counts"]
     known = sorted({*counts["rules"], *counts["repairs"]})
     if options.rule is not None and options.rule not in known:
         raise VicunaError(f"--rule {options.rule} found nothing there; {nearest(options.rule, known)}")
     rows: list[JsonObject] = []
     for name in ("dropped", "repairs"):
-        rows += (row | {"file": name} for row in read_jsonl(options.given / f"{name}.jsonl"))
+        rows += (row | {"file": name} for row in read_jsonl(options.in_ / f"{name}.jsonl"))
     return [row for row in rows if options.rule in (None, row["rule"])]
 
 
@@ -79,9 +77,9 @@ def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[str]:
             repairs.setdefault(row["id"], []).append(row)
         elif not is_by_text and (row["id"] in options.id if options.id else options.rule is not None):
             yield _format_finding(row)
-    names = ("records", "held_out") if (options.given / MANIFEST).is_file() else ("records",)
+    names = ("records", "held_out") if (options.in_ / MANIFEST).is_file() else ("records",)
     for name in names:
-        for item in read_all(files_of((options.given,), name=name)):
+        for item in read_all(files_of((options.in_,), name=name)):
             if isinstance(item, StoredRecord) and _is_chosen(item, options):
                 own = repairs.get(item.conversation.id) or repairs.get(item.original_id, [])
                 if own or options.rule is None:

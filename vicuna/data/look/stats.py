@@ -35,7 +35,7 @@ class StatsOptions:
 
 def main(argv: list[str]) -> int:
     """Print the figures on stdout."""
-    options = parse(StatsOptions, argv, prog="python -m vicuna.data stats", description="Describe records in figures.")
+    options = parse(StatsOptions, argv, prog="vicuna data stats", description="Describe records in figures.")
     stats = Stats(_counter(options))
     with log.Progress(None, description="reading", unit="records") as progress:
         for item in read_all(files_of(options.inputs)):

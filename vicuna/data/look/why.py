@@ -15,18 +15,18 @@ class WhyOptions:
     """`vicuna data why` options."""
 
     id: str = option(help="the record's id, as it came in or as it was written", positional=True)
-    result: Path = option(help="the folder that the cleaning wrote", aliases=("--in",), metavar="DIR")
+    in_: Path = option(help="the folder that the cleaning wrote", aliases=("--result",), metavar="DIR")
 
 
 def main(argv: list[str]) -> int:
     """Print each finding about the record, and where it was written, on stdout."""
-    options = parse(WhyOptions, argv, prog="python -m vicuna.data why", description="Tell what became of one record.")
-    if not options.result.is_dir():
-        raise VicunaError(f"--in {options.result}: no such folder; name the --output-dir of a cleaning")
-    names = sorted(read_manifest(options.result)["outputs"])
+    options = parse(WhyOptions, argv, prog="vicuna data why", description="Tell what became of one record.")
+    if not options.in_.is_dir():
+        raise VicunaError(f"--in {options.in_}: no such folder; name the --output-dir of a cleaning")
+    names = sorted(read_manifest(options.in_)["outputs"])
     lines: list[str] = []
     for name in ("repairs", "dropped", "records", "held_out"):
-        path = options.result / f"{name}.jsonl"
+        path = options.in_ / f"{name}.jsonl"
         try:
             for row in read_jsonl(path) if path.name in names else ():
                 lines += _lines(name, row, options.id)
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
             raise VicunaError(f"{path} was changed after its cleaning; clean again to learn more") from None
     if not lines:
         raise VicunaError(
-            f"no record '{options.id}' in {options.result}; ids stand in {ROW_FILES[0]}.jsonl and dropped.jsonl"
+            f"no record '{options.id}' in {options.in_}; ids stand in {ROW_FILES[0]}.jsonl and dropped.jsonl"
         )
     print("\n".join(lines))
     return 0

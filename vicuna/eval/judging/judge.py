@@ -63,7 +63,7 @@ class JudgeOptions:
 def main(argv: list[str] | None = None) -> int:
     """Judge the answers; 0 when every planned judgment is kept, readable or not."""
     description = "Have a judge compare or grade answers; run again, it judges only what is missing."
-    options = parse(JudgeOptions, argv, prog="python -m vicuna.eval judge", description=description)
+    options = parse(JudgeOptions, argv, prog="vicuna eval judge", description=description)
     judge_answers(options)
     return 0
 

@@ -57,7 +57,7 @@ class RuleJudgeOptions:
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    options = parse(RuleJudgeOptions, argv, prog="python -m vicuna.eval rule-judge", description=__doc__ or "")
+    options = parse(RuleJudgeOptions, argv, prog="vicuna eval rule-judge", description=__doc__ or "")
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: choose one from 0 to 65535")
     with running_rule_judge(options.port) as base_url:

@@ -39,7 +39,7 @@ class ReportOptions:
 def main(argv: list[str] | None = None) -> int:
     """Write the page and print the figures that matter most; 0 when it is written, scored or not."""
     description = "Turn judgments into estimates with intervals, on one page that needs nothing else."
-    options = parse(ReportOptions, argv, prog="python -m vicuna.eval report", description=description)
+    options = parse(ReportOptions, argv, prog="vicuna eval report", description=description)
     _refuse_overwriting(options)
     results = summarize(load_judgments(options.judgments))
     answers = load_answers(options.answers)

@@ -150,7 +150,7 @@ def encode_record(
     if not any(is_supervised):
         raise VicunaError(
             f"{place}: record {conversation.id} has no reply to learn from under template {template.name}; "
-            "remove it, or clean the data with python -m vicuna.data"
+            "remove it, or clean the data with vicuna data"
         )
     return encoding.input_ids, is_supervised
 

@@ -91,7 +91,7 @@ def check_left_out(found: TokenizedConversations, where: str, max_length: int, m
     if found.too_long:
         reasons.append(
             f"{len(found.too_long)} of {total} conversations are longer than {max_length} tokens: "
-            f"{name_some(found.too_long)}; python -m vicuna.data --max-tokens {max_length} splits them"
+            f"{name_some(found.too_long)}; vicuna data --max-tokens {max_length} splits them"
         )
     if found.malformed:
         more = f"; and {len(found.malformed) - 1} more" if len(found.malformed) > 1 else ""

@@ -27,7 +27,10 @@ class PlanOptions(TrainOptions):
     output_dir: Path | None = option(None, help="not used by a plan", metavar="DIR")  # type: ignore[assignment]
     plan: bool = option(True, help="print memory, tokens, hours and dollars, and exit")
     model_shape: str | None = option(
-        None, help="a public model instead of --model: llama-7b, llama-13b, llama-3-8b, ...", metavar="NAME"
+        None,
+        help="a public model instead of --model: llama-7b, llama-13b, llama-3-8b, ...",
+        metavar="NAME",
+        group="instead of model, data and hardware",
     )
     gpu: str | None = option(
         None,

@@ -63,7 +63,7 @@ def refuse_delta(path: Path | str) -> None:
     if is_delta(path):
         raise VicunaError(
             f"{path} is a delta, not a model; make the model first: "
-            f"python -m vicuna.apply_delta --base BASE --delta {path} --target MODEL"
+            f"vicuna apply-delta --base BASE --delta {path} --target MODEL"
         )
 
 

@@ -65,7 +65,7 @@ def read_front_matter(path: Path) -> JsonObject:
     """The YAML front matter of a model card; empty where there is none, or none that can be read.
 
     Raises:
-        VicunaError: there is some, and the YAML reader (`vicuna[export]`) is not installed.
+        VicunaError: there is some, and the YAML reader (`vicuna-kit[export]`) is not installed.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
