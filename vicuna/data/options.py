@@ -41,7 +41,10 @@ class DataOptions:
     )
     output_dir: Path = option(help="folder for the result; an earlier result in it is replaced")
     tokenizer: Path | None = option(
-        None, help=f"the model to be trained, whose tokenizer counts the tokens: {NAMES}", group="tokens"
+        None,
+        help=f"the model to be trained, whose tokenizer counts the tokens: {NAMES}",
+        metavar="MODEL",
+        group="tokens",
     )
     template: str | None = option(None, help="conversation template of the training, for counting tokens")
     max_tokens: int | None = option(None, help="split conversations longer than this many tokens, between rounds")

@@ -45,8 +45,8 @@ from vicuna.serve.processes import exit_with_parent
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0
 DESCRIPTION = (
-    "The controller: workers dial in here, clients ask here, by the OpenAI API. Workers need VICUNA_JOIN_TOKEN to be the "
-    "same secret on both sides; clients a key of VICUNA_API_KEY, where it is set."
+    "The controller: workers dial in here, clients ask here, by the OpenAI API. Workers need VICUNA_JOIN_TOKEN to be "
+    "the same secret on both sides; clients a key of VICUNA_API_KEY, where it is set."
 )
 
 

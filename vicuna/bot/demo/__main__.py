@@ -56,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\nevery figure and plot:  {page}")
     print(f"chat with the result:   {command_line()} serve --model {TUNED}={folder / 'restored'}")
     print("                        then open http://127.0.0.1:7860")
-    print(
-        f"begin with your own:    {command_line()} data CHATS --output-dir outputs/cleaned   (README.md goes on from there)"
-    )
+    print(f"begin with your own:    {command_line()} data CHATS --output-dir outputs/cleaned   (then README.md, Train)")
     return 0
 
 
