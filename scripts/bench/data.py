@@ -19,9 +19,9 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import harness
 from harness import Cost, say
@@ -111,11 +111,15 @@ def exact_rates(answers: Sequence[Answer], pages: Sequence[str], texts: Sequence
         "line breaks": lambda answer: answer.page.line_breaks,
         "formulas": lambda answer: "katex" in answer.html,
     }
-    kinds |= {str(year): lambda answer, year=year: answer.page.year == year for year in YEARS}
+    kinds |= {str(year): partial(_is_of_year, year) for year in YEARS}
     for name, belongs in kinds.items():
         chosen = [exact for exact, answer in zip(is_exact, answers, strict=True) if belongs(answer)]
         rates[name] = sum(chosen) / max(1, len(chosen))
     return rates
+
+
+def _is_of_year(year: int, answer: Answer) -> bool:
+    return answer.page.year == year
 
 
 def _percents(rates: dict[str, float]) -> str:
@@ -197,7 +201,7 @@ def tokenizer_folder(folder: Path) -> Path:
 
 def splitters(options: argparse.Namespace, _: Path, folder: Path) -> Found:
     """Rounds that were lost and pieces over the budget, from the same cleaned conversations."""
-    from vicuna.conversation import Message, TokenCounter, get_template, load_tokenizer
+    from vicuna.conversation import TokenCounter, from_record, get_template, load_tokenizer
 
     cleaned = json.loads((folder / "clean.json").read_text())
     records = [{"id": row["id"], "messages": _messages(row["conversations"])} for row in cleaned]
@@ -213,8 +217,8 @@ def splitters(options: argparse.Namespace, _: Path, folder: Path) -> Found:
     }
     counter = TokenCounter(get_template(TEMPLATE), load_tokenizer(folder / "tokenizer"))
 
-    def count(messages: Iterable[dict[str, str]]) -> int:
-        return counter([Message(message["role"], message["content"]) for message in messages])
+    def count(messages: list[dict[str, str]]) -> int:
+        return counter(from_record({"messages": messages}).messages)
 
     given = Counter(pair for row in records for pair in _rounds(row["messages"]))
     that_fit = Counter({pair: number for pair, number in given.items() if count(_turns(pair)) <= options.max_tokens})
@@ -239,7 +243,7 @@ def _rounds(messages: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
     return [(one["content"], two["content"]) for one, two in zip(messages[::2], messages[1::2], strict=False)]
 
 
-def _turns(pair: tuple[str, str]) -> list[dict[str, Any]]:
+def _turns(pair: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
 
 

@@ -5,7 +5,7 @@ each, every trainer a process of its own. What counts is supervised tokens for a
 loading and tokenizing are left out for everybody. Every result is then measured on the same held-out conversations.
 
     .venv/bin/python scripts/bench/train.py --json figures.json
-    .venv/bin/python scripts/bench/train.py --data ../shared/data/sharegpt_text_300.json.gz
+    .venv/bin/python scripts/bench/train.py --data real.json.gz
 """
 
 import argparse

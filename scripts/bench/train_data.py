@@ -114,12 +114,12 @@ def read_conversations(path: Path) -> list[Messages]:
 
 def cut_to_length(messages: Messages, model: Path, longest: int) -> Messages:
     """As many whole rounds as fit; nothing if not even the first does."""
-    from vicuna.conversation import Message, encode, get_template
+    from vicuna.conversation import encode, from_record, get_template
 
     template, tokenizer = get_template("vicuna_v1.1"), _tokenizer(model)
     kept: Messages = []
     for end in range(2, len(messages) + 1, 2):
-        turns = [Message(turn["role"], turn["content"]) for turn in messages[:end]]
+        turns = from_record({"messages": messages[:end]}).messages
         if len(encode(turns, template, tokenizer).input_ids) > longest:
             break
         kept = messages[:end]

@@ -14,7 +14,6 @@ import argparse
 import copy
 import dataclasses
 import gc
-import itertools
 import json
 import platform
 import random
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -51,6 +50,8 @@ LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads
 TINY = {"hidden_size": 64, "intermediate_size": 172, "num_attention_heads": 4, "num_key_value_heads": 2}
 LAYERS_OF_13B, LAYERS_OF_1B = 40, 22
 ACCUMULATION, STEPS = 2, 3
+Checkpointing = Literal["none", "selective", "full"]
+CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Kind:
     attention: str = "varlen"
     loss: str = "fused"
     compiled: bool = False
-    checkpointing: str = "none"
+    checkpointing: Checkpointing = "none"
     sharded: bool = False
 
     def __str__(self) -> str:
@@ -83,11 +84,12 @@ ONE_BY_ONE = [
     *(Kind(compiled=True, sharded=True), Kind(attention="dense", loss="logits")),
 ]
 GRID = [
-    Kind(*choice)
-    for choice in itertools.product(
-        ("varlen", "dense"), ("fused", "logits"), (False, True), ("none", "selective", "full")
-    )
-    if not (choice[2] and choice[3] == "selective")  # which the options refuse
+    Kind(attention_name, loss, compiled, checkpointing)
+    for attention_name in ("varlen", "dense")
+    for loss in ("fused", "logits")
+    for compiled in (False, True)
+    for checkpointing in CHECKPOINTING
+    if not (compiled and checkpointing == "selective")  # which the options refuse
 ]
 
 
@@ -313,7 +315,9 @@ def measure_trainer(config: LlamaConfig, options: argparse.Namespace) -> dict[st
     return run_trainer(model, inputs, batch, device, flops)
 
 
-def run_trainer(model: Any, inputs: dict[str, torch.Tensor], batch: Batch, device: torch.device, flops: int) -> Any:
+def run_trainer(
+    model: Any, inputs: dict[str, torch.Tensor], batch: Batch, device: torch.device, flops: int
+) -> dict[str, Any]:
     """The Trainer itself; the first step warms up."""
     seconds: list[float] = []
 
@@ -349,7 +353,7 @@ def run_trainer(model: Any, inputs: dict[str, torch.Tensor], batch: Batch, devic
         trainer = transformers.Trainer(
             model,
             arguments,
-            train_dataset=[0] * (ACCUMULATION * (STEPS + 1)),  # type: ignore[arg-type]
+            train_dataset=[0] * (ACCUMULATION * (STEPS + 1)),
             data_collator=lambda _: inputs,
             callbacks=[Clock()],
         )
@@ -365,12 +369,12 @@ def run_trainer(model: Any, inputs: dict[str, torch.Tensor], batch: Batch, devic
     }
 
 
-@torch.no_grad()
 def fill(model: torch.nn.Module) -> None:
     """Random weights, the same ones for every kind."""
     torch.manual_seed(0)
-    for weight in model.parameters():
-        weight.fill_(1.0) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1.0) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
 
 
 def all_logits(model: ConversationModel, batch: Batch) -> torch.Tensor:

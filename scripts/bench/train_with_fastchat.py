@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fastchat.train.train as program
 import torch
@@ -21,20 +22,22 @@ class Watch(transformers.TrainerCallback):
     seconds = 0.0
     loss = float("nan")
 
-    def on_train_begin(self, *_arguments, **_keywords):
+    def on_train_begin(self, *_arguments: Any, **_keywords: Any) -> None:
         Watch.seconds = -time.process_time()
 
-    def on_train_end(self, *_arguments, **_keywords):
+    def on_train_end(self, *_arguments: Any, **_keywords: Any) -> None:
         Watch.seconds += time.process_time()
 
-    def on_log(self, _arguments, _state, _control, logs=None, **_keywords):
+    def on_log(
+        self, _arguments: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_keywords: Any
+    ) -> None:
         Watch.loss = (logs or {}).get("loss", Watch.loss)
 
 
 class Trainer(transformers.Trainer):
     """The Trainer that `train.py` uses, watched."""
 
-    def __init__(self, *arguments, **keywords):
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, callbacks=[Watch()], **keywords)
         Trainer.supervised = sum(int((item["labels"] != -100).sum()) for item in self.train_dataset)
         Trainer.real = sum(int(item["attention_mask"].sum()) for item in self.train_dataset)

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -26,13 +27,15 @@ class Watch(transformers.TrainerCallback):
     seconds = 0.0
     loss = float("nan")
 
-    def on_train_begin(self, *_arguments, **_keywords):
+    def on_train_begin(self, *_arguments: Any, **_keywords: Any) -> None:
         Watch.seconds = -time.process_time()
 
-    def on_train_end(self, *_arguments, **_keywords):
+    def on_train_end(self, *_arguments: Any, **_keywords: Any) -> None:
         Watch.seconds += time.process_time()
 
-    def on_log(self, _arguments, _state, _control, logs=None, **_keywords):
+    def on_log(
+        self, _arguments: Any, _state: Any, _control: Any, logs: dict[str, float] | None = None, **_keywords: Any
+    ) -> None:
         Watch.loss = (logs or {}).get("loss", Watch.loss)
 
 
@@ -76,9 +79,9 @@ def main() -> None:
     computed = 0
     collate = trainer.data_collator
 
-    def counting(features):
+    def counting(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         nonlocal computed
-        batch = collate(features)
+        batch: dict[str, torch.Tensor] = collate(features)
         computed += batch["input_ids"].numel()
         return batch
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -42,12 +43,12 @@ def main() -> None:
         computed += found.input_ids.numel()
         return found
 
-    loop.Trainer.train = watched  # type: ignore[method-assign]
-    ConversationDataset.batch = counted  # type: ignore[method-assign]
     files = ["--model", job["model"], "--data", job["records"], "--output-dir", job["output_dir"]]
     options = ["--max-length", str(job["max_length"]), "--learning-rate", str(job["lr"])]
     options += ["--bf16" if job["bf16"] else "--no-bf16"]
-    if status := program([*files, *options, *ROUND_TRIP, *job["flags"]]):
+    with patch.object(loop.Trainer, "train", watched), patch.object(ConversationDataset, "batch", counted):
+        status = program([*files, *options, *ROUND_TRIP, *job["flags"]])
+    if status:
         sys.exit(status)
     lines = (Path(job["output_dir"]) / "train_log.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if "loss" in row]

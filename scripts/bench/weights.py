@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from harness import FASTCHAT, Cost, add_json_option, environment, in_turn, report, run, say
@@ -71,9 +72,9 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[dict[str, float | 
             ["sh", "-c", 'cp -r "$1" "$2" && sha256sum "$2"/*.safetensors', "sh", str(target), str(work / "copy")]
         )
 
-    costs = in_turn({f"make {kind}": lambda kind=kind: make(kind) for kind in deltas}, options.repeats)
+    costs = in_turn({f"make {kind}": partial(make, kind) for kind in deltas}, options.repeats)
     costs |= in_turn(
-        {"cp + sha256sum": copy, **{f"apply {kind}": lambda kind=kind: apply(kind) for kind in deltas}},
+        {"cp + sha256sum": copy, **{f"apply {kind}": partial(apply, kind) for kind in deltas}},
         options.repeats,
     )
     lost = {f"ours, {kind}": compare(target, work / f"again-{kind}") for kind in deltas}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vicuna.weights.files.checkpoint import CheckpointReader, write_checkpoint
-from vicuna.weights.files.numbers import cast
+from vicuna.weights.files.numbers import cast, to_float32
 from vicuna.weights.files.tensors import Tensor, split_into_shards
 
 HIDDEN, INNER, HEADS, KEYS, ROWS = 2048, 5632, 32, 4, 32000  # TinyLlama's shapes
@@ -58,8 +58,8 @@ def write(folder: Path, gib: float, *, tuned: bool) -> None:
             places = random.integers(0, POOL // 2, 2)
             values = pool[places[0] :][:count] + (1 if tensor.name.endswith("norm.weight") else 0)
             if tuned:
-                values = cast(cast(values.astype("<f4").tobytes(), "F32", "F16"), "F16", "F32")
-                values = np.frombuffer(values, "<f4") + steps[places[1] :][:count]
+                in_fp16 = cast(values.astype("<f4").tobytes(), "F32", "F16")
+                values = to_float32(in_fp16, "F16") + steps[places[1] :][:count]
             yield cast(values.astype("<f4").tobytes(), "F32", "F16")
             left -= count
 

@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "bench")]
 
-from pages import Writer, conversations  # type: ignore[import-not-found]  # noqa: E402
+from pages import Writer, conversations  # noqa: E402
 
 SEED = 20
 NUM_CONVERSATIONS = 160

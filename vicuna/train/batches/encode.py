@@ -43,7 +43,7 @@ class Examples:
 
     ids: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    tokens: array = field(default_factory=lambda: array("i"))
+    tokens: "array[int]" = field(default_factory=lambda: array("i"))
     is_supervised: bytearray = field(default_factory=bytearray)
     too_long: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)

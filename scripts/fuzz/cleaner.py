@@ -4,8 +4,8 @@
 for longer, guided by coverage. It needs atheris (`pip install atheris`; Linux and macOS), and stops at the first
 finding with the input that shows it:
 
-    .venv/bin/python scripts/fuzz/data.py walker -max_total_time=600
-    .venv/bin/python scripts/fuzz/data.py reader -max_total_time=600 CORPUS_FOLDER
+    .venv/bin/python scripts/fuzz/cleaner.py walker -max_total_time=600
+    .venv/bin/python scripts/fuzz/cleaner.py reader -max_total_time=600 CORPUS_FOLDER
 """
 
 import gzip
