@@ -1,6 +1,6 @@
 """Training steps on one GPU: how much of it they use, how fast they are, and whether the planner foretold the memory.
 
-One file that runs on a bare machine: torch (2.11 or newer), transformers (5.17 or newer) and this repository on
+Runs on a bare machine: torch (2.11 or newer), transformers (5.17 or newer) and this repository on
 PYTHONPATH. No weights, no data: blocks of LLaMA-13B's shape with 4 and 8 layers, from which a line gives 40, and a
 whole model of 1.1 billion parameters, on packed rows of 4,096 tokens in documents of ShareGPT's lengths. Beside it
 transformers' Trainer on the same batch (or, without accelerate, the step that it would do).
@@ -22,15 +22,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 import transformers
 from torch.distributed.device_mesh import init_device_mesh
+from train_gpu_figures import fit_lines, line_of, make_ratios
+from train_gpu_kinds import COMPILED, GRID, ONE_BY_ONE, Kind
+from train_gpu_peers import all_logits, dense_attention
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from vicuna.conversation import IGNORE_INDEX
@@ -48,49 +49,8 @@ from vicuna.train.planner.hardware import gpu_of_device
 LLAMA_13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_attention_heads": 40, "num_key_value_heads": 40}
 LLAMA_1B = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 4}
 TINY = {"hidden_size": 64, "intermediate_size": 172, "num_attention_heads": 4, "num_key_value_heads": 2}
-LAYERS_OF_13B, LAYERS_OF_1B = 40, 22
+LAYERS_OF_1B = 22
 ACCUMULATION, STEPS = 2, 3
-Checkpointing = Literal["none", "selective", "full"]
-CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One way to do a step.
-
-    Args:
-        attention: "varlen", per document; or "dense", one mask over the row.
-        loss: "fused", ours; or "logits", all of them and cross-entropy.
-        compiled: layer by layer.
-        checkpointing: none, selective or full.
-        sharded: through FSDP, in a group of one, as on many GPUs; else by autocast.
-    """
-
-    attention: str = "varlen"
-    loss: str = "fused"
-    compiled: bool = False
-    checkpointing: Checkpointing = "none"
-    sharded: bool = False
-
-    def __str__(self) -> str:
-        words = [self.attention, self.loss, "compiled" if self.compiled else "eager", self.checkpointing]
-        return " ".join([*words, "fsdp"] if self.sharded else words)
-
-
-COMPILED = Kind(compiled=True)
-ONE_BY_ONE = [
-    *(Kind(), COMPILED, Kind(attention="dense"), Kind(loss="logits"), Kind(checkpointing="selective")),
-    *(Kind(checkpointing="full"), Kind(compiled=True, checkpointing="full"), Kind(sharded=True)),
-    *(Kind(compiled=True, sharded=True), Kind(attention="dense", loss="logits")),
-]
-GRID = [
-    Kind(attention_name, loss, compiled, checkpointing)
-    for attention_name in ("varlen", "dense")
-    for loss in ("fused", "logits")
-    for compiled in (False, True)
-    for checkpointing in CHECKPOINTING
-    if not (compiled and checkpointing == "selective")  # which the options refuse
-]
 
 
 def main() -> int:
@@ -377,24 +337,6 @@ def fill(model: torch.nn.Module) -> None:
             weight.fill_(1.0) if weight.ndim == 1 else torch.nn.init.normal_(weight, std=0.02)
 
 
-def all_logits(model: ConversationModel, batch: Batch) -> torch.Tensor:
-    """The loss as transformers computes it: the logits of every token, in fp32."""
-    logits = model.causal_lm.lm_head(model.hidden_states(batch)).float()
-    return F.cross_entropy(logits, batch.labels, ignore_index=IGNORE_INDEX, reduction="sum")
-
-
-def dense_attention(
-    _module: Any, query: Any, key: Any, value: Any, _mask: Any, *, documents: Documents, scaling: float, **_unused: Any
-) -> tuple[torch.Tensor, None]:
-    """Attention with one (T, T) mask over the row."""
-    lengths = torch.tensor(documents.lengths, device=query.device)
-    number = torch.repeat_interleave(torch.arange(len(lengths), device=query.device), lengths)
-    mask = (number[:, None] == number[None, :]).tril()
-    query, key = query.to(value.dtype), key.to(value.dtype)
-    output = F.scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True)
-    return output.transpose(1, 2), None
-
-
 @contextmanager
 def group_of_one(device: torch.device) -> Iterator[None]:
     """The process group that FSDP wants."""
@@ -419,59 +361,6 @@ def clean_up(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def line_of(found: dict[str, Any]) -> str:
-    """One measurement's figures."""
-    mfu = "-" if found["mfu"] is None else f"{found['mfu']:.1%}"
-    memory, planned = (
-        "-" if found.get(name) is None else f"{found[name] / 2**30:.2f}" for name in ("memory_bytes", "planned_bytes")
-    )
-    return (
-        f"{1000 * found['seconds']:>9.1f}{found['tokens_per_second']:>10,.0f}{mfu:>8}{memory:>7}{planned:>9}"
-        f"{found['loss']:>9.4f}"
-    )
-
-
-def fit_lines(rows: list[dict[str, Any]], peak: float | None) -> list[dict[str, Any]]:
-    """t = a + b L through the two layer counts of each kind, and what 40 layers would take."""
-    fits = []
-    kinds = {row["kind"] for row in rows if row["model"].startswith("13B")}
-    for kind in sorted(kinds):
-        found = [row for row in rows if row["model"].startswith("13B") and row["kind"] == kind and "seconds" in row]
-        if len(found) != 2:
-            continue
-        (low, high), gap = found, found[1]["layers"] - found[0]["layers"]
-
-        def at_40(name: str, low: Any = low, high: Any = high, gap: int = gap) -> float:
-            slope = (high[name] - low[name]) / gap
-            return float(low[name] + slope * (LAYERS_OF_13B - low["layers"]))
-
-        seconds, flops = at_40("seconds"), at_40("flops")
-        tokens = low["tokens_per_second"] * low["seconds"]
-        mfu = flops / seconds / peak if peak else None
-        words = f"13B, {kind}: 40 layers from {low['layers']} and {high['layers']}: {tokens / seconds:,.0f} tokens/s"
-        words += f", {mfu:.1%} MFU" if mfu else ""
-        fits.append({"kind": kind, "tokens_per_second": tokens / seconds, "mfu": mfu, "words": words})
-    return fits
-
-
-def make_ratios(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Our best kind against the Trainer, and the planner's memory against the device's."""
-    ratios: dict[str, float | None] = {}
-    for model in sorted({row["model"] for row in rows}):
-        here = [row for row in rows if row["model"] == model and "seconds" in row]
-        ours = [row["tokens_per_second"] for row in here if row["kind"] != "Trainer"]
-        theirs = [row["tokens_per_second"] for row in here if row["kind"] == "Trainer"]
-        key = f"{model.lower().replace(' x', '_layers_')}_vs_trainer_tokens_per_s"
-        ratios[key] = max(ours) / theirs[0] if ours and theirs else None
-    errors = [
-        abs(row["planned_bytes"] / row["memory_bytes"] - 1)
-        for row in rows
-        if row.get("planned_bytes") and row.get("memory_bytes") and "compiled" not in row["kind"]
-    ]
-    ratios["planned_memory_largest_error"] = max(errors) if errors else None
-    return ratios
 
 
 if __name__ == "__main__":
