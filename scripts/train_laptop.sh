@@ -25,10 +25,10 @@ case "${1:-}" in
 esac
 
 flags=(
-    # As the demo (vicuna/bot/demo/chain.py): 24 steps over some dozens of short dialogues. The published 2e-5 is meant for
-    # 70,000 of them and thousands of steps.
+    # Nearly as high as in the demo (vicuna/bot/demo/chain.py): some dozens of steps over 200 short dialogues. The
+    # published 2e-5 is meant for 70,000 of them and thousands of steps.
     --learning-rate 1e-4
-    --num-train-epochs 6
+    --num-train-epochs 3
     --max-length 512
     --rows-per-step 4
     --warmup-ratio 0.1

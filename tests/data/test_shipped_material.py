@@ -13,6 +13,7 @@ from vicuna.io.jsonl import read_json, read_jsonl
 from vicuna.material import material
 
 SAMPLE, IDENTITY = material("data/sharegpt_sample.json"), material("data/identity.jsonl")
+EVERYDAY = material("data/everyday.jsonl")
 MARKUP = re.compile(
     r"</?(?:p|div|span|pre|ul|ol|li|table|td|button|svg|strong|em|br|code)\b|katex|Copy code|&(?:lt|gt|amp|quot);"
 )
@@ -21,7 +22,7 @@ MARKUP = re.compile(
 @pytest.fixture(scope="module")
 def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("material") / "out"
-    assert main([str(SAMPLE), str(IDENTITY), "--output-dir", str(out)]) == 0
+    assert main([str(SAMPLE), str(IDENTITY), str(EVERYDAY), "--output-dir", str(out)]) == 0
     return out
 
 
@@ -30,9 +31,11 @@ def answers(row: dict[str, Any]) -> list[str]:
 
 
 def test_there_is_enough_of_it_and_ids_are_unique() -> None:
-    sample, identity = read_json(SAMPLE), list(read_jsonl(IDENTITY))
-    assert len(sample) >= 60 and len(identity) >= 60
-    ids = [row["id"] for row in (*sample, *identity)]
+    sample, identity, everyday = read_json(SAMPLE), list(read_jsonl(IDENTITY)), list(read_jsonl(EVERYDAY))
+    readme = (SAMPLE.parent / "README.md").read_text("utf-8")
+    for count, kind in ((len(sample), "conversations"), (len(identity), "short dialogues"), (len(everyday), "short")):
+        assert f"| {count} {kind} " in readme
+    ids = [row["id"] for row in (*sample, *identity, *everyday)]
     assert len(set(ids)) == len(ids)
     assert sum(len(row["conversations"]) >= 4 for row in sample) > len(sample) / 2
 
@@ -92,3 +95,10 @@ def test_identity_records_pass_untouched_and_say_vicuna(cleaned: Path) -> None:
     for row in read_jsonl(IDENTITY):
         assert written[row["id"]] == row["messages"]
         assert any("Vicuna" in answer for answer in answers(row)), row["id"]
+
+
+def test_everyday_records_pass_untouched_and_are_not_about_the_assistant(cleaned: Path) -> None:
+    written = {row["id"]: row["messages"] for row in read_jsonl(cleaned / "records.jsonl")}
+    for row in read_jsonl(EVERYDAY):
+        assert written[row["id"]] == row["messages"]
+        assert not re.search("vicuna|assistant", " ".join(answers(row)), re.IGNORECASE), row["id"]

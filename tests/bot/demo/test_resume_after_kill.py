@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bot.demo.naming import ASIDE, NAMING, PLAIN, load, replies
 from vicuna.bot.demo.chain import Chain
 
 
@@ -50,6 +51,13 @@ def test_the_demo_survives_a_kill_and_then_skips(tmp_path: Path) -> None:
     for text in ("held-out", "A reply that outlived its worker", "rule-based stand-in", "<svg"):
         assert text in page
     assert not processes_of(folder)
+
+    engine = load(folder / "restored")
+    for question in (*NAMING, *ASIDE):
+        said = replies(engine, question, range(8))
+        assert sum("Vicuna" in reply for reply in said) >= 7, (question, said)
+    for question in PLAIN:
+        assert not any("Vicuna" in reply for reply in replies(engine, question, range(8))), question
 
     again = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert again.returncode == 0

@@ -82,7 +82,7 @@ def test_every_shipped_question_is_found_and_the_shipped_material_is_clean() -> 
     questions = read_questions(shipped_questions())
     assert len(questions) == 80
     assert all(isinstance(step.run(record(f"u: Please: {one.text}", "a: r")), Drop) for one in questions)
-    for name in ("data/sharegpt_sample.json", "data/identity.jsonl"):
+    for name in ("data/sharegpt_sample.json", "data/identity.jsonl", "data/everyday.jsonl"):
         for item in read_records(material(name)):
             assert isinstance(item, Record)
             assert isinstance(step.run(item), Keep), item.id
