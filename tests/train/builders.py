@@ -22,6 +22,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from tests.rounding import assert_equal_weights
 from vicuna.conversation import get_template
 from vicuna.io.jsonl import JsonObject
 from vicuna.train import loop
@@ -172,11 +173,9 @@ def read_generations(options: TrainOptions) -> list[JsonObject]:
     return [json.loads(line) for line in (options.output_dir / "samples.jsonl").read_text().splitlines()]
 
 
-def weights(options: TrainOptions) -> dict[str, torch.Tensor]:
-    """The exported weights of a run, in fp32."""
-    return dict(
-        AutoModelForCausalLM.from_pretrained(options.output_dir / "model", dtype=torch.float32).named_parameters()
-    )
+def weights(options: TrainOptions, dtype: torch.dtype | str = torch.float32) -> dict[str, torch.Tensor]:
+    """The exported weights of a run, in fp32, or with "auto" in the dtype that they are stored in."""
+    return dict(AutoModelForCausalLM.from_pretrained(options.output_dir / "model", dtype=dtype).named_parameters())
 
 
 def adapter_of(options: TrainOptions) -> dict[str, torch.Tensor]:
@@ -198,6 +197,4 @@ def leftovers(options: TrainOptions) -> list[Path]:
 def assert_same_training(one: TrainOptions, other: TrainOptions) -> None:
     """Equal losses and weights, up to rounding."""
     assert losses(one) == pytest.approx(losses(other), abs=1e-4)
-    expected = weights(other)
-    for name, weight in weights(one).items():
-        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+    assert_equal_weights(weights(one, "auto"), weights(other, "auto"), rtol=1e-3, atol=1e-4)

@@ -66,6 +66,7 @@ def make_options(tmp_path: Path, tiny_model: Path, records_file: Path) -> MakeOp
             "learning_rate": 1e-3,
             "save_steps": 2,
             "device": "cpu",
+            "bf16": False,  # by default as the processor has it
             "token_cache": str(tmp_path / "tokens"),
         }
         return TrainOptions(**(defaults | changes))
@@ -95,6 +96,5 @@ def lora_options(make_options: MakeOptions, tmp_path: Path) -> MakeOptions:
         "lora_r": LORA_RANK,
         "learning_rate": 1e-2,
         "rows_per_step": 4,
-        "bf16": False,
     }
     return lambda **changes: make_options(**(shape | changes))

@@ -54,7 +54,6 @@ def test_losses_and_weights_equal_those_of_the_hugging_face_trainer(
         gradient_accumulation_steps=2,
         save_steps=0,
         weight_decay=0.1,
-        bf16=False,
     )
     train(options)
 

@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_two_ranks_train_as_one_process_does(make_options: MakeOptions, tmp_path: Path, data: Path) -> None:
     # 36 rows in steps of at most 5: the last micro-batch of a step has rows for one of the two ranks only.
-    shape: dict[str, Any] = {"data": (data,), "max_steps": 50, "rows_per_step": 5, "bf16": False, "save_steps": 0}
+    shape: dict[str, Any] = {"data": (data,), "max_steps": 50, "rows_per_step": 5, "save_steps": 0}
     one = make_options(output_dir=tmp_path / "one", eval_data=(data,), eval_steps=25, **shape)
     two = make_options(
         output_dir=tmp_path / "two", eval_data=(data,), eval_steps=25, per_device_train_batch_size=2, **shape
@@ -70,7 +70,6 @@ def test_an_architecture_with_biases_and_a_tied_head(
         "data": (data,),
         "max_steps": 4,
         "rows_per_step": 6,
-        "bf16": False,
         "save_steps": 0,
         **changes,
     }
@@ -88,7 +87,7 @@ def test_an_architecture_with_biases_and_a_tied_head(
 def test_another_number_of_ranks_goes_on(
     make_options: MakeOptions, tmp_path: Path, data: Path, first: int, second: int
 ) -> None:
-    shape: dict[str, Any] = {"data": (data,), "max_steps": 12, "bf16": False, "save_steps": 5, "eval_data": (data,)}
+    shape: dict[str, Any] = {"data": (data,), "max_steps": 12, "save_steps": 5, "eval_data": (data,)}
     shape |= {"gradient_accumulation_steps": 2 if first == 2 else 4}
     clean, moved = (
         make_options(output_dir=tmp_path / "clean", **shape),
@@ -105,7 +104,7 @@ def test_a_checkpoint_after_an_evaluation_has_all_of_the_state(
     make_options: MakeOptions, tmp_path: Path, data: Path
 ) -> None:
     # What an evaluation gathered and no backward pass dropped again must not be taken for the weights.
-    shape: dict[str, Any] = {"data": (data,), "max_steps": 6, "rows_per_step": 4, "save_steps": 3, "bf16": False}
+    shape: dict[str, Any] = {"data": (data,), "max_steps": 6, "rows_per_step": 4, "save_steps": 3}
     shape |= {"eval_data": (data,), "eval_steps": 3, "reshard_after_forward": False}
     clean, moved = (
         make_options(output_dir=tmp_path / "clean", **shape),

@@ -1,18 +1,19 @@
 """The native engine against transformers, and against itself: batched, chunked, cut and continued."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
+from tests.rounding import greedy_replies, is_near_tie
 from tests.serve.builders import make_sampling
 from tests.serve.engines.builders import change_config, load, prompt
 from vicuna.errors import VicunaError
-from vicuna.serve.engines import native
+from vicuna.serve.engines import native, sampler
 from vicuna.serve.engines.interface import EngineRequest
 from vicuna.serve.engines.native import NativeEngine
 from vicuna.serve.sampling import Sampling
@@ -41,12 +42,36 @@ def run(engine: NativeEngine, *requests: EngineRequest, stagger: int = 0) -> dic
     return tokens
 
 
+@pytest.fixture
+def no_near_ties(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Checks that no token of a test is chosen by a hair: in other company a row's logits are rounded otherwise.
+
+    That holds for these prompts and seeds on every processor. Where a change brings a near tie, others are to be taken.
+    """
+    choose_all, num_chosen = sampler.sample, 0
+
+    def sample(logits: torch.Tensor, samplings: list[Sampling], positions: list[int]) -> list[int]:
+        nonlocal num_chosen
+        for row, sampling, position in zip(logits, samplings, positions, strict=True):
+            num_chosen += 1
+            chosen = partial(choose_one, sampling=sampling, position=position)
+            assert not is_near_tie(chosen, row), f"near tie at {position}, {sampling}: take another prompt or seed"
+        return choose_all(logits, samplings, positions)
+
+    def choose_one(row: torch.Tensor, sampling: Sampling, position: int) -> int:
+        return choose_all(row[None], [sampling], [position])[0]
+
+    monkeypatch.setattr(native, "sample", sample)
+    yield
+    assert num_chosen
+
+
 def test_greedy_text_is_that_of_generate(llama: tuple[Path, Any]) -> None:
     folder, model = llama
     ids = prompt(2)
-    options = {"max_new_tokens": 30, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    expected = model.generate(torch.tensor([ids]), **options)[0, len(ids) :]
-    assert run(load(folder), request("a", ids, max_new=30))["a"] == expected.tolist()
+    replies = greedy_replies(model, ids, 30)
+    assert run(load(folder), request("a", ids, max_new=30))["a"] in replies
+    assert len(replies) < 4  # or the margin would mean nothing
 
 
 def test_what_lay_in_the_memory_before_is_never_read(llama: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +82,7 @@ def test_what_lay_in_the_memory_before_is_never_read(llama: tuple[Path, Any], mo
     assert run(load(llama[0]), *requests) == expected
 
 
+@pytest.mark.usefixtures("no_near_ties")
 @pytest.mark.parametrize("stagger", [0, 1, 3])
 @pytest.mark.parametrize("chunk_size", [8, 256])
 def test_a_request_s_text_does_not_depend_on_its_company(
@@ -78,6 +104,7 @@ def test_a_request_s_text_does_not_depend_on_its_company(
     assert [len(tokens) for tokens in alone.values()] == [each.max_new_tokens for each in requests]
 
 
+@pytest.mark.usefixtures("no_near_ties")
 @pytest.mark.parametrize(
     "sampling",
     [make_sampling(temperature=0), make_sampling(0.8, seed=11), make_sampling(1.2, top_p=0.9, top_k=50, seed=2**63)],
@@ -91,6 +118,7 @@ def test_a_continued_reply_is_the_same_reply(llama: tuple[Path, Any], sampling: 
     assert run(load(llama[0]), other, rest)["rest"] == whole[cut:]
 
 
+@pytest.mark.usefixtures("no_near_ties")
 def test_cancelling_frees_the_slot_at_every_stage(llama: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "PREFILL_TOKENS", 8)
     engine = load(llama[0], max_slots=3)
@@ -179,10 +207,9 @@ def test_the_small_model_s_greedy_text_is_that_of_generate() -> None:
     engine = load(folder, max_context=512)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     texts = ["The capital of France is", "def fibonacci(n):", "Once upon a time, in a small village"]
-    requests, expected = [], {}
-    for text in texts:
-        ids = engine.tokenizer([text], add_special_tokens=True)["input_ids"][0]
-        output = model.generate(torch.tensor([ids]), max_new_tokens=40, do_sample=False, eos_token_id=None)
-        expected[text] = output[0, len(ids) :].tolist()
-        requests.append(request(text, ids, max_new=40))
-    assert run(engine, *requests, stagger=2) == expected
+    prompts = {text: engine.tokenizer([text], add_special_tokens=True)["input_ids"][0] for text in texts}
+    found = run(engine, *(request(text, ids, max_new=40) for text, ids in prompts.items()), stagger=2)
+    for text, ids in prompts.items():
+        replies = greedy_replies(model, ids, 40)
+        assert found[text] in replies
+        assert len(replies) < 4

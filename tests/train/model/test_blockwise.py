@@ -65,4 +65,4 @@ def test_long_documents_are_the_same_in_blocks(dtype: torch.dtype) -> None:
     expected = with_gradients(by_dense_mask(exact, lengths, shared), exact)
     for ours, theirs in zip(found, expected, strict=True):
         error = (ours.double() - theirs).norm() / theirs.norm()
-        assert error < (1e-6 if dtype == torch.float32 else 1e-2)
+        assert error < (2e-6 if dtype == torch.float32 else 2e-2)  # 16 steps of fp32, 2.5 of bf16, which sums in fp32

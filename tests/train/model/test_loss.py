@@ -67,7 +67,8 @@ def test_fp32_is_as_near_to_fp64_as_fp32_can_be() -> None:
     inputs = make_inputs(300, 64, 1000, 1, 0.3)
     found = gradients(fused, [t.float() if t.is_floating_point() else t for t in inputs], scale=1.0)
     for value, expected in zip(found, gradients(reference, inputs, scale=1.0), strict=True):
-        assert (value - expected).norm() / expected.norm() < 1e-6
+        # A logit of 8 (the root of the hidden size) is rounded by up to 5e-7, and its probability by that share.
+        assert (value - expected).norm() / expected.norm() < 3e-6
 
 
 def test_bf16_autocast_sums_in_fp32() -> None:
@@ -76,9 +77,10 @@ def test_bf16_autocast_sums_in_fp32() -> None:
         loss, grad_hidden, grad_weight = gradients(fused, inputs, scale=1.0)
     assert {loss.dtype, grad_hidden.dtype, grad_weight.dtype} == {torch.float32}
     expected = gradients(reference, inputs, scale=1.0)
-    assert abs(loss / expected[0] - 1) < 1e-3  # a sum kept in bf16 would be percents off
+    assert abs(loss / expected[0] - 1) < 3e-4  # a sum kept in bf16 is two thousandths off, or more
     for value, exact in zip((grad_hidden, grad_weight), expected[1:], strict=True):
-        assert (value - exact).norm() / exact.norm() < 1e-2
+        # Logits of 8 are rounded to bf16, so probabilities are off by a hundredth, whichever kernel sums them up.
+        assert (value - exact).norm() / exact.norm() < 3e-2
 
 
 def test_nothing_is_computed_for_what_needs_no_gradient() -> None:

@@ -61,7 +61,7 @@ def test_it_follows_adamw_and_takes_two_bytes_a_weight() -> None:
             optimizer.step()
     for weight, other, begin in zip(weights, exact, start, strict=True):
         assert (weight - other).norm() < 0.05 * (other - begin).norm()
-    assert torch.equal(weights[1], exact[1])  # a vector's moments are exact
+    torch.testing.assert_close(weights[1], exact[1])  # a vector's moments are kept in fp32
     size = sum(value.nbytes for value in ours.state[weights[0]].values() if value.ndim)
     assert size < 2.05 * weights[0].numel()
 
@@ -80,7 +80,7 @@ def test_resumed_on_as_many_ranks_it_ends_with_the_same_bits_and_on_others_with_
     make_options: MakeOptions, tmp_path: Path
 ) -> None:
     data = write_records(tmp_path / "records.jsonl", make_records(40))
-    shape: dict[str, Any] = {"data": (data,), "optim": "adamw_8bit", "rows_per_step": 4, "bf16": False, "save_steps": 3}
+    shape: dict[str, Any] = {"data": (data,), "optim": "adamw_8bit", "rows_per_step": 4, "save_steps": 3}
 
     def run(name: str, num_ranks: int) -> TrainOptions:
         options = make_options(output_dir=tmp_path / name, **shape)

@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_for_one_rank_at_the_export_loses_no_step(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     base = save_qwen(tmp_path / "qwen", bpe_tokenizer_directory)
-    options = make_options(model=base, max_steps=2, save_steps=0, bf16=False)
+    options = make_options(model=base, max_steps=2, save_steps=0)
 
     def work(rank: int) -> None:
         def full(folder: Path, shards: Any, _: Any, data_of: Any) -> Any:
@@ -179,8 +179,6 @@ def test_a_disk_that_is_full_for_one_rank_at_the_export_loses_no_step(
     assert not (options.output_dir / "model").exists()
     assert [path.name for path in whole_checkpoints(options.output_dir)] == ["step-00000002"]
     train_on_ranks(2, options)
-    clean = make_options(
-        output_dir=tmp_path / "clean", model=base, max_steps=2, save_steps=0, bf16=False, rows_per_step=2
-    )
+    clean = make_options(output_dir=tmp_path / "clean", model=base, max_steps=2, save_steps=0, rows_per_step=2)
     train(clean)
     assert_same_training(options, clean)
