@@ -21,7 +21,7 @@ def test_a_failure_ends_all_ranks_and_is_printed_once(
         raise SystemExit(main(["--model", str(options.model), "--data", str(options.data[0]), "--output-dir", "x"]))
 
     assert on_ranks(2, work) == [1 << 8] * 2
-    assert capfd.readouterr().err.count("no such directory") == 1
+    assert capfd.readouterr().err.count("no such folder") == 1
 
 
 def test_texts_and_sums_of_all_ranks_are_on_every_rank() -> None:

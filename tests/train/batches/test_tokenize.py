@@ -42,7 +42,7 @@ def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path, tiny_model: Pa
         tmp_path / "r.jsonl", [*good, *[make_record("a")] * 2, {**make_record("a", "b " * 999), "id": "long"}]
     )
     with pytest.raises(
-        VicunaError, match=r"long; python.*2 of 203 records.*; that is 1\.5% of all, and --max-bad-share"
+        VicunaError, match=r"long; vicuna data.*2 of 203 records.*; that is 1\.5% of all, and --max-bad-share"
     ):
         tokenized(path, tiny_model, max_length=200)
 

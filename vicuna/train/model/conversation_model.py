@@ -174,9 +174,9 @@ def read_config(path: Path) -> PretrainedConfig:
         VicunaError: no directory, no config, an architecture that cannot be trained here.
     """
     if not path.is_dir():
-        raise VicunaError(f"--model {path}: no such directory; give a Hugging Face model directory")
+        raise VicunaError(f"--model {path}: no such folder; give a Hugging Face model folder")
     if not (path / "config.json").is_file():
-        raise VicunaError(f"--model {path} has no config.json; give a Hugging Face model directory")
+        raise VicunaError(f"--model {path} has no config.json; give a Hugging Face model folder")
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers checks types too, with errors of its own

@@ -131,7 +131,9 @@ def read_manifest(path: Path) -> Manifest:
         if type(version) is not int or version < 1:
             raise ValueError(f"version {version!r}")
     except FileNotFoundError:
-        raise VicunaError(f"{path} does not exist; give the delta or the manifest that came with the model") from None
+        raise VicunaError(
+            f"{path}: no such file or folder; give the delta or the manifest that came with the model"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VicunaError) as error:
         raise VerificationError(f"{path} is damaged or no manifest ({error}); fetch it again") from None
     way_out = "upgrade vicuna" if version > VERSION else "make the delta again"
