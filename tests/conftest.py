@@ -6,13 +6,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # with two, OpenMP barriers on a 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# torch held below AVX-512 still takes AMX for attention in bf16, and fails (pack_vnni2).
+if os.environ.get("ATEN_CPU_CAPABILITY") in {"default", "avx2"}:
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import shutil
+import signal
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun with nohup or & in a script; commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
