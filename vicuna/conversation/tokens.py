@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vicuna.conversation.jinja import hf_segments
+from vicuna.conversation.chat_template import hf_segments
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.render import Segment, segments
 from vicuna.conversation.templates import HF, Template

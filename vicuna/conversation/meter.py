@@ -1,0 +1,234 @@
+"""What a chat template may spend, and what each thing in it costs.
+
+Two counts: steps, for time, and characters made, for memory. Both follow from the number and length of the messages.
+A value costs by its size, which is the length of its text; the size of a list is kept, because nothing in the sandbox
+changes a list, so that lists of lists of the same list are not walked through again and again.
+
+After: `sandbox`, which calls this before each loop's turn, operator, filter and call of a template.
+"""
+
+import re
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
+from typing import Any, TypeVar
+
+MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 3_000_000, 20_000, 8
+MAX_CHARACTERS, CHARACTERS_PER_MESSAGE, CHARACTERS_PER_CHARACTER = 4_000_000, 10_000, 64
+"""What one rendering may take in steps, and make in characters: so many, and so many more for the messages given."""
+MAX_INTEGER_BITS = 4096
+CHARACTERS_A_STEP = 16
+SORTING = ("sort", "dictsort", "unique", "groupby", "max", "min")
+SORT_COST = 20  # comparisons of each item, at most, among a million
+MAX_PRECISION = 300  # digits behind the point
+OPAQUE_SIZE = 40  # of what shows nothing of its contents: functions, generators, namespaces
+NUMBER = re.compile(r"\d+")
+NESTED_FIELD = re.compile(r":[^{}]*\{")
+T = TypeVar("T")
+
+
+class SpentError(Exception):
+    """A template would spend more than it may; the message goes on from its name."""
+
+
+class Meter:
+    """What one rendering has left.
+
+    Args:
+        num_messages, num_characters: of the messages given.
+    """
+
+    def __init__(self, num_messages: int, num_characters: int) -> None:
+        self.max_steps = MAX_STEPS + STEPS_PER_MESSAGE * num_messages + STEPS_PER_CHARACTER * num_characters
+        self.max_characters = (
+            MAX_CHARACTERS + CHARACTERS_PER_MESSAGE * num_messages + CHARACTERS_PER_CHARACTER * num_characters
+        )
+        self.num_messages = num_messages
+        self.steps, self.characters = self.max_steps, self.max_characters
+        self._sizes: dict[int, tuple[Any, int, int]] = {}  # by id: the value (so that the id stays its own), size, depth
+
+    def step(self, number: int = 1) -> None:
+        """Pay steps."""
+        self.steps -= number
+        if self.steps < 0:
+            raise SpentError(
+                f"takes more than {self.max_steps:,} steps for {self.num_messages:,} messages, which is its limit"
+            )
+
+    def make(self, size: int) -> None:
+        """Pay for a text of this length."""
+        self.expect(size)
+        self.characters -= size
+        self.step(size // CHARACTERS_A_STEP)
+
+    def expect(self, size: int) -> None:
+        """Refuse what would be longer than what is left."""
+        if size > self.characters:
+            raise SpentError(
+                f"makes more than {self.max_characters:,} characters for {self.num_messages:,} messages, "
+                "which is its limit"
+            )
+
+    def look(self, *values: Any) -> None:
+        """Pay for values that are read through."""
+        self.step(1 + sum(map(self.size, values)) // CHARACTERS_A_STEP)
+
+    def size(self, value: Any) -> int:
+        """The length of a value's text, about."""
+        kind = type(value)
+        if kind is str:
+            return len(value)
+        if kind is int:
+            return 1 + int(value.bit_length() * 0.302)
+        if isinstance(value, str | bytes):
+            return len(value)
+        if isinstance(value, list | tuple | dict | KeysView | ValuesView | ItemsView | range):
+            return self._measure(value)[0]
+        return OPAQUE_SIZE
+
+    def _measure(self, value: Any) -> tuple[int, int]:
+        """Size and depth of a list or mapping."""
+        if isinstance(value, range):
+            return 8 * len(value), 1
+        if known := self._sizes.get(id(value)):
+            return known[1:]
+        self.step(len(value))
+        size, depth = 2, 0
+        for item in _items(value):
+            if isinstance(item, list | tuple | dict):
+                item_size, item_depth = self._measure(item)
+                depth = max(depth, item_depth)
+            else:
+                item_size = self.size(item)
+            size += item_size + 4
+        if isinstance(value, list | tuple | dict):
+            self._sizes[id(value)] = value, size, depth + 1
+        self.expect(size)
+        return size, depth + 1
+
+    def result(self, value: T) -> T:
+        """Pay for a new value."""
+        if isinstance(value, str | bytes):
+            self.make(len(value))
+        elif isinstance(value, list | tuple | dict) and id(value) not in self._sizes:
+            self._measure(value)
+            self.make(8 * len(value))
+        return value
+
+    def before_operator(self, operator: str, left: Any, right: Any) -> None:
+        """Pay for `left operator right`."""
+        self.step()
+        if isinstance(left, int | float) and isinstance(right, int | float):
+            bits = left.bit_length() if isinstance(left, int) else 0
+            if isinstance(right, int) and operator in ("*", "**"):
+                bits = bits * max(0, right) if operator == "**" else bits + right.bit_length()
+                if bits > MAX_INTEGER_BITS:
+                    raise SpentError(f"makes a number of more than {MAX_INTEGER_BITS:,} bits, which is its limit")
+        elif operator == "%" and isinstance(left, str | bytes):
+            self._before_printf(left, right)
+        elif operator == "*":
+            times, value = (left, right) if isinstance(left, int) else (right, left)
+            if isinstance(times, int) and isinstance(value, str | bytes | list | tuple):
+                self.make(max(0, times) * (len(value) if isinstance(value, str | bytes) else self.size(value)))
+        elif operator == "+" and isinstance(left, str | bytes | list | tuple):
+            if isinstance(left, str | bytes):
+                self.make(len(left) + self.size(right))
+            elif isinstance(right, list | tuple):
+                self.make(8 * (len(left) + len(right)))
+
+    def _before_printf(self, text: str | bytes, values: Any) -> None:
+        given = text if isinstance(text, str) else text.decode("latin-1")
+        width = max((int(number[:12]) for number in NUMBER.findall(given)), default=0)
+        if "*" in given:
+            width = max([width, *(abs(value) for value in _flat(values) if isinstance(value, int))])
+        self.make(len(given) + given.count("%") * (width + self.size(values)))
+
+    def before_format(self, text: str, values: Sequence[Any]) -> None:
+        """Pay for `text.format(*values)`."""
+        width = max((int(number[:12]) for number in NUMBER.findall(text)), default=0)
+        if NESTED_FIELD.search(text):
+            width = max([width, *(abs(value) for value in _flat(values) if isinstance(value, int))])
+        self.make(len(text) + text.count("{") * (width + sum(map(self.size, values))))
+
+    def before_filter(self, name: str, values: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Pay for a filter or test, and give back what it is to be given: the same, a generator as a list."""
+        if name in ("join", "sum", *SORTING) and values and isinstance(values[0], Iterator):
+            values = (list(values[0]), *values[1:])
+        sizes = [self.size(value) for value in (*values, *options.values())]
+        total = sum(sizes)
+        self.step(1 + total * (SORT_COST if name in SORTING else 1) // CHARACTERS_A_STEP)
+        numbers = [abs(value) for value in (*values[1:], *options.values()) if isinstance(value, int)]
+        most = max(numbers, default=0)
+        others = total - sizes[0] if sizes else 0
+        if name == "join":
+            self.expect(sizes[0] + len(values[0]) * others if hasattr(values[0], "__len__") else total)
+        elif name == "replace":
+            names = dict(zip(("text", "old", "new"), values, strict=False)) | options
+            self.expect(self._replaced(str(values[0]), str(names.get("old", "")), str(names.get("new", ""))))
+        elif name == "indent":
+            self.expect(total + (str(values[0]).count("\n") + 1) * (most + others))
+        elif name in ("center", "batch", "slice", "truncate"):
+            self.expect(total + 8 * most)
+        elif name == "format":
+            self._before_printf(str(values[0]), (*values[1:], *options.values()))
+        elif name == "tojson":
+            depth = self._measure(values[0])[1] if isinstance(values[0], list | tuple | dict) else 1
+            self.expect(sizes[0] * (1 + (most + others) * depth) if others else sizes[0])
+        elif name == "round" and most > MAX_PRECISION:
+            raise SpentError(f"rounds to more than {MAX_PRECISION} digits, which is its limit")
+        elif name in ("int", "float") and isinstance(values[0], str):
+            self.step(len(values[0]) ** 2 // 1000)
+        elif name == "sum":
+            self.step(total * len(values[0]) // 1000 if others > OPAQUE_SIZE or options.get("start") else 0)
+        return values
+
+    def before_call(self, function: Any, values: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Pay for a call: of a method of a text, number or list by its work, of anything else a step.
+
+        Returns:
+            What is to be given: the same values, generators as lists.
+        """
+        self.step()
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if not isinstance(owner, str | bytes | int | float | list | tuple | range):
+            return values
+        values = tuple(list(value) if isinstance(value, Iterator) else value for value in values)
+        given = (*values, *options.values())
+        total = self.size(owner) + sum(map(self.size, given))
+        self.step(total // CHARACTERS_A_STEP)
+        most = max((abs(value) for value in given if isinstance(value, int)), default=0)
+        if name == "join" and values:
+            length = len(values[0]) if hasattr(values[0], "__len__") else 0
+            self.expect(length * self.size(owner) + self.size(values[0]))
+        elif name == "replace" and len(values) > 1 and isinstance(owner, str):
+            self.expect(self._replaced(owner, str(values[0]), str(values[1])))
+        elif name == "expandtabs":
+            self.expect(total + self.size(owner) * (most or 8))
+        elif name == "translate":
+            self.expect(total + self.size(owner) * total)
+        elif name in ("rfind", "rindex", "rsplit", "rpartition"):
+            sought = max((len(value) for value in given if isinstance(value, str | bytes)), default=0)
+            self.step(self.size(owner) * sought // 1000)
+        elif name in ("center", "ljust", "rjust", "zfill", "to_bytes", "hex"):
+            self.expect(2 * total + most)
+        return values
+
+    def _replaced(self, text: str, old: str, new: str) -> int:
+        return len(text) + (text.count(old) if old else len(text) + 1) * len(new)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield item
+    else:
+        yield from value
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from _flat(value)
+    elif isinstance(values, dict):
+        yield from _flat(list(values.values()))
+    else:
+        yield values
