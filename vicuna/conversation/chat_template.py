@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from vicuna.conversation.message import Message, TemplateError
+from vicuna.conversation.meter import Meter
 from vicuna.conversation.render import Segment
 from vicuna.conversation.sandbox import compiled
 from vicuna.conversation.tokenizer import Tokenizer
@@ -138,9 +139,9 @@ def _differs(index: int) -> TemplateError:
 
 
 class TokenizerTemplate:
-    """The chat template of a tokenizer, rendered as transformers does, but within limits.
+    """The chat template of a tokenizer, for one conversation: rendered as transformers does, but within limits.
 
-    All renderings have the same time, for templates that write a date.
+    All renderings have the same time, for templates that write a date, and share one budget.
 
     Raises:
         TemplateError: the template is not Jinja, or too long.
@@ -156,7 +157,7 @@ class TokenizerTemplate:
                 )
             source = source["default"]
         self._template = compiled(source or "", str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__))
-        self._now = datetime.now()
+        self._meter, self._now = Meter(), datetime.now()
         self._values: dict[str, Any] = {"tools": None, "documents": None, **tokenizer.special_tokens_map}
 
     def render(self, messages: Sequence[Message], contents: Sequence[str], *, add_generation_prompt: bool) -> str:
@@ -169,4 +170,4 @@ class TokenizerTemplate:
             raise TemplateError("the tokenizer's chat template refuses these messages: there is none; give at least one")
         turns = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
         values = self._values | {"add_generation_prompt": add_generation_prompt}
-        return self._template.render(turns, now=self._now, **values)
+        return self._template.render(turns, self._meter, now=self._now, **values)

@@ -11,11 +11,15 @@ import re
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, TypeVar
 
-MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 3_000_000, 20_000, 8
+MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 2_000_000, 5_000, 2
+"""What all renderings of one conversation may take: so many steps, and so many more for what each of them is given."""
 MAX_CHARACTERS, CHARACTERS_PER_MESSAGE, CHARACTERS_PER_CHARACTER = 4_000_000, 10_000, 64
-"""What one rendering may take in steps, and make in characters: so many, and so many more for the messages given."""
+"""What one rendering may make: so many characters, and so many more for what it is given."""
+STEPS_PER_CALL = 20
 MAX_INTEGER_BITS = 4096
 CHARACTERS_A_STEP = 16
+CONSTANT = ("length", "count", "first", "last", "default", "d", "string", "defined", "undefined", "none", "mapping")
+LAZY = ("map", "select", "selectattr", "reject", "rejectattr", "items", "list")  # cost an item, not its size
 SORTING = ("sort", "dictsort", "unique", "groupby", "max", "min")
 SORT_COST = 20  # comparisons of each item, at most, among a million
 MAX_PRECISION = 300  # digits behind the point
@@ -30,20 +34,22 @@ class SpentError(Exception):
 
 
 class Meter:
-    """What one rendering has left.
+    """What the renderings of one conversation have left; before `begin`, what compiling a template has."""
 
-    Args:
-        num_messages, num_characters: of the messages given.
-    """
-
-    def __init__(self, num_messages: int, num_characters: int) -> None:
-        self.max_steps = MAX_STEPS + STEPS_PER_MESSAGE * num_messages + STEPS_PER_CHARACTER * num_characters
-        self.max_characters = (
-            MAX_CHARACTERS + CHARACTERS_PER_MESSAGE * num_messages + CHARACTERS_PER_CHARACTER * num_characters
-        )
-        self.num_messages = num_messages
-        self.steps, self.characters = self.max_steps, self.max_characters
+    def __init__(self) -> None:
+        self.max_steps = self.steps = MAX_STEPS
+        self.max_characters = self.characters = MAX_CHARACTERS
+        self.num_messages = 0
         self._sizes: dict[int, tuple[Any, int, int]] = {}  # by id: the value (so that the id stays its own), size, depth
+
+    def begin(self, num_messages: int, num_characters: int) -> None:
+        """Begin the rendering of so many messages, with so many characters in them."""
+        more = STEPS_PER_MESSAGE * num_messages + STEPS_PER_CHARACTER * num_characters
+        self.max_steps, self.steps = self.max_steps + more, self.steps + more
+        more = CHARACTERS_PER_MESSAGE * num_messages + CHARACTERS_PER_CHARACTER * num_characters
+        self.max_characters = self.characters = MAX_CHARACTERS + more
+        self.num_messages = num_messages
+        self._sizes = {}
 
     def step(self, number: int = 1) -> None:
         """Pay steps."""
@@ -55,9 +61,12 @@ class Meter:
 
     def make(self, size: int) -> None:
         """Pay for a text of this length."""
-        self.expect(size)
+        if size > self.characters:
+            self.expect(size)
         self.characters -= size
-        self.step(size // CHARACTERS_A_STEP)
+        self.steps -= size // CHARACTERS_A_STEP
+        if self.steps < 0:
+            self.step()
 
     def expect(self, size: int) -> None:
         """Refuse what would be longer than what is left."""
@@ -116,6 +125,9 @@ class Meter:
     def before_operator(self, operator: str, left: Any, right: Any) -> None:
         """Pay for `left operator right`."""
         self.step()
+        if operator == "+" and type(left) is str and type(right) is str:
+            self.make(len(left) + len(right))
+            return
         if isinstance(left, int | float) and isinstance(right, int | float):
             bits = left.bit_length() if isinstance(left, int) else 0
             if isinstance(right, int) and operator in ("*", "**"):
@@ -150,6 +162,15 @@ class Meter:
 
     def before_filter(self, name: str, values: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
         """Pay for a filter or test, and give back what it is to be given: the same, a generator as a list."""
+        if name in CONSTANT:
+            self.step()
+            return values
+        if len(values) == 1 and type(values[0]) is str and not options and name != "int":
+            self.step(1 + len(values[0]) // CHARACTERS_A_STEP)
+            return values
+        if name in LAZY:
+            self.step(1 + (len(values[0]) if values and hasattr(values[0], "__len__") else 0))
+            return values
         if name in ("join", "sum", *SORTING) and values and isinstance(values[0], Iterator):
             values = (list(values[0]), *values[1:])
         sizes = [self.size(value) for value in (*values, *options.values())]
@@ -186,7 +207,7 @@ class Meter:
         Returns:
             What is to be given: the same values, generators as lists.
         """
-        self.step()
+        self.step(STEPS_PER_CALL)
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if not isinstance(owner, str | bytes | int | float | list | tuple | range):
             return values

@@ -30,6 +30,8 @@ from vicuna.conversation.meter import Meter, SpentError
 
 MAX_TEMPLATE_CHARACTERS = 100_000
 """Of a chat template's source, which costs time to compile; the longest known ones have 30,000."""
+MAX_TEMPLATE_NODES = 10_000
+"""Of its syntax tree: a page of short expressions takes longer to compile than a page of text."""
 MAX_CACHED_TEMPLATES = 16
 MAX_DATE_GROWTH = 256  # of a date, by its format: where the C library ends
 MAX_ERROR_CHARACTERS = 500  # of what a template says when it refuses messages
@@ -59,19 +61,20 @@ class ChatTemplate:
                 "name another template with --template"
             )
         self._environment = _Environment()
-        self._template = self._bounded(Meter(0, 0), lambda: self._environment.from_string(source))
+        self._template = self._bounded(Meter(), lambda: self._environment.from_string(source))
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, now: datetime, **values: Any) -> str:
+    def render(self, messages: Sequence[Mapping[str, str]], meter: Meter, *, now: datetime, **values: Any) -> str:
         """The messages as text.
 
         Args:
+            meter: what the renderings of this conversation have left.
             now: the time, for templates that write a date.
             values: what else the template may name.
 
         Raises:
             TemplateError: the template refuses the messages, or spends more than it may.
         """
-        meter = Meter(len(messages), sum(len(message["content"]) for message in messages))
+        meter.begin(len(messages), sum(len(message["content"]) for message in messages))
         self._environment.now = now
         return self._bounded(meter, lambda: self._template.render(messages=list(messages), **values))
 
@@ -83,7 +86,7 @@ class ChatTemplate:
             except SpentError as error:
                 raise TemplateError(f"{self._where} {error}; name another template with --template") from None
             except Exception as error:  # whatever a template raises: it is somebody's program
-                said = f"{error or type(error).__name__}"[:MAX_ERROR_CHARACTERS]
+                said = (str(error) or type(error).__name__)[:MAX_ERROR_CHARACTERS]
                 raise TemplateError(f"the tokenizer's chat template refuses these messages: {said}") from error
 
 
@@ -104,7 +107,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-        self.meter, self.now = Meter(0, 0), datetime.min
+        self.meter, self.now = Meter(), datetime.min
         self.filters["tojson"] = _to_json
         self.filters = {name: self._paid(name, run) for name, run in self.filters.items() if name not in LEFT_OUT}
         self.tests = {name: self._paid(name, run) for name, run in self.tests.items()}
@@ -139,7 +142,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @jinja2.pass_context
     def _write(self, _: Context, value: Any) -> Any:
-        self.meter.make(self.meter.size(value))
+        self.meter.make(len(value) if type(value) is str else self.meter.size(value))
         return value
 
     @jinja2.pass_context
@@ -152,7 +155,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self.meter.result(value)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        template: nodes.Template = _Priced().visit(super()._parse(source, name, filename))
+        template = super()._parse(source, name, filename)
+        if (number := _num_nodes(template)) > MAX_TEMPLATE_NODES:
+            raise SpentError(f"has {number:,} parts (names, operators, texts), and {MAX_TEMPLATE_NODES:,} is its limit")
+        template = _Priced().visit(template)
         return template.set_environment(self)  # type: ignore[return-value]
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
