@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = (ROOT / "constraints" / "cpu.txt").read_text("utf-8")
-HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\\\)?")
+HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
 
 def packages() -> dict[str, list[str]]:
