@@ -49,12 +49,12 @@ def check_is_file(path: Path | str) -> None:
         raise VicunaError(f"{path} is not a plain file; give the name of a file")
 
 
-def open_descriptor(path: Path | str, mode: str = "rb") -> int:
+def open_descriptor(path: Path | str, mode: str = "rb", *, permissions: int = 0o666) -> int:
     """As `open_in_folder`, but only the descriptor, which the caller closes."""
     assert mode in OPEN_FLAGS, mode
     flags = OPEN_FLAGS[mode] | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe is not waited for
     try:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags, permissions)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) or Path(path).is_symlink():
             raise VicunaError(f"{path} is a link, which is not followed here; remove it") from None

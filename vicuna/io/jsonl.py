@@ -10,6 +10,7 @@ from typing import Any
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import atomic_file, check_is_file
+from vicuna.io.secrets import json_value
 
 JsonObject = dict[str, Any]
 
@@ -82,11 +83,11 @@ def format_line(value: JsonObject) -> str:
 
 def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """JSON without escapes for letters; all escaped where one is half a surrogate pair, which UTF-8 cannot hold."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys, default=json_value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(value, indent=indent, sort_keys=sort_keys)
+        return json.dumps(value, indent=indent, sort_keys=sort_keys, default=json_value)
     return text
 
 

@@ -104,6 +104,13 @@ def from_environment(name: str) -> Secret:
     return Secret(os.environ.get(name, "").strip())
 
 
+def json_value(value: object) -> str:
+    """What `json.dumps` writes for a secret: as its `default`."""
+    if isinstance(value, Secret):
+        return SHOWN
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
 def redact(text: str, *, has_patterns: bool = True) -> str:
     """The text with `[secret]` in place of every secret in it.
 

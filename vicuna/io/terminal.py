@@ -29,6 +29,7 @@ from vicuna.io import secrets, streams
 
 MAX_LINE_CHARACTERS = 2_000
 MAX_TEXT_CHARACTERS = 200_000
+MAX_CELL_CHARACTERS = 200  # of a table, whose other rows are as wide
 COLORS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 
 # Control characters, half surrogate pairs, marks of direction, separators of lines, fillers, what has no width.
@@ -67,15 +68,20 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 @dataclass(frozen=True)
 class Styled:
-    """A text and the names of its colours, shown in them on a terminal; NO_COLOR turns them off."""
+    """A text and the names of its colours, shown in them on a terminal; NO_COLOR turns them off.
+
+    Attributes:
+        plain: what stands for the colours where there are none, with `{}` for the text.
+    """
 
     text: str
     names: tuple[str, ...]
+    plain: str = "{}"
 
 
-def style(text: str, *names: str) -> Styled:
-    """`text` in the named colours (`COLORS`)."""
-    return Styled(text, names)
+def style(text: str, *names: str, plain: str = "{}") -> Styled:
+    """`text` in the named colours (`COLORS`); see `Styled`."""
+    return Styled(text, names, plain)
 
 
 Line = str | Styled | Sequence[str | Styled]
@@ -107,7 +113,7 @@ def write_text(text: Line, end: str = "\n") -> None:
 
 def write_json(value: Any, *, indent: int | None = None, is_ascii: bool = True) -> None:
     """Print a value to stdout as JSON, which is never cut: what would steer or hide is escaped as JSON does it."""
-    _write(printable_json(json.dumps(value, indent=indent, ensure_ascii=is_ascii, default=_json_value)) + "\n")
+    _write(printable_json(json.dumps(value, indent=indent, ensure_ascii=is_ascii, default=secrets.json_value)) + "\n")
 
 
 def printable_json(text: str) -> str:
@@ -209,12 +215,6 @@ def _json_escape(found: re.Match[str]) -> str:
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
-def _json_value(value: object) -> str:
-    if isinstance(value, secrets.Secret):
-        return secrets.SHOWN
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
 def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
@@ -236,9 +236,9 @@ def _rendered(line: Line, stream: TextIO, *, is_text: bool) -> str:
     shown = []
     for part in parts:
         text = clean(part if isinstance(part, str) else part.text)
-        if isinstance(part, Styled) and has_colors:
+        if isinstance(part, Styled):
             codes = ";".join(str(COLORS[name]) for name in part.names)
-            text = f"\033[{codes}m{text}\033[0m"
+            text = f"\033[{codes}m{text}\033[0m" if has_colors else part.plain.replace("{}", text)
         shown.append(text)
     return "".join(shown)
 
