@@ -30,12 +30,11 @@ def test_it_shows_itself_nowhere() -> None:
         str(secret),
         repr(secret),
         f"{secret} {secret!r} {secret:>30}",
-        "%s" % secret,
         str([secret]),
         str({1: secret}),
     ]
     shown += [repr(Holder(secret)), str(asdict(Holder(secret))), str(copy.deepcopy(secret)), str(vars(Holder(secret)))]
-    model = Model(key=KEY)
+    model = Model.model_validate({"key": KEY})
     shown += [str(model), repr(model), model.model_dump_json(), str(model.model_dump()), format_json({"key": secret})]
     try:
         raise ValueError(secret)

@@ -82,13 +82,13 @@ def test_colours_are_put_around_what_is_shown(monkeypatch: pytest.MonkeyPatch) -
             return True
 
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(sys, "stdout", Screen())
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
     terminal.write(["a", style("\x1b[0mx", "red", "bold")])
-    assert sys.stdout.getvalue() == "a\033[31;1m\\x1b[0mx\033[0m\n"
+    assert screen.getvalue() == "a\033[31;1m\\x1b[0mx\033[0m\n"
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(sys, "stdout", Screen())
+    monkeypatch.setattr(sys, "stdout", screen := Screen())
     terminal.write([style("x", "red"), style("y", "green", plain="⟦{}⟧")])
-    assert sys.stdout.getvalue() == "x⟦y⟧\n"
+    assert screen.getvalue() == "x⟦y⟧\n"
 
 
 def test_json_keeps_its_value_and_shows_nothing_raw(capsys: pytest.CaptureFixture[str]) -> None:

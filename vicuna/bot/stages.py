@@ -72,7 +72,7 @@ class Workspace:
         if self._read_note(stage) != {"fingerprint": fingerprint}:
             for name in stage.outputs:
                 remove(self.folder / name)
-            write_json(self._note_path(stage), {"fingerprint": fingerprint})
+            write_json(self._note_path(stage), {"fingerprint": fingerprint}, follows_link=False)
         started = time.monotonic()
         figures = stage.run()
         seconds = time.monotonic() - started
@@ -82,7 +82,7 @@ class Workspace:
             "figures": figures,
             "seconds": seconds,
         }
-        write_json(self._note_path(stage), record)
+        write_json(self._note_path(stage), record, follows_link=False)
         log.info(f"      {figures['shown']}  ({log.human_seconds(seconds)})")
         return self._note(Done(stage, figures, seconds))
 

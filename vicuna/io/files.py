@@ -19,10 +19,10 @@ from vicuna.errors import VicunaError
 
 CHUNK_BYTES = 1 << 20
 MAX_NAME_BYTES = 255  # of a file: what the file systems of Linux and macOS take
-# What `open_in_folder` opens: for reading, for reading and writing, for adding at the end; "+" makes a missing file.
+# What `open_in_folder` opens: to read, to read and write, to write at the end; all but the first make a missing file.
 OPEN_FLAGS = {
     "rb": os.O_RDONLY,
-    "r+b": os.O_RDWR,
+    "r+b": os.O_RDWR | os.O_CREAT,
     "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT,
     "a+b": os.O_RDWR | os.O_APPEND | os.O_CREAT,
     "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
@@ -95,6 +95,13 @@ def write_in_folder(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def copy_in_folder(source: Path, path: Path) -> None:
+    """Copy a file to a new file of ours in such a folder, as `write_in_folder` does."""
+    path.unlink(missing_ok=True)
+    with source.open("rb") as original, open_in_folder(path, "xb") as copy:
+        shutil.copyfileobj(original, copy, CHUNK_BYTES)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder of ours in such a folder, unless it is there already.
 
@@ -136,6 +143,16 @@ def _is_plain_name(name: str) -> bool:
     )
 
 
+def leads_elsewhere(path: Path, folder: Path) -> bool:
+    """Whether a file of a folder is a link out of it: a copy of it would carry a file of the user's to others.
+
+    A snapshot in the Hugging Face hub's cache, whose files are links to the repository's `blobs`, holds them.
+    """
+    whole, target = folder.resolve(), path.resolve()
+    homes = [whole, *([whole.parent.parent / "blobs"] if whole.parent.name == "snapshots" else [])]
+    return not any(target.is_relative_to(home) for home in homes)
+
+
 def fsync_directory(path: Path | str) -> None:
     """Make the names in a folder durable (a rename is not, until its folder is synced)."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -146,16 +163,22 @@ def fsync_directory(path: Path | str) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) -> Iterator[IO[Any]]:
+def atomic_file(
+    path: Path | str, mode: str = "w", *, overwrite: bool = True, follows_link: bool = True
+) -> Iterator[IO[Any]]:
     """Open a file that gets its name when the block ends without an error. A symbolic link stays; its target changes.
+
+    Args:
+        follows_link: False for a file of ours in a folder that others may write to: a link there is replaced.
 
     Raises:
         VicunaError: the file exists and `overwrite` is false, or it is a folder or a device.
     """
-    check_is_file(path)
+    if follows_link or not Path(path).is_symlink():
+        check_is_file(path)
     if Path(path).exists() and not overwrite:
         raise VicunaError(f"{path} already exists; choose another name or delete it first")
-    path = Path(path).resolve()
+    path = _resolved(Path(path), follows_link)
     encoding = None if "b" in mode else "utf-8"
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,17 +197,22 @@ def atomic_file(path: Path | str, mode: str = "w", *, overwrite: bool = True) ->
 
 
 @contextmanager
-def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(path: Path | str, *, overwrite: bool = False, follows_link: bool = True) -> Iterator[Path]:
     """Fill a temporary folder that replaces `path` when the block ends without an error. A symbolic link stays one.
+
+    Args:
+        follows_link: False for a folder of ours in one that others may write to: a link there is replaced.
 
     Raises:
         VicunaError: `path` is a file, or a folder that holds something and `overwrite` is false.
     """
+    if not follows_link and Path(path).is_symlink():
+        Path(path).unlink()
     if Path(path).exists() and not Path(path).is_dir():
         raise VicunaError(f"{path} is a file; choose another name for the folder")
     if Path(path).is_dir() and not overwrite and any(Path(path).iterdir()):
         raise VicunaError(f"{path} exists and is not empty; choose another folder or empty this one first")
-    path = Path(path).resolve()
+    path = _resolved(Path(path), follows_link)
     with _named_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
@@ -201,6 +229,10 @@ def atomic_directory(path: Path | str, *, overwrite: bool = False) -> Iterator[P
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _resolved(path: Path, follows_link: bool) -> Path:
+    return path.resolve() if follows_link else path.parent.resolve() / path.name
 
 
 def _replace_directory(source: Path, target: Path) -> None:

@@ -74,13 +74,13 @@ def claim_folder(folder: Path) -> None:
     if (folder / MARKER).exists():
         _noted_peak(folder)
     else:
-        write_json(folder / MARKER, {"peak_bytes": 0})
+        write_json(folder / MARKER, {"peak_bytes": 0}, follows_link=False)
 
 
 def note_peak(folder: Path, peak_bytes: int) -> int:
     """The largest memory of any run in this folder; a run that skips its stages needs little."""
     largest = max(peak_bytes, _noted_peak(folder))
-    write_json(folder / MARKER, {"peak_bytes": largest})
+    write_json(folder / MARKER, {"peak_bytes": largest}, follows_link=False)
     return largest
 
 

@@ -166,7 +166,7 @@ class Chain:
     def check_served_models(self) -> Figures:
         """Both models behind the real API; a reply survives the death of its worker."""
         found = check_identity_and_failover(self._served(), BASE, TUNED)
-        write_json(self.folder / "chat.json", found)
+        write_json(self.folder / "chat.json", found, follows_link=False)
         cut = found["cut"]
         if cut["error"]:
             outcome = f"worker killed, error named: {cut['error']}"
