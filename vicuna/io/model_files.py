@@ -79,9 +79,10 @@ def read_model_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is not waited for
     except FileNotFoundError:
         raise VicunaError(f"{path}: no such file") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise VicunaError(f"{path} is not a plain file; fetch it again")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise VicunaError(f"{path} is not a plain file; fetch it again")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise VicunaError(f"{path} has more than {max_bytes:,} bytes, the most that is read of it; fetch it again")

@@ -115,8 +115,8 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
             is_plain = False
         if not is_plain:
             raise fail(
-                f"the entry of tensor {name!r} is not a dtype, a shape (of at most {MAX_DIMENSIONS} numbers up to "
-                f"{MAX_TENSOR_BYTES:,}) and two offsets: {_shown(entry)}"
+                f"the entry of tensor {name!r} is not a dtype, a shape and two offsets, but {_shown(entry)} "
+                f"(a shape has at most {MAX_DIMENSIONS} numbers, a number is at most {MAX_TENSOR_BYTES:,})"
             )
         if dtype not in ELEMENT_BYTES:
             raise fail(f"tensor {name!r} has dtype {_shown(dtype)} (known: {', '.join(ELEMENT_BYTES)})")
