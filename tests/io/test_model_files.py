@@ -176,6 +176,14 @@ def test_a_real_tokenizers_files_are_taken(bpe_tokenizer_directory: Path) -> Non
     check_model_files(bpe_tokenizer_directory)
 
 
+def test_a_length_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    check_model_files(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": "x"}')
+    with pytest.raises(VicunaError, match="model_max_length is 'x'; it takes a number"):
+        check_model_files(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
 def test_every_file_beside_a_tokenizer_is_checked(tmp_path: Path, name: str) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(_tokenizer()))

@@ -203,9 +203,9 @@ def _check_rope(rope: Any, where: str, *, can_nest: bool) -> None:
             raise _refused(where, key, value, f"a number from 0 to {LARGEST_NUMBER:g}")
 
 
-def is_number(value: object) -> bool:
-    """Is it a number from 0 to `LARGEST_NUMBER`?"""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+def is_number(value: object, largest: float = LARGEST_NUMBER) -> bool:
+    """Is it a number from 0 to `largest`?"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= largest
 
 
 def _refused(where: str, key: str, value: object, what: str) -> VicunaError:
@@ -224,6 +224,9 @@ def check_model_files(folder: Path) -> None:
             value = read_model_object(folder / name)
             if name == "config.json":
                 check_config(value, str(folder / name))
+            length = value.get("model_max_length")  # 10**30 and a bit stands for none
+            if name == "tokenizer_config.json" and length is not None and not is_number(length, 1e31):
+                raise _refused(str(folder / name), "model_max_length", length, "a number")
     for name in TOKENIZER_FILES:
         if (folder / name).exists():
             data = read_model_bytes(folder / name, MAX_TOKENIZER_BYTES)
