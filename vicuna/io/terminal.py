@@ -6,7 +6,7 @@ reading direction or hide letters. They are shown instead, as `\x1b` or `\u202e`
 is longer than anyone reads is cut in its middle, with its length. Colours are put around a text after that (`Styled`).
 
 Two forms: a line (`printable`: ids, names, messages; a line break is shown) and a text of several lines
-(`printable_lines`: replies, records; line breaks and tabs are kept).
+(`printable_lines`: replies, records; line breaks, also those of Unicode, and tabs are kept).
 
 No script is broken: a format character stays where a script needs it and no other character could be meant, that is
 joiners behind a letter of a script that joins (Arabic, Indic and other scripts of Asia) and between emoji, zero-width
@@ -61,7 +61,7 @@ _KEPT = "|".join(
     )
 )
 _IN_LINE = re.compile(rf"(?P<kept>{_KEPT})|[{_HIDDEN}]")
-_IN_LINES = re.compile(rf"(?P<kept>\n|\t|{_KEPT})|(?P<end>\r\n)|[{_HIDDEN}]")
+_IN_LINES = re.compile(rf"(?P<kept>[\n\t\u2028\u2029]|{_KEPT})|(?P<end>\r\n)|[{_HIDDEN}]")
 _UNDECIDED = re.compile(rf"[^{_HIDDEN}]?[{_HIDDEN}]*\Z")
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -131,7 +131,7 @@ def write_more(text: str, start: int, *, is_last: bool) -> int:
         is_last: nothing follows; nothing waits.
     """
     end = len(text) if is_last else max(start, _undecided(text))
-    _write(_shown(_IN_LINES, text[:end], start) if end > start else "")
+    _write(_shown(_IN_LINES, text, start, end))
     return end
 
 
@@ -188,13 +188,13 @@ def _format_warning(
     return f"{printable(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
 
 
-def _shown(pattern: re.Pattern[str], text: str, start: int = 0) -> str:
-    """`text` from `start` on, with what is hidden shown; what stands before `start` counts as the neighbour."""
+def _shown(pattern: re.Pattern[str], text: str, start: int = 0, end: int = sys.maxsize) -> str:
+    """`text` from `start` to `end`, with what is hidden shown; what stands before `start` counts as the neighbour."""
     parts = []
-    for found in pattern.finditer(text, start):
+    for found in pattern.finditer(text, start, end):
         parts += [text[start : found.start()], _escape(found)]
         start = found.end()
-    return "".join([*parts, text[start:]])
+    return "".join([*parts, text[start:end]])
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ from vicuna.weights.files.manifest import (
     NO_HASH,
     TensorRecord,
     is_copied_verbatim,
+    noted_record,
     read_manifest,
 )
 
@@ -97,3 +98,20 @@ def test_small_files_are_copied(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.safetensors", "a.BIN", "x.py", "../a", "a/b", ".hidden", "", "SHA256SUMS", None])
 def test_weights_code_and_paths_are_not(name: object) -> None:
     assert not is_copied_verbatim(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": "x"},
+        {"size_bytes": 10**30},
+        {"target_sha256": 1},
+        {"unknown": 1},
+        {"base_shape": 7},
+        {"base_shape": ["x"]},
+    ],
+)
+def test_a_journals_record_that_was_not_written_there_is_none(change: dict[str, Any]) -> None:
+    record = {"name": "a", "target_sha256": NO_HASH, "quick_sha256": NO_HASH}
+    assert noted_record(record) is not None
+    assert noted_record({**record, **change}) is None

@@ -188,7 +188,7 @@ def read_config(path: Path) -> PretrainedConfig:
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")
-    if getattr(config, "attention_dropout", 0.0):
+    if getattr(config, "attention_dropout", 0.0) != 0:
         raise VicunaError(f"{path / 'config.json'}: attention_dropout is {config.attention_dropout}; set it to 0")
     return config
 

@@ -209,7 +209,7 @@ def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim
                 optimizer.state[weight][kind] = saved.read_like(key, weight)
         _restore_rng(path, rank)
         return int(read_json(path / STATE)["step"])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise VicunaError(f"{path} is damaged ({error}); delete it to go on from the one before it") from None
 
 

@@ -8,6 +8,7 @@ Before: `loop`. After: a person, or the demo's report.
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -235,7 +236,11 @@ def _whole_entries(path: Path) -> list[JsonObject]:
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
-    entries = [json.loads(line) for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    entries = []
+    for line in lines[:-1]:
+        if line.startswith(b"{") and line.endswith(b"}"):
+            with suppress(ValueError, RecursionError):  # not as we wrote it
+                entries.append(json.loads(line))
     return [entry for entry in entries if isinstance(entry.get("step"), int)]
 
 

@@ -199,6 +199,20 @@ def tensor_record(value: JsonObject) -> TensorRecord:
     return TensorRecord(**{**value, "base_shape": None if shape is None else tuple(shape)})
 
 
+def noted_record(value: JsonObject) -> TensorRecord | None:
+    """A record from a journal; None where it is not one that was written there."""
+    try:
+        record = tensor_record(value)
+        numbers = (record.offset, record.size_bytes, record.num_corrections, *(record.base_shape or ()))
+        _check(all(type(n) is int and 0 <= n <= MAX_NUMBER for n in numbers), "place")
+        hashes = (record.base_sha256, record.delta_sha256, record.corrections_sha256)
+        for sha256 in (record.target_sha256, record.quick_sha256, *(one for one in hashes if one is not None)):
+            _check_sha256(sha256)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return record
+
+
 def _check_record(record: TensorRecord, tensor: Tensor, kind: str) -> None:
     _check_sha256(record.target_sha256)
     _check_sha256(record.quick_sha256)

@@ -14,7 +14,7 @@ from typing import IO
 from vicuna.io.files import atomic_file, open_in_folder
 from vicuna.io.log import Progress
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
-from vicuna.weights.files.manifest import TensorRecord, tensor_record
+from vicuna.weights.files.manifest import TensorRecord, noted_record
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.unfinished import UnfinishedFolder
 
@@ -139,9 +139,10 @@ class ShardWriter:
         self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash"
     ) -> tuple[TensorRecord | None, "hashlib._Hash"]:
         """The record of a tensor that an earlier run wrote, if its bytes are right, and the file's hash with it."""
-        if (noted := self.unfinished.next_noted(tensor.name)) is None:
+        noted = self.unfinished.next_noted(tensor.name)
+        if noted is None or (record := noted_record(noted)) is None:
             return None, digest
-        record, own, longer = tensor_record(noted), TensorDigest(tensor.size_bytes), digest.copy()
+        own, longer = TensorDigest(tensor.size_bytes), digest.copy()
         for chunk in read_region(file, position, tensor.size_bytes):
             own.update(chunk)
             if self.hash_files:
