@@ -7,6 +7,7 @@
 - `ask`: one model behind an OpenAI-compatible server, many calls concurrently, results kept under keys
 - `judging`: `vicuna eval judge`: plan, prompts, calls, and the record of a judgment
 - `verdict`: a judge's reply to a winner or a score, or to None
+- `quoting`: what in a reply is another one's text, or is not what it looks like
 - `wording`: whether the words before a verdict make it the judge's own
 - `reporting`: `vicuna eval report`: judgments to estimates with intervals, on one page
 """
