@@ -4,11 +4,11 @@ The sampling unit is the question, since another evaluation would draw other que
 (orders, repeats, judges) are one value here and are resampled together. Resampling verdicts instead would make the
 intervals too narrow.
 
-A resample's mean depends only on how often each different value is drawn, and verdicts have few different ones. So above
-`MAX_DRAWN_ONE_BY_ONE` questions the values are drawn instead of the questions: the same distribution, at a cost that
-does not grow with the questions. Resamples are drawn in blocks, from one stream, and added up in whole numbers: neither
-the size of a block nor the processor's order of adding changes a figure. With R resamples an end of a 95% interval has a
-Monte Carlo error (standard deviation over seeds) of 0.7% of the interval's width.
+A resample's mean depends only on how often each different value is drawn, and verdicts have few different ones. So
+above `MAX_DRAWN_ONE_BY_ONE` questions the values are drawn instead of the questions: the same distribution, at a cost
+that does not grow with the questions. Resamples are drawn in blocks, from one stream, and added up in whole numbers:
+neither the size of a block nor the processor's order of adding changes a figure. An end of a 95% interval has a Monte
+Carlo error (standard deviation over seeds) of 0.7% of the interval's width.
 
 Shapes: Q questions, K different values, R bootstrap resamples.
 """
@@ -138,4 +138,4 @@ def _resampled_means(array: np.ndarray, seed: int) -> np.ndarray:
         # How often each value is drawn says all: (block, K) counts instead of (block, Q) indices into the values.
         counts = generator.multinomial(total, shares, size=min(block, NUM_RESAMPLES - start))
         sums.append(counts.astype(np.float64) @ whole)
-    return np.concatenate(sums) / scale / total
+    return np.asarray(np.concatenate(sums) / scale / total)
