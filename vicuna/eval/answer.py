@@ -21,6 +21,7 @@ from vicuna.eval.ask.usage import Usage
 from vicuna.eval.questions import Question, QuestionId, content_hash, load_questions, select_questions
 from vicuna.io.jsonl import JsonObject, read_jsonl
 from vicuna.io.log import Progress, info, warning
+from vicuna.io.terminal import write
 from vicuna.material import material
 from vicuna.options import option, parse
 
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         num_questions=options.num_questions,
     )
     answer_questions(options, questions)
-    print(f"{len(questions)} answers by {options.model} in {options.output}")
+    write(f"{len(questions)} answers by {options.model} in {options.output}")
     return 0
 
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from vicuna.errors import VicunaError
-from vicuna.io.files import check_is_file
+from vicuna.io.files import check_is_file, open_descriptor
 from vicuna.io.jsonl import JsonObject, append_jsonl, read_jsonl
 from vicuna.io.locks import lock_descriptor
 from vicuna.io.log import warning
@@ -58,7 +58,7 @@ class Ledger(Generic[R]):
         check_is_file(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._is_new = not self.path.exists()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._descriptor = open_descriptor(self.path, "r+b")
         try:
             self._lock()
             self._cut_torn_line()

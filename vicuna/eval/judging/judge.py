@@ -29,6 +29,7 @@ from vicuna.eval.questions import load_questions, select_questions
 from vicuna.eval.verdict import read_pair, read_score
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import Progress, info, warning
+from vicuna.io.terminal import write
 from vicuna.material import material
 from vicuna.options import option, parse
 
@@ -98,7 +99,7 @@ def judge_answers(options: JudgeOptions) -> None:
             outcome = asyncio.run(_judge_all(options, endpoint, ledger, missing, budget))
             outcome.require_complete(len(missing), "judgments")
         unreadable = sum(not ledger.records[call.key].is_readable for call in calls)
-    print(f"{len(calls)} judgments by {options.judge} in {options.output}, {unreadable} of them unreadable")
+    write(f"{len(calls)} judgments by {options.judge} in {options.output}, {unreadable} of them unreadable")
 
 
 def _budget(options: JudgeOptions) -> Budget:

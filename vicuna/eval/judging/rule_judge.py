@@ -28,6 +28,7 @@ from typing import Any
 from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.judging.prompts import parse_sections
 from vicuna.eval.questions import content_hash
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 
 NAME = "rule-judge"
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: choose one from 0 to 65535")
     with running_rule_judge(options.port) as base_url:
-        print(f"judge '{NAME}' at {base_url}; Ctrl-C ends it", flush=True)
+        write(f"judge '{NAME}' at {base_url}; Ctrl-C ends it")
         while True:
             time.sleep(3600)
 

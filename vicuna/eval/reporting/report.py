@@ -19,6 +19,7 @@ from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import warning
 from vicuna.io.markup import Markup
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 from vicuna.report_page import Page, radar_chart
 from vicuna.statistics.intervals import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         write_json(options.json, found)
     if not results.overall:
         warning(found["findings"][0])
-    print("\n".join([*found["findings"], f"report: {options.output}"]))
+    write(*found["findings"], f"report: {options.output}")
     return 0
 
 

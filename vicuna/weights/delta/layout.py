@@ -32,7 +32,7 @@ import struct
 from pathlib import Path
 
 from vicuna.errors import VerificationError, VicunaError
-from vicuna.io.files import sha256_file
+from vicuna.io.files import sha256_file, write_in_folder
 from vicuna.weights.files.checkpoint import INDEX_NAME, check_exists
 from vicuna.weights.files.detect import kind_of
 from vicuna.weights.files.manifest import (
@@ -106,7 +106,7 @@ def write_sums(delta: Path, manifest: Manifest, digests: dict[str, str]) -> None
     small, large = _names(manifest)
     known = {**digests, REGION_NAMES[manifest.format]: str(manifest.weights_sha256)}
     sums = {name: known.get(name) or sha256_file(delta / name) for name in (*large, *small)}
-    (delta / SUMS_NAME).write_text(_sums_text(sums), "utf-8")
+    write_in_folder(delta / SUMS_NAME, _sums_text(sums).encode("utf-8"))
 
 
 def read_sums(delta: Path) -> dict[str, str]:

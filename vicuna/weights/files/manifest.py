@@ -105,7 +105,7 @@ class Manifest:
         """Save as JSON, atomically. The text holds its own hash, taken with zeros in the hash's place."""
         value = {**dataclasses.asdict(self), "version": VERSION, "manifest_sha256": NO_HASH}
         text = format_json(value, indent=2, sort_keys=True) + "\n"
-        with atomic_file(path) as file:
+        with atomic_file(path, follows_link=False) as file:
             file.write(text.replace(NO_HASH, _sha256(text), 1))
 
 

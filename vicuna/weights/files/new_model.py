@@ -12,7 +12,7 @@ from typing import Any
 
 import vicuna
 from vicuna.errors import VicunaError
-from vicuna.io.files import ensure_free_space, sha256_file
+from vicuna.io.files import ensure_free_space, sha256_file, write_in_folder
 from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.io.log import Progress, info
 from vicuna.weights.files.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
@@ -69,7 +69,7 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
             tensors, digests = writer.write(model.shards, model.index)
         files = copy_files(model.files, unfinished.folder)
         for name, text in model.texts.items():  # after the copies, since they may take the place of one
-            (unfinished.folder / name).write_text(text, "utf-8")
+            write_in_folder(unfinished.folder / name, text.encode("utf-8"))
             files[name] = sha256_file(unfinished.folder / name)
         if CONFIG_NAME in files and model.config:
             change_config(unfinished.folder / CONFIG_NAME, model.config)
@@ -115,7 +115,7 @@ def change_config(path: Path, changes: Mapping[str, Any]) -> None:
         if config.get(name) != value:
             info(f"config.json: {name} is {json.dumps(value)} now, it was {json.dumps(config.get(name))}")
     if any(config.get(name) != value for name, value in changes.items()):
-        write_json(path, {**config, **changes})
+        write_json(path, {**config, **changes}, follows_link=False)
 
 
 def _record(tensor: Tensor, digests: Digests) -> TensorRecord:

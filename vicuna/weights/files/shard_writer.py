@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from vicuna.io.files import atomic_file
+from vicuna.io.files import atomic_file, open_in_folder
 from vicuna.io.log import Progress
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
 from vicuna.weights.files.manifest import TensorRecord, tensor_record
@@ -91,7 +91,7 @@ class ShardWriter:
         digests = {shard.file_name: self._write_shard(shard, records) for shard in shards}
         digests = digests if self.hash_files else {}
         if index is not None:
-            with atomic_file(self.unfinished.folder / INDEX_NAME, "wb") as file:
+            with atomic_file(self.unfinished.folder / INDEX_NAME, "wb", follows_link=False) as file:
                 file.write(index)
         return records, digests
 
@@ -99,8 +99,7 @@ class ShardWriter:
         whole, growing = self.unfinished.folder / shard.file_name, self.unfinished.folder / f"{shard.file_name}.tmp"
         if whole.exists():  # finished by an earlier run; its tensors are hashed before they are kept
             os.replace(whole, growing)
-        growing.touch()
-        with growing.open("r+b") as file:
+        with open_in_folder(growing, "r+b") as file:
             if file.read(len(shard.preamble)) != shard.preamble:
                 self.unfinished.discard_rest()
                 file.seek(0)

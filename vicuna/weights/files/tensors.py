@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import VerificationError
+from vicuna.errors import VerificationError, VicunaError
+from vicuna.io.files import MAX_NAME_BYTES, checked_name
 from vicuna.io.jsonl import JsonObject
+from vicuna.io.terminal import printable
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
@@ -150,9 +152,14 @@ def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> 
     Raises:
         VerificationError: it is not, or does not end in `suffix`.
     """
-    if not isinstance(name, str) or not name.endswith(suffix) or name.startswith(".") or set(name) & set("/\\\0:"):
-        raise VerificationError(f"{where} names the shard {name!r}, no plain {suffix} file name; do not trust it")
-    return name
+    try:
+        plain = checked_name(name, where)
+    except VicunaError:
+        plain = ""
+    if not plain.endswith(suffix) or plain.startswith("."):
+        shown = printable(str(name), limit=MAX_NAME_BYTES)
+        raise VerificationError(f"{where} names the shard {shown!r}, no plain {suffix} file name; do not trust it")
+    return plain
 
 
 def split_into_shards(
