@@ -2,6 +2,7 @@
 
 `python -m vicuna.eval VERB` runs `answer`, then `judging.judge`, then `reporting.report`. In reading order:
 
+- `rows`: the lines of these files, one at a time and bounded
 - `questions`: question files, references and selections
 - `answer`: `vicuna eval answer`, and the record of an answer
 - `ask`: one model behind an OpenAI-compatible server, many calls concurrently, results kept under keys

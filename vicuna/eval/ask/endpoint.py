@@ -250,8 +250,8 @@ def _check_url(base_url: str) -> SplitResult:
     except ValueError:  # a port beyond 65535, half a bracket
         is_address = False
     if not is_address or re.search(r"[\x00-\x20\x7f-\x9f\\]", base_url) or not base_url.isprintable():
-        given = redact(base_url)
-        raise UsageError(f"--base-url {given!r}: give an address such as http://127.0.0.1:8000/v1")
+        given = repr(redact(base_url))[1:-1]
+        raise UsageError(f"--base-url {given}: give an address such as http://127.0.0.1:8000/v1")
     return parts
 
 
