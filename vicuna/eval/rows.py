@@ -81,7 +81,7 @@ def checked_id(value: object, place: str) -> int | str:
         VicunaError: it is neither, or too long; the message begins with `place`.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise VicunaError(f"{place}: question_id is {_short(value)}; it must be a number or a text")
+        raise VicunaError(f"{place}: question_id is {repr(value)[:60]}; it must be a number or a text")
     if isinstance(value, str) and len(value) > MAX_ID_CHARS:
         raise VicunaError(f"{place}: question_id has {len(value):,} characters, above the limit of {MAX_ID_CHARS}")
     if isinstance(value, int) and value.bit_length() > 63:
@@ -103,7 +103,3 @@ def checked_name(value: str, what: str, place: str) -> str:
 def is_amount(value: object) -> bool:
     """Whether a value is a finite number from 0, as a count or a price is."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and math.isfinite(value)
-
-
-def _short(value: object) -> str:
-    return repr(str(value)[:60])

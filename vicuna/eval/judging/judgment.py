@@ -22,6 +22,7 @@ WINNERS = {points: winner for winner, points in POINTS.items()}
 NONE = type(None)
 # The types of a row's fields, where it has them; fields that are not named here are not read.
 FIELD_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
+    (int, str): ("question_id",),
     (str,): ("model", "model_1", "model_2", "category", "judgment", "g1_judgment", "g2_judgment"),
     (str, NONE): (
         "first_reply",
@@ -238,8 +239,6 @@ def _common_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_types(row: Mapping[str, Any], place: str) -> None:
-    if "question_id" in row:
-        checked_id(row["question_id"], place)
     wrong = [
         name
         for types, names in FIELD_TYPES.items()
@@ -257,3 +256,5 @@ def _check_types(row: Mapping[str, Any], place: str) -> None:
         raise VicunaError(
             f"{place}: {wrong[0]} is {str(row[wrong[0]])[:60]!r}, which no judgment has; correct the file"
         )
+    if "question_id" in row:
+        checked_id(row["question_id"], place)
