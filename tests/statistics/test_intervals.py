@@ -77,6 +77,7 @@ def test_blocks_and_their_order_change_no_bit(num_questions: int, monkeypatch: p
     found = estimate_mean(values, bounds=(0, 1))
     for size in (1, 999, 1 << 22):
         monkeypatch.setattr(intervals, "BLOCK_COUNTS", size * 10)
+        intervals._drawn_questions.cache_clear()
         assert estimate_mean(values, bounds=(0, 1)) == found
     if num_questions > intervals.MAX_DRAWN_ONE_BY_ONE:
         assert estimate_mean(values[::-1], bounds=(0, 1)) == found
@@ -107,6 +108,7 @@ def test_counts_are_held_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> N
             return self._generator.multinomial(n, shares, size=size)
 
     monkeypatch.setattr(np.random, "default_rng", Counted)
+    intervals._drawn_questions.cache_clear()
     for num_questions in (200, 1280, 20_480):
         sizes.clear()
         values = list(draw(5).choice([0.0, 0.25, 0.5, 1.0], num_questions))

@@ -13,8 +13,9 @@ Carlo error (standard deviation over seeds) of 0.7% of the interval's width.
 Shapes: Q questions, K different values, R bootstrap resamples.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -123,19 +124,28 @@ def student_quantile(probability: float, freedom: int) -> float:
 def _resampled_means(array: np.ndarray, seed: int) -> np.ndarray:
     """Means of R resamples of the questions, (R,)."""
     total = len(array)
+    # Whole numbers, small enough that every partial sum is exact in float64, in whichever order it is taken.
+    scale = 2.0 ** (52 - math.frexp(float(np.abs(array).max()) * total)[1])
     if total <= MAX_DRAWN_ONE_BY_ONE:
-        values, shares = array, np.full(total, 1 / total)
+        sums = _drawn_questions(total, NUM_RESAMPLES, seed).astype(np.float64) @ np.rint(array * scale)
     else:
         values, times = np.unique(array, return_counts=True)
-        shares = times / total
-    # Whole numbers, small enough that every partial sum is exact in float64, in whichever order it is taken.
-    scale = 2.0 ** (52 - math.frexp(float(np.abs(values).max()) * total)[1])
-    whole = np.rint(values * scale)
-    generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_COUNTS // len(values))
-    sums = []
-    for start in range(0, NUM_RESAMPLES, block):
-        # How often each value is drawn says all: (block, K) counts instead of (block, Q) indices into the values.
-        counts = generator.multinomial(total, shares, size=min(block, NUM_RESAMPLES - start))
-        sums.append(counts.astype(np.float64) @ whole)
-    return np.asarray(np.concatenate(sums) / scale / total)
+        counts = _blocks(np.random.default_rng(seed), total, times / total, NUM_RESAMPLES)
+        sums = np.concatenate([block.astype(np.float64) @ np.rint(values * scale) for block in counts])
+    return np.asarray(sums / scale / total)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn_questions(total: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each question is drawn, (R, Q): one draw for all models, categories and pairs of so many questions."""
+    shares = np.full(total, 1 / total)
+    return np.concatenate(
+        [block.astype(np.uint8) for block in _blocks(np.random.default_rng(seed), total, shares, num_resamples)]
+    )
+
+
+def _blocks(generator: np.random.Generator, total: int, shares: np.ndarray, num_resamples: int) -> Iterator[np.ndarray]:
+    """How often each value is drawn, in blocks of resamples, (block, K): it says all that `total` indices would."""
+    size = max(1, BLOCK_COUNTS // len(shares))
+    for start in range(0, num_resamples, size):
+        yield generator.multinomial(total, shares, size=min(size, num_resamples - start))

@@ -38,6 +38,8 @@ FIELD_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
     (dict, NONE): ("usage",),
 }
 
+TYPES = {name: types for types, names in FIELD_TYPES.items() for name in names}
+
 
 class Slot(NamedTuple):
     """What is judged, and by whom. One slot has one judgment; two would be averaged by mistake."""
@@ -121,10 +123,9 @@ class Judgment:
         points = None if self.points is None else 1 - self.points
         return replace(self, models=self.models[::-1], order=3 - self.order, points=points)
 
-    def without_texts(self, place: Place | None = None) -> "Judgment":
-        """The same without its prompt and replies, which are most of it and stand at `place`."""
-        first = None if self.first_reply is None else ""
-        return replace(self, reply="", user_prompt=None, first_reply=first, timestamp=None, place=place)
+    def without_texts(self) -> "Judgment":
+        """The same without its prompt and replies, which are most of it."""
+        return replace(self, reply="", user_prompt=None, first_reply=None if self.first_reply is None else "")
 
     def to_row(self) -> JsonObject:
         """The row to keep: a judgment of ours, with a key and usage."""
@@ -241,9 +242,8 @@ def _common_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 def _check_types(row: Mapping[str, Any], place: str) -> None:
     wrong = [
         name
-        for types, names in FIELD_TYPES.items()
-        for name in names
-        if name in row and (not isinstance(row[name], types) or isinstance(row[name], bool))
+        for name, value in row.items()
+        if (types := TYPES.get(name)) and (not isinstance(value, types) or isinstance(value, bool))
     ]
     if not wrong and not all(count is None or is_amount(count) for count in (row.get("usage") or {}).values()):
         wrong.append("usage")

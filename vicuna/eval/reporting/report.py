@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import UsageError, VicunaError
-from vicuna.eval.answer import Answer, load_answers
+from vicuna.errors import UsageError
 from vicuna.eval.judging.rule_judge import NAME as RULE_JUDGE
-from vicuna.eval.questions import QuestionId
-from vicuna.eval.reporting.browser import answer_texts, question_block
+from vicuna.eval.reporting.browser import questions_markup
 from vicuna.eval.reporting.figures import figures
-from vicuna.eval.reporting.score import Results, load_judgments, summarize
+from vicuna.eval.reporting.reading import Sources, read_judgments
+from vicuna.eval.reporting.score import Results, summarize
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import warning
@@ -42,16 +41,17 @@ def main(argv: list[str] | None = None) -> int:
     description = "Turn judgments into estimates with intervals, on one page that needs nothing else."
     options = parse(ReportOptions, argv, prog="vicuna eval report", description=description)
     _refuse_overwriting(options)
-    results = summarize(load_judgments(options.judgments))
-    answers = load_answers(options.answers)
-    texts = answer_texts(results.judgments, answers)
-    check_answers(answers, texts)
-    found = figures(results, texts)
+    judgments, texts = read_judgments(options.judgments)
+    texts.add_answers(options.answers, judgments)
+    results = summarize(judgments)
+    del judgments
+    found = figures(results, texts.words())
     names = [path.name for path in options.judgments]
     found["hashes"]["judgment_files"] = {
         path.name if names.count(path.name) == 1 else str(path): sha256_file(path) for path in options.judgments
     }
-    build_page(results, found, texts).write(options.output)
+    sources = Sources(options.judgments, options.answers, texts)
+    build_page(results, found, questions_markup(results, sources, options.output)).write(options.output)
     if options.json is not None:
         write_json(options.json, found)
     if not results.overall:
@@ -69,27 +69,8 @@ def _refuse_overwriting(options: ReportOptions) -> None:
             taken.add(path.resolve())
 
 
-def check_answers(
-    answers: Mapping[str, Mapping[QuestionId, Answer]], texts: Mapping[str, Mapping[QuestionId, str]]
-) -> None:
-    """See that the answer files hold what was judged.
-
-    Raises:
-        VicunaError: a judged answer is another one there, or is not there at all.
-    """
-    for model, of_model in texts.items() if answers else ():
-        for question_id, text in of_model.items():
-            answer = answers.get(model, {}).get(question_id)
-            if answer is None or answer.text != text:
-                what = "is not" if answer is None else "is another one"
-                raise VicunaError(
-                    f"the judged answer of {model} to question {question_id} {what} in --answers; give the files that "
-                    "were judged"
-                )
-
-
-def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, Mapping[QuestionId, str]]) -> Page:
-    """The page: findings first, then the tables behind them, then every question."""
+def build_page(results: Results, found: Mapping[str, Any], questions: Markup) -> Page:
+    """The page: findings first, then the tables behind them, then every question or the links to them."""
     page = Page("Evaluation report")
     judges, is_pair = ", ".join(found["judges"]), results.mode == "pair"
     kind = "pairs of answers compared" if is_pair else "answers scored from 1 to 10"
@@ -109,9 +90,7 @@ def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, M
         _add_bias(page, found)
     _add_record(page, found)
     page.add_heading("Questions, answers and verdicts")
-    for question_id in results.categories:
-        page.add_html(question_block(question_id, results, texts))
-    return page
+    return page.add_html(questions)
 
 
 def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
