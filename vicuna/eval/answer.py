@@ -8,7 +8,7 @@ well.
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,7 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
     )
     settings = {"max_tokens": options.max_tokens, "temperature": options.temperature}
     keys = {one.question_id: content_hash(one.question_id, one.text, options.model, settings) for one in questions}
-    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer) as ledger:
+    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer, light=_without_text) as ledger:
         for answer in ledger.records.values():
             if answer.model == options.model and keys.get(answer.question_id, answer.key) != answer.key:
                 raise VicunaError(
@@ -174,6 +174,10 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
 
 def _kept_answer(row: JsonObject) -> Answer:
     return Answer.from_row(row, "its row")
+
+
+def _without_text(answer: Answer) -> Answer:
+    return replace(answer, text="")
 
 
 async def _ask_all(

@@ -35,8 +35,8 @@ class Row(NamedTuple):
     value: JsonObject
 
 
-def read_rows(path: Path, *, file: int = 0) -> Iterator[Row]:
-    """The rows of a JSON lines file, one by one; empty lines are skipped.
+def read_rows(path: Path, *, file: int = 0, end: int | None = None) -> Iterator[Row]:
+    """The rows of a JSON lines file, one by one, up to the byte `end`; empty lines are skipped.
 
     Raises:
         VicunaError: the file is missing, or a line is longer than `MAX_ROW_BYTES`, not UTF-8 or not a JSON object.
@@ -47,7 +47,7 @@ def read_rows(path: Path, *, file: int = 0) -> Iterator[Row]:
         raise VicunaError(f"{path}: no such file") from None
     with opened:
         start = number = line_number = 0
-        while line := opened.readline(MAX_ROW_BYTES + 1):
+        while (end is None or start < end) and (line := opened.readline(MAX_ROW_BYTES + 1)):
             line_number += 1
             if len(line) > MAX_ROW_BYTES:
                 raise VicunaError(

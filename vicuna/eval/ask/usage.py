@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from vicuna.eval.rows import is_amount
 from vicuna.io.jsonl import JsonObject
 
 # No conversation has so many tokens; a count above it is a server's mistake.
@@ -21,7 +22,8 @@ class Usage:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The usage in a row's `usage`."""
-        return cls(value.get("prompt_tokens"), value.get("completion_tokens"), value.get("usd"))
+        counts = (value.get(name) for name in ("prompt_tokens", "completion_tokens", "usd"))
+        return cls(*(count if is_amount(count) else None for count in counts))
 
     @classmethod
     def of_server(cls, value: Mapping[str, Any]) -> Self:
