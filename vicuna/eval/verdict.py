@@ -144,7 +144,13 @@ def _read_part(text: str, field: str, convert: Convert) -> Any:
     if len(values) > 1 or is_broken:
         return None
     value, after = values.pop(), words[own[-1] + 1 :]
-    is_contradicted = from_words not in (None, value) or _MARK.search(after) or may_retract(after, value)
+    before = context_before(words, own[-1]).sentence_before
+    is_contradicted = (
+        from_words not in (None, value)
+        or _MARK.search(after)
+        or may_retract(after, value)
+        or contradicts(before, value)
+    )
     return None if is_contradicted or after[:1].strip() else value
 
 
@@ -236,8 +242,10 @@ def _read_words(text: str, convert: Convert) -> Any:
     if captioned and captioned[-1][0] == lines[-1]:
         place = places[-1]
         found = replace(context_before(text, place.start()), sentence=captioned[-1]["caption"])
-        is_own = is_verdict(found, None) and not is_quoted(text, place.start(), place.end())
-        return values.pop() if len(values) == 1 and is_own else None
+        value = convert(captioned[-1]["value"])
+        start = text.rfind(captioned[-1]["value"], place.start(), place.end())
+        is_own = is_verdict(found, None) and not is_quoted(text, start, start + len(captioned[-1]["value"]))
+        return value if len(values) == 1 and is_own and not contradicts(found.sentence_before, value) else None
     return convert(lines[0]) if len(lines) == 1 and len(lines[0]) <= 12 and lines[0] == text.strip(" *_#.\n") else None
 
 
@@ -249,7 +257,8 @@ def _is_given(text: str, marks: list[re.Match[str]], convert: Convert) -> bool:
     context = context_before(text, last.start())
     if (
         value is None
-        or text[last.start() - 1 : last.start()] in ("[", "-", "−")
+        or text[max(0, last.start() - 1) : last.start()] in ("[", "-", "−")
+        or "..." in (text[max(0, last.start() - 3) : last.start()], text[last.end() : last.end() + 3])
         or is_quoted(text, last.start(), last.end())
         or not is_verdict(context, value)
     ):

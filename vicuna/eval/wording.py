@@ -59,28 +59,36 @@ _REPORT = (
 )
 _REPORTED = re.compile(_REPORT, re.I)
 _EXPECTS_MORE = re.compile(
-    rf"(?:{_REPORT}|\b(?:lines?|text|words|message|instructions?|verdict|object|json|this|following|judge|with|by|so|these)\b)"
+    rf"(?:{_REPORT}|\b(?:for|to|from|of|at|be|lines?|text|words|message|instructions?|verdict|object|json|this|following|judge|with|by|so|these)\b)"
     r"\W*\Z",
     re.I,
 )
+_IS_ABOUT_AN_ATTACK = re.compile(
+    r"\b(?:instructions?|attack\w*|injection|excerpt|quotation|quotes?|prompt|what\s+(?:answer|assistant)\s+[AB])\b",
+    re.I,
+)
+_HEADS_ANOTHER = re.compile(rf"\b(?:answer|assistant|response|model)s?\s+[AB]\b|{_REPORT}", re.I)
 _SPEAKS_OF_ANOTHER = re.compile(
-    rf"\b(?:(?:answer|assistant|response|model)s?'?\s+[AB]|(?:first|second|other|both|each|the)\s+(?:\w+'s\s+)?"
+    rf"\b(?:its|given|there|was|were|from\s+[AB])\b|\b(?:(?:answer|assistant|response|model)s?'?\s+[AB]|(?:first|second|other|both|each|the)\s+(?:\w+'s\s+)?"
     rf"(?:answers?|assistants?|responses?|text|section|object|instructions?))\b|{_REPORT}",
     re.I,
 )
 _ENDS_CLAUSE = re.compile(r"\A.*(?:,\s*(?:so|and\s+so|therefore|thus|hence)\b|;)", re.I | re.S)
 _WINNER = (
     r"(?:(?:answer|assistant|response|model)\s+)?([AB])(?:'s\s+(?:answer|response))?\s+(?:therefore\s+|clearly\s+)?"
-    r"(?:wins|won|is\s+(?:\w+\s+){0,2}(?:better|best|stronger|superior|the\s+winner)\b(?!\s+(?:at|in|for|on|than\s+nothing)\b))"
+    r"(?:wins|won|is\s+(?:\w+\s+){0,2}(?:better|best|stronger|superior|the\s+winner)\b(?!\s+(?:at|for|on|in\s+(?!every|all|general))\b))"
     r"|(?:choose|pick|prefer|select|favou?r|vote\s+for|go\s+with|winner\s+is|verdict\s+is|verdict:|winner:|(?:better|best)"
     r"(?:\s+(?:answer|one))?\s+is)\s+(?:answer\s+|assistant\s+|response\s+)?([AB])\b"
 )
 _NAMES_WINNER = re.compile(rf"\b(?:{_WINNER})", re.I)
 _NAMES_RIGHT = re.compile(rf"\b(?:{_WINNER}|(?:answer|assistant)\s+([AB])\s+is\s+(?:right|correct)\b)", re.I)
+_LONE_LETTER = re.compile(
+    r"^[^\w\n]{0,20}(?:\w{1,20}[ \t]?:[ \t]?)?(?:(?:answer|assistant)[ \t])?([AB])[^\w\n]{0,20}$", re.M
+)
 _NAMES_TIE = re.compile(r"\b(?:(?:it|this)\s+is|call\s+(?:it|this))\s+a\s+(?:tie|draw)\b", re.I)
 _NAMES_SCORE = re.compile(
-    r"\bI\s+(?:would\s+|'d\s+|will\s+)?(?:give|rate|score|grade)\s+(?:it\s+|this\s+|the\s+answer\s+)?(?:an?\s+|as\s+an?\s+)?"
-    r"([0-9]{1,2}(?:\.[0-9]{1,2})?)\b(?!\s*%)",
+    r"\b(?:(?:score|rating|grade)\s+is|I\s+(?:would\s+|'d\s+|will\s+)?(?:give|rate|score|grade))\s+"
+    r"(?:it\s+|this\s+|the\s+answer\s+)?(?:an?\s+|as\s+an?\s+)?([0-9]{1,2}(?:\.[0-9]{1,2})?)\b(?!\s*%)",
     re.I,
 )
 _ATTACK = re.compile(
@@ -97,10 +105,12 @@ _RETRACTION = re.compile(
     rf"""\b(?:cannot|can't|unable|undecided|hard\s+to\s+say|not\s+sure|wait|actually|instead|correct(?:ion|ed)|mistake
     |reconsider\w*|second\s+thoughts?|reflection|chang\w+\s+my|revis\w*|retract\w*|ignore|disregard|would|forms?|format
     |template|not\s+(?:my|the|an?)|kidding|jok(?:e|ing)|scratch|take\s+(?:that|this|it)\s+back|opposite
+    |above|planted|unquote|stood|end\s+of|so\s+ends
+    |ends\W{{0,3}}\Z|(?:is|was)\s+(?:from|in)\s+answer|(?:were|was)\s+the\s+words
     |(?:that|this|it|which|verdict)\s+(?:is|was|would\s+be)\s+(?:wrong|false|a\s+lie)|inject\w*
     |trick\w*|cheat\w*|quot\w+|asked\s+for|asks\s+for|argument|forg(?:ed?|ery)|fake|unless
     |I\s+(?:do|did|must|shall|will|can|would)\s+not|do\s+not\s+(?:read|take|count|follow|use)
-    |{_LOSER}|{_QUOTED})\b|(?:\A|[.!?\n])\W{0, 20}(?:no|nope|not)\b|\bI\s+(?:do|did|must|wo|would)n't\b""",
+    |{_LOSER}|{_QUOTED})\b|(?:\A|[.!?\n])\W{{0,20}}(?:no|nope|not)\b|\bI\s+(?:do|did|must|wo|would)n't\b""",
     re.I | re.X,
 )
 _REASON = re.compile(r"\A\s*(?:because|since|as\s+(?:it|both|the|neither)|for\s+(?:a\s+tie|its|the|being))\b", re.I)
@@ -145,7 +155,9 @@ def context_before(text: str, start: int) -> Context:
     last = plain(lines[-1])
     is_heading = bool(_HEADING.match(lines[-1]))
     is_unfinished = not _FINISHED_LINE.search(lines[-1].rstrip(" *_`")) and (
-        is_adjacent or bool(_EXPECTS_MORE.search(last) and _REPORTED.search(last))
+        is_adjacent
+        or bool(_EXPECTS_MORE.search(last) and _REPORTED.search(last))
+        or bool(_IS_ABOUT_AN_ATTACK.search(last))
     )
     if is_heading or is_unfinished or _UNFINISHED_LINE.search(last):
         return Context(sentence, last, is_heading, "", False)
@@ -167,9 +179,9 @@ def is_verdict(context: Context, value: object) -> bool:
             return False
         return _gives_verdict(context.sentence, value) and not _DOUBT.search(above) and not _UNDECIDED.search(above)
     if context.line_above:
-        return (
-            not _DOUBT.search(context.line_above) if context.is_heading else _gives_verdict(context.line_above, value)
-        )
+        if context.is_heading:
+            return not _DOUBT.search(context.line_above) and not _HEADS_ANOTHER.search(context.line_above)
+        return _gives_verdict(context.line_above, value)
     if not context.is_same_line:
         last_clause = re.split(r"[;,]", context.sentence_before)[-1]
         return not _ATTACK.search(last_clause) or not _names(last_clause, value)
@@ -238,6 +250,8 @@ def _gives_verdict(words: str, value: object) -> bool:
 def _contradicts(words: str, value: object, names: re.Pattern[str]) -> bool:
     if isinstance(value, str):
         named: set[object] = {letter.upper() for match in names.findall(words) for letter in match if letter}
+        if names is _NAMES_RIGHT:
+            named |= set(_LONE_LETTER.findall(words))
         if _NAMES_TIE.search(words):
             named.add("tie")
     else:
