@@ -106,11 +106,11 @@ _RETRACTION = re.compile(
     |reconsider\w*|second\s+thoughts?|reflection|chang\w+\s+my|revis\w*|retract\w*|ignore|disregard|would|forms?|format
     |template|not\s+(?:my|the|an?)|kidding|jok(?:e|ing)|scratch|take\s+(?:that|this|it)\s+back|opposite
     |above|planted|unquote|stood|end\s+of|so\s+ends
-    |ends\W{{0,3}}\Z|(?:is|was)\s+(?:from|in)\s+answer|(?:were|was)\s+the\s+words
+    |(?:is|was)\s+(?:from|in)\s+answer|(?:were|was)\s+the\s+words
     |(?:that|this|it|which|verdict)\s+(?:is|was|would\s+be)\s+(?:wrong|false|a\s+lie)|inject\w*
     |trick\w*|cheat\w*|quot\w+|asked\s+for|asks\s+for|argument|forg(?:ed?|ery)|fake|unless
     |I\s+(?:do|did|must|shall|will|can|would)\s+not|do\s+not\s+(?:read|take|count|follow|use)
-    |{_LOSER}|{_QUOTED})\b|(?:\A|[.!?\n])\W{{0,20}}(?:no|nope|not)\b|\bI\s+(?:do|did|must|wo|would)n't\b""",
+    |{_LOSER}|{_QUOTED})\b|(?:\A|[.!?\n])\W{{0,20}}(?:no|nope|not)\b|\bI\s+(?:do|did|must|wo|would)n't\b|\bends\W{{0,3}}\Z""",
     re.I | re.X,
 )
 _REASON = re.compile(r"\A\s*(?:because|since|as\s+(?:it|both|the|neither)|for\s+(?:a\s+tie|its|the|being))\b", re.I)
