@@ -14,7 +14,7 @@ from vicuna.eval.__main__ import main
 from vicuna.eval.answer import load_answers
 from vicuna.eval.questions import load_questions
 from vicuna.eval.reporting.reading import load_judgments
-from vicuna.eval.rows import Place, is_amount, read_row, read_rows
+from vicuna.eval.rows import Place, RowReader, is_amount, read_rows
 
 
 def test_rows_and_their_places(tmp_path: Path) -> None:
@@ -23,11 +23,12 @@ def test_rows_and_their_places(tmp_path: Path) -> None:
     found = list(read_rows(path, file=4))
     assert [(one.number, one.value) for one in found] == [(1, {"a": 1}), (2, {"b": "é"}), (3, {"c": 3})]
     assert found[0].place == Place(4, 0, 12) and found[2].place == Place(4, 26, 8)
-    for one in found:
-        assert read_row([path], one.place._replace(file=0)) == one.value
+    with RowReader([path]) as again:
+        for one in reversed(found):
+            assert again.read(one.place._replace(file=0)) == one.value
     assert [one.value for one in read_rows(path, end=13)] == [{"a": 1}]
-    with pytest.raises(VicunaError, match="changed while it was read"):
-        read_row([path], Place(0, 30, 20))
+    with pytest.raises(VicunaError, match="changed while it was read"), RowReader([path]) as again:
+        again.read(Place(0, 30, 20))
 
 
 def test_a_line_above_the_limit_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

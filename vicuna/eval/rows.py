@@ -8,7 +8,7 @@ import codecs
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, parse_line
@@ -59,19 +59,37 @@ def read_rows(path: Path, *, file: int = 0, end: int | None = None) -> Iterator[
             start += len(line)
 
 
-def read_row(paths: Sequence[Path], place: Place) -> JsonObject:
-    """A row that `read_rows` found, read again.
+class RowReader:
+    """Reads rows again that `read_rows` found in some files; one file is open at a time. Use as a context manager."""
 
-    Raises:
-        VicunaError: the file was changed since.
-    """
-    path = paths[place.file]
-    with path.open("rb") as opened:
-        opened.seek(place.start)
-        line = opened.read(place.size)
-    if len(line) < place.size:
-        raise VicunaError(f"{path}: was changed while it was read; run the command again")
-    return parse_line(line.removeprefix(codecs.BOM_UTF8), str(path))
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self._opened: BinaryIO | None = None
+        self._number = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened, self._number = None, -1
+
+    def read(self, place: Place) -> JsonObject:
+        """The row at a place.
+
+        Raises:
+            VicunaError: the file was changed since.
+        """
+        path = self.paths[place.file]
+        if self._opened is None or self._number != place.file:
+            self.__exit__()
+            self._opened, self._number = path.open("rb"), place.file
+        self._opened.seek(place.start)
+        line = self._opened.read(place.size)
+        if len(line) < place.size:
+            raise VicunaError(f"{path}: was changed while it was read; run the command again")
+        return parse_line(line.removeprefix(codecs.BOM_UTF8), str(path))
 
 
 def checked_id(value: object, place: str) -> int | str:

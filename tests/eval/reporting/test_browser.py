@@ -50,8 +50,8 @@ def test_a_text_is_taken_from_the_answer_file_where_the_prompt_is_not_recorded(t
     judgments, texts = read_judgments([tmp_path / "j.jsonl"])
     texts.add_answers([tmp_path / "a.jsonl"], judgments)
     assert texts.words() == {"m1": {1: 1}, "m2": {}}
-    sources = Sources([tmp_path / "j.jsonl"], [tmp_path / "a.jsonl"], texts)
-    block = question_block(1, summarize(judgments), sources)
+    with Sources([tmp_path / "j.jsonl"], [tmp_path / "a.jsonl"], texts) as sources:
+        block = question_block(1, summarize(judgments), sources)
     assert "&lt;b&gt;mine&lt;/b&gt;" in block and "<b>" not in block
     assert block.count("not recorded; give the answer file") == 1, "of m2"
     assert block.startswith("<details>\n<summary>1 · math · tie</summary>")

@@ -8,13 +8,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from vicuna.errors import VicunaError
 from vicuna.eval.answer import Answer, read_answers
 from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.questions import QuestionId
-from vicuna.eval.rows import Place, read_row, read_rows
+from vicuna.eval.rows import Place, RowReader, read_rows
 
 T = TypeVar("T")
 
@@ -160,18 +160,24 @@ def read_judgments(paths: Sequence[Path]) -> tuple[list[Judgment], Texts]:
     return judgments, texts
 
 
-@dataclass(frozen=True)
 class Sources:
-    """The files behind a report, from which texts are read again.
+    """The files behind a report, from which texts are read again. Use as a context manager.
 
-    Attributes:
+    Args:
         judgments: files; a judgment's `place` is in one of them.
         answers: files; a text's `place` is in one of them.
     """
 
-    judgments: Sequence[Path] = ()
-    answers: Sequence[Path] = ()
-    texts: Texts = field(default_factory=Texts)
+    def __init__(self, judgments: Sequence[Path], answers: Sequence[Path], texts: Texts) -> None:
+        self.texts = texts
+        self._judgments, self._answers = RowReader(judgments), RowReader(answers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._judgments.__exit__()
+        self._answers.__exit__()
 
     def with_texts(self, judgments: Sequence[Judgment]) -> list[Judgment]:
         """Judgments with their prompts and replies."""
@@ -180,7 +186,7 @@ class Sources:
             if light.place is None:  # its texts were never left behind
                 found.append(light)
                 continue
-            row = read_row(self.judgments, light.place)
+            row = self._judgments.read(light.place)
             try:
                 if light.mode == "single":
                     game, reply = "", row["judgment"]
@@ -189,7 +195,7 @@ class Sources:
                     reply = row[f"{game}judgment"]
                 found.append(replace(light, reply=reply, user_prompt=row.get(f"{game}user_prompt")))
             except KeyError:
-                where = self.judgments[light.place.file]
+                where = self._judgments.paths[light.place.file]
                 raise VicunaError(f"{where}: was changed while it was read; run the command again") from None
         return found
 
@@ -205,8 +211,8 @@ class Sources:
         for model in models:
             kept = self.texts.of.get(model, {}).get(question_id)
             if answers[model] is None and kept is not None and kept.place is not None:
-                row = read_row(self.answers, kept.place)
-                answers[model] = Answer.from_row(row, str(self.answers[kept.place.file])).text
+                where = str(self._answers.paths[kept.place.file])
+                answers[model] = Answer.from_row(self._answers.read(kept.place), where).text
         return answers
 
 

@@ -56,8 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     found["hashes"]["judgment_files"] = {
         path.name if names.count(path.name) == 1 else str(path): sha256_file(path) for path in options.judgments
     }
-    sources = Sources(options.judgments, options.answers, texts)
-    build_page(results, found, questions_markup(results, sources, options.output)).write(options.output)
+    with Sources(options.judgments, options.answers, texts) as sources:
+        questions = questions_markup(results, sources, options.output)
+    build_page(results, found, questions).write(options.output)
     if options.json is not None:
         write_json(options.json, found)
     if not results.overall:
