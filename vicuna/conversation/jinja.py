@@ -16,6 +16,7 @@ from vicuna.conversation.templates import BOS, EOS, HF, Marks, Template, get_tem
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.model_files import read_model_json
 
 TEMPLATE_FILE = "vicuna_template.json"
 JINJA_FILE = "chat_template.jinja"
@@ -143,7 +144,7 @@ def load_template(model_directory: Path | str) -> Template | None:
     path = Path(model_directory) / TEMPLATE_FILE
     if not path.exists():
         return None
-    value = read_json(path)
+    value = read_model_json(path)
     if not isinstance(value, dict) or not isinstance(value.get("template"), str):
         raise TemplateError(f'{path}: expected {{"template": NAME}}; write the name of the model\'s template there')
     return get_template(value["template"])

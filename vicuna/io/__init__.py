@@ -7,6 +7,7 @@
 - `secrets`: secrets that do not print themselves, and their removal from texts
 - `log`: messages and progress on stderr
 - `markup`: text to HTML and SVG, by one autoescaping engine
+- `model_files`: the small files of a model's folder, read within limits
 - `locks`: locks between processes
 - `machine`: cores and memory that this process may use
 - `network`: whether a host is this machine

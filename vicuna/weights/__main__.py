@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vicuna.errors import UsageError, VerificationError
 from vicuna.io.log import human_bytes
-from vicuna.io.terminal import write, write_json
+from vicuna.io.terminal import printable, write, write_json
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.detect import has_manifest
 from vicuna.weights.files.hub import origins
@@ -105,7 +105,7 @@ def verify(argv: list[str]) -> int:
     except VerificationError as error:
         if not options.json:
             raise
-        write_json({"path": str(path), "verified": False, "error": str(error)})
+        write_json({"path": str(path), "verified": False, "error": printable(str(error))})
         return error.exit_code
     facts = {"path": str(path), "verified": True, "quick": options.quick, **asdict(verified)}
     if options.json:

@@ -57,6 +57,13 @@ def test_a_changed_character_is_found(path: Path) -> None:
     [
         (lambda v: v["tensors"][0].update(target_sha256="x"), "bad hash 'x'"),
         (lambda v: v["tensors"][0].update(offset=-1), "bad place of"),
+        (lambda v: v["tensors"][0].update(offset=10**30), "bad place of"),
+        (lambda v: v.update(target_vocab_size=10**30), "bad vocabulary size"),
+        (lambda v: v.update(tool="x" * 2_000), "bad text: 2,000 characters, 1,000 are taken"),
+        (lambda v: v.update(sources={"base": {"id": "x" * 2_000}}), "bad source: it is too long"),
+        (lambda v: v.update(index="text"), "its index:1:1: not JSON"),
+        (lambda v: v.update(index='{"weight_map": {"a": "../../x.safetensors"}}'), "bad index: it names other files"),
+        (lambda v: v.update(index="[" * 100_000), "its index: not JSON|its index:1"),
         (lambda v: v["tensors"][0].update(base_dtype=None), "bad base of"),
         (lambda v: v["tensors"][0].update(base_shape=[1, 2]), "bad base of"),
         (lambda v: v["tensors"].reverse(), "bad order of tensors"),

@@ -115,7 +115,7 @@ class Terminal:
     def error(self, error: Exception) -> None:
         """A failure that does not end the session; a program that waits for a line gets it as one."""
         if self._is_json:
-            terminal.write_json({"error": describe(error)}, is_ascii=False)
+            terminal.write_json({"error": printable(describe(error))}, is_ascii=False)
         else:
             terminal.say(style(f"error: {describe(error)}", "red"))
 

@@ -25,7 +25,8 @@ from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io import log
 from vicuna.io.files import atomic_directory, ensure_free_space, leads_elsewhere
-from vicuna.io.jsonl import JsonObject, read_json, write_json
+from vicuna.io.jsonl import JsonObject, write_json
+from vicuna.io.model_files import read_model_json
 from vicuna.train.model.conversation_model import CHUNK_ELEMENTS, DTYPES, ConversationModel
 from vicuna.train.model.parallel import local_shard, shard_sizes
 from vicuna.train.options import TrainOptions
@@ -270,7 +271,7 @@ def read_generation_config(folder: Path) -> JsonObject:
         VicunaError: it is not a JSON object.
     """
     path = folder / "generation_config.json"
-    config = read_json(path) if path.is_file() else {}
+    config = read_model_json(path) if path.is_file() else {}
     if not isinstance(config, dict):
         raise VicunaError(f"{path} holds a {type(config).__name__}, not a JSON object; copy it from the model again")
     return config

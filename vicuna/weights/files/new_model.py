@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import vicuna
-from vicuna.errors import VicunaError
 from vicuna.io.files import ensure_free_space, sha256_file, write_in_folder
-from vicuna.io.jsonl import JsonObject, read_json, write_json
+from vicuna.io.jsonl import JsonObject, write_json
 from vicuna.io.log import Progress, info
+from vicuna.io.model_files import read_model_json, read_model_object
 from vicuna.weights.files.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
 from vicuna.weights.files.other_files import copy_files
 from vicuna.weights.files.shard_writer import Digests, ShardWriter
@@ -102,10 +102,7 @@ def read_config(folder: Path) -> JsonObject:
         VicunaError: it is not a JSON object.
     """
     path = folder / CONFIG_NAME
-    config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict):
-        raise VicunaError(f"{path} holds a {type(config).__name__}, not a JSON object; copy it from the model again")
-    return config
+    return read_model_object(path) if path.is_file() else {}
 
 
 def change_config(path: Path, changes: Mapping[str, Any]) -> None:
@@ -124,6 +121,6 @@ def _record(tensor: Tensor, digests: Digests) -> TensorRecord:
 
 def _template(folder: Path) -> str | None:
     path = folder / "vicuna_template.json"
-    value = read_json(path) if path.is_file() else None
+    value = read_model_json(path) if path.is_file() else None
     name = value.get("template") if isinstance(value, dict) else None
     return name if isinstance(name, str) else None
