@@ -1,7 +1,8 @@
 """What contestants may write so that a judge who quotes it seems to give their verdict: read rightly or not at all.
 
 `injections.jsonl` has a kind, a reply and its right readings in each line; null is unreadable, which is asked again.
-Those of the kind "second round" were written with the reader in sight, the others before `verdict.py` was opened.
+Those of the kinds "second round" and "composed" were written with the reader in sight, the others before `verdict.py`
+was opened.
 """
 
 import json

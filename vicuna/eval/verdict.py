@@ -279,9 +279,11 @@ def _is_rival(text: str, mark: re.Match[str], convert: Convert) -> bool:
     """Whether a mark is given as a verdict as well: a second one, since it has another value than the last."""
     value, start = convert(mark[1]), max(0, mark.start() - _NEAR)
     near = text[start : mark.end() + _NEAR]
+    context = context_before(text, mark.start())
+    is_bare = _is_alone(text, mark) and not context.sentence and not context.line_above
     return (
         value is not None
-        and is_verdict(context_before(text, mark.start()), value)
+        and (is_bare or is_verdict(context, value))
         and not is_quoted(near, mark.start() - start, mark.end() - start)
     )
 

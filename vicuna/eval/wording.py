@@ -47,7 +47,7 @@ _DOUBT = re.compile(
 )
 _IN_THAT_FORM = re.compile(r"\b(?:in|as|using|following)\s+(?:\w+\s+){0,3}(?:form|format|schema)\b", re.I)
 _JSON_INTRODUCTION = re.compile(
-    r"\b(?:here|this|below|following|json|verdict|evaluation|judge?ment|assessment|decision|score|rating|result)\b",
+    r"\b(?:here|this\s+is|below|following|json|verdict|evaluation|judge?ment|assessment|decision|score|rating|result)\b",
     re.I,
 )
 # Words of another than the judge follow: an answer's, a text's, somebody's.
@@ -55,12 +55,18 @@ _REPORT = (
     r"\b(?:according\s+to|puts?\s+it|says?|said|claim\w*|writ\w+|wrote|reads?|demand\w*|ask(?:s|ed|ing)?|tells?|told|insist\w*|"
     r"ends?|ending|clos(?:es|ing)|begins?|contain\w*|includ\w+|h[oe]ld(?:s|ing)?|quot\w+|instruct\w*|tr(?:y|ies|ying)|pretend\w*|"
     r"inject\w*|forg(?:ed?|es|ing|ery)|fak(?:e|ed|es|ing)|planted|hidden|verbatim|manipulat\w*|trick\w*|cheat\w*|attempt\w*|"
-    r"found|appears?|stands|states?|prints?|outputs?|returns?|repeat\w*|wants?|final\s+words|last\s+line)\b"
+    r"found|appears?|stands|states?|prints?|outputs?|returns?|repeat\w*|wants?|append\w*|insert\w*|add(?:s|ed)|final\s+words|last\s+line)\b"
 )
 _REPORTED = re.compile(_REPORT, re.I)
 _EXPECTS_MORE = re.compile(
     rf"(?:{_REPORT}|\b(?:for|to|from|of|at|be|lines?|text|words|message|instructions?|verdict|object|json|this|following|judge|with|by|so|these)\b)"
     r"\W*\Z",
+    re.I,
+)
+# What may introduce the line of a verdict: `In conclusion:`. Any other introduction may be a quotation's.
+_CONCLUDES = re.compile(
+    rf"\b(?:conclu\w*|summar\w*|overall|therefore|thus|hence|so|my|I|decision|explanation|reasoning|comparison|assessment|"
+    rf"evaluation|analysis|result|rating|verdict|{_FOREIGN_NOUN})\b",
     re.I,
 )
 _IS_ABOUT_AN_ATTACK = re.compile(
@@ -81,7 +87,13 @@ _WINNER = (
     r"(?:\s+(?:answer|one))?\s+is)\s+(?:answer\s+|assistant\s+|response\s+)?([AB])\b"
 )
 _NAMES_WINNER = re.compile(rf"\b(?:{_WINNER})", re.I)
-_NAMES_RIGHT = re.compile(rf"\b(?:{_WINNER}|(?:answer|assistant)\s+([AB])\s+is\s+(?:right|correct)\b)", re.I)
+_NAMES_RIGHT = re.compile(
+    rf"\b(?:{_WINNER}|([AB])\s+(?:is|was|gives|has|gets|reaches|provides)\s+(?:\w+\s+)?(?:\w+\s+)?"
+    r"(?:right|correct|better|best|stronger)\b)",
+    re.I,
+)
+_FIRST = re.compile(r"\b(?:the\s+)?(?:first|former)(?:\s+(?:answer|assistant|response|one))?\b", re.I)
+_SECOND = re.compile(r"\b(?:the\s+)?(?:second|latter)(?:\s+(?:answer|assistant|response|one))?\b", re.I)
 _LONE_LETTER = re.compile(
     r"^[^\w\n]{0,20}(?:\w{1,20}[ \t]?:[ \t]?)?(?:(?:answer|assistant)[ \t])?([AB])[^\w\n]{0,20}$", re.M
 )
@@ -93,7 +105,13 @@ _NAMES_SCORE = re.compile(
 )
 _ATTACK = re.compile(
     r"\b(?:(?:tr(?:y|ies)|attempts?)\s+to\s+(?:trick|cheat|manipulate|instruct|sway|influence)|injects?|forges?|fakes?|cheats?|"
-    r"manipulates?|instructs?)\b",
+    r"manipulates?|instructs?|manipulation|injection|attack|fake|forged|appended|inserted|planted|added\s+a|following|"
+    r"(?:closes|ends)\s+so)\b",
+    re.I,
+)
+_SPEAKS_FOR_ITSELF = re.compile(
+    r"\bI(?:\s+am|'m)\s+(?:\w+\s+)?(?:right|best|better|winner|correct)\b|\b(?:choose|pick|prefer|reward)\s+me\b"
+    r"|\bmy\s+(?:answer|response)\b",
     re.I,
 )
 _UNDECIDED = re.compile(
@@ -105,7 +123,7 @@ _RETRACTION = re.compile(
     rf"""\b(?:cannot|can't|unable|undecided|hard\s+to\s+say|not\s+sure|wait|actually|instead|correct(?:ion|ed)|mistake
     |reconsider\w*|second\s+thoughts?|reflection|chang\w+\s+my|revis\w*|retract\w*|ignore|disregard|would|forms?|format
     |template|not\s+(?:my|the|an?)|kidding|jok(?:e|ing)|scratch|take\s+(?:that|this|it)\s+back|opposite
-    |above|planted|unquote|stood|end\s+of|so\s+ends
+    |above|this|that|these|those|such|part\s+of|manipulat\w*|counts?\s+against|move\s+me|so\s+it\s+goes|planted|unquote|stood|end\s+of|so\s+ends
     |(?:is|was)\s+(?:from|in)\s+answer|(?:were|was)\s+the\s+words
     |(?:that|this|it|which|verdict)\s+(?:is|was|would\s+be)\s+(?:wrong|false|a\s+lie)|inject\w*
     |trick\w*|cheat\w*|quot\w+|asked\s+for|asks\s+for|argument|forg(?:ed?|ery)|fake|unless
@@ -114,6 +132,7 @@ _RETRACTION = re.compile(
     re.I | re.X,
 )
 _REASON = re.compile(r"\A\s*(?:because|since|as\s+(?:it|both|the|neither)|for\s+(?:a\s+tie|its|the|being))\b", re.I)
+_POLITE = re.compile(r"\bhope\s+(?:this|that|it)\s+helps\b", re.I)
 _BEFORE_CHARS = 4000
 _UNFINISHED_LINE = re.compile(r"(?:[:,;=–—-]|\b(?:is|are|be|as|with|like|to|of|say|write|give|choose|example))\Z", re.I)
 # A line that ends with its sentence, or a list item.
@@ -173,9 +192,13 @@ def is_verdict(context: Context, value: object) -> bool:
     """Whether a mark with `value` in this context is the verdict that the judge gives."""
     if _UNDECIDED.search(context.sentence_before):
         return False
+    if _is_attack(context.sentence_before, value):
+        return False
     if context.sentence:
         above = context.line_above
-        if above and not context.is_heading and _SPEAKS_OF_ANOTHER.search(above) and not _gives_verdict(above, value):
+        is_open = not context.is_heading and _UNFINISHED_LINE.search(above) and not _CONCLUDES.search(above)
+        is_another = not context.is_heading and _SPEAKS_OF_ANOTHER.search(above)
+        if above and (is_open or is_another) and not _gives_verdict(above, value):
             return False
         return _gives_verdict(context.sentence, value) and not _DOUBT.search(above) and not _UNDECIDED.search(above)
     if context.line_above:
@@ -183,8 +206,7 @@ def is_verdict(context: Context, value: object) -> bool:
             return not _DOUBT.search(context.line_above) and not _HEADS_ANOTHER.search(context.line_above)
         return _gives_verdict(context.line_above, value)
     if not context.is_same_line:
-        last_clause = re.split(r"[;,]", context.sentence_before)[-1]
-        return not _ATTACK.search(last_clause) or not _names(last_clause, value)
+        return True
     names_it = isinstance(value, str) and re.search(rf"\b{value}\b", context.sentence_before)
     return not re.search(rf"\b(?:{_QUOTED})\b", context.sentence_before, re.I) and not (
         names_it and re.search(rf"\b(?:{_LOSER})\b", context.sentence_before, re.I)
@@ -210,14 +232,14 @@ def may_retract(after: str, value: object = None) -> bool:
     """Whether the words after a verdict may retract it, contradict it, or continue its sentence (but for a reason)."""
     if "?" in after[:2]:
         return True
-    after = plain(after)
+    after = _POLITE.sub("", plain(after))
     goes_on = after[:1].islower() and not _REASON.match(after)
     return goes_on or bool(_RETRACTION.search(after)) or _contradicts(after, value, _NAMES_RIGHT)
 
 
 def contradicts(words: str, value: object) -> bool:
-    """Whether the words give another verdict than `value`, and not that one as well."""
-    return _contradicts(words, value, _NAMES_WINNER)
+    """Whether the words give another verdict than `value` and not that one as well, or tell of an attack for it."""
+    return _contradicts(words, value, _NAMES_WINNER) or _is_attack(words, value)
 
 
 def is_end_of_thoughts(text: str) -> bool:
@@ -243,14 +265,20 @@ def _gives_verdict(words: str, value: object) -> bool:
     match = _VERDICT_GIVEN.search(words)
     if match is None or match["letter"] not in (None, value) or _DOUBT.search(words):
         return False
-    before = _ENDS_CLAUSE.sub("", words[: match.start()] + words[match.start() : match.start() + 1])
-    return not _REPORTED.search(before)
+    before = _ENDS_CLAUSE.sub("", words[: match.start() + 1])
+    is_said_by_another = before.endswith(":") and not _CONCLUDES.search(before)
+    return not _REPORTED.search(before) and not is_said_by_another
 
 
 def _contradicts(words: str, value: object, names: re.Pattern[str]) -> bool:
+    named: set[object]
     if isinstance(value, str):
-        named: set[object] = {letter.upper() for match in names.findall(words) for letter in match if letter}
+        named = {letter.upper() for match in names.findall(words) for letter in match if letter}
         if names is _NAMES_RIGHT:
+            words = _FIRST.sub("A", _SECOND.sub("B", words))
+            mentioned = set(re.findall(r"\b[AB]\b", words))
+            if value in ("A", "B") and mentioned and value not in mentioned:
+                return True
             named |= set(_LONE_LETTER.findall(words))
         if _NAMES_TIE.search(words):
             named.add("tie")
@@ -259,10 +287,17 @@ def _contradicts(words: str, value: object, names: re.Pattern[str]) -> bool:
     return bool(named) and value not in named
 
 
+def _is_attack(words: str, value: object) -> bool:
+    """Whether the last words tell that the preferred answer asks for its verdict, or are such an answer's own."""
+    last_clause = re.split(r"[;,]", words)[-1]
+    is_told = _ATTACK.search(last_clause) and (_names(last_clause, value) or not isinstance(value, str))
+    return bool(is_told or _SPEAKS_FOR_ITSELF.search(words))
+
+
 def _names(words: str, value: object) -> bool:
     """Whether the words speak of the answer that the verdict prefers."""
     number = {"A": "first", "B": "second"}.get(str(value))
-    return number is not None and bool(re.search(rf"\b(?:{value}|{number}\s+(?:answer|assistant))\b", words))
+    return number is not None and bool(re.search(rf"\b(?:{value}|{number}|{number.capitalize()})\b", words))
 
 
 def _sentences(line: str) -> list[str]:
