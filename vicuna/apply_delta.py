@@ -4,13 +4,13 @@ The flags are those of the Vicuna release. Comes after `python -m vicuna.make_de
 `weights.delta.apply`.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from vicuna.errors import UsageError
 from vicuna.io.log import info
+from vicuna.io.terminal import write, write_json
 from vicuna.options import command, option, parse
 from vicuna.weights.delta.apply import apply_delta
 from vicuna.weights.files.hub import origins
@@ -68,10 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         files = {shard.file: shard.sha256 for shard in manifest.shards}
         facts = {"target": str(options.target), "verified": is_verified, "num_tensors": len(manifest.tensors)}
-        print(json.dumps({**facts, "num_files": len(manifest.files), "sha256": files}))
+        write_json({**facts, "num_files": len(manifest.files), "sha256": files})
     else:
         for shard in manifest.shards:
-            print(f"{shard.sha256}  {options.target / shard.file}")
+            write(f"{shard.sha256}  {options.target / shard.file}")
     what = f"{len(manifest.tensors)} tensors and {len(manifest.files)} other files"
     info(f"verified bit for bit: {what}" if is_verified else f"made: {what}")
     return 0

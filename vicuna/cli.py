@@ -55,16 +55,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str] | None) -> int:
     from vicuna.errors import UsageError, nearest
+    from vicuna.io.terminal import write, write_text
 
     arguments = sys.argv[1:] if argv is None else argv
     if len(arguments) > 1 and arguments[0] == "help":
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
+        write_text(usage())
         return 0 if arguments else 2
     verb, *rest = arguments
     if verb == "--version":
-        print(f"vicuna {__version__}")
+        write(f"vicuna {__version__}")
         return 0
     if verb not in VERBS:
         raise UsageError(f"vicuna: unknown verb '{verb}'; {nearest(verb, VERBS)}")

@@ -4,7 +4,6 @@ Comes after training or `vicuna.apply_delta`; `vicuna import gguf` is the invers
 `weights.gguf.to_gguf` and `weights.gguf.check`.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from vicuna.errors import VerificationError
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import write, write_json
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.hub import Source
 from vicuna.weights.gguf.card import HUB, Card
@@ -86,10 +86,9 @@ def gguf(argv: list[str]) -> int:
         pre_tokenizer=options.pre_tokenizer,
         overwrite=options.overwrite,
     )
-    print(
+    write(
         f"{options.output}: {options.type}, {made.num_tensors} tensors, {human_bytes(made.size_bytes)} for a model of "
-        f"{human_bytes(made.source_bytes)} ({made.bits_per_weight:.2f} bits per weight)",
-        flush=True,
+        f"{human_bytes(made.source_bytes)} ({made.bits_per_weight:.2f} bits per weight)"
     )
     return check_file(source.folder, options.output) if options.check else 0
 
@@ -123,7 +122,10 @@ def check_file(model: Path, file: Path, *, as_json: bool = False) -> int:
     from vicuna.weights.gguf.check import check_gguf  # here: it brings in transformers and torch
 
     report = check_gguf(model, file)
-    print(json.dumps(asdict(report), indent=2) if as_json else "\n".join(report.lines()), flush=True)
+    if as_json:
+        write_json(asdict(report), indent=2)
+    else:
+        write(*report.lines())
     if report.mismatches:
         more = f" (and {len(report.mismatches) - 1} more)" if len(report.mismatches) > 1 else ""
         raise VerificationError(f"{file} cuts text into other tokens than {model}: {report.mismatches[0]}{more}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import write
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.numbers import DTYPES
 from vicuna.weights.gguf.from_gguf import import_gguf
@@ -45,7 +46,7 @@ def gguf(argv: list[str]) -> int:
     dtype = None if options.dtype == "auto" else DTYPES[options.dtype]
     made = import_gguf(options.file, options.output_dir, dtype)
     tensors = made.tensors().values()
-    print(
+    write(
         f"{options.output_dir}: {made.shape.model_type}, {len(tensors)} tensors as {made.config()['torch_dtype']}, "
         f"{sum(math.prod(tensor.shape) for tensor in tensors):,} parameters, "
         f"{human_bytes(sum(tensor.size_bytes for tensor in tensors))}"

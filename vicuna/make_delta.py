@@ -4,12 +4,12 @@ Comes after training; with it and the base, `python -m vicuna.apply_delta` makes
 `weights.delta.make`.
 """
 
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import write, write_json
 from vicuna.options import command, option, parse
 from vicuna.weights.delta.make import Format, make_delta
 from vicuna.weights.files.hub import origins
@@ -62,12 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     ratio = made.delta_bytes / max(made.target_bytes, 1)
     if options.json:
-        print(json.dumps({"delta": str(options.delta), **asdict(made), "ratio": round(ratio, 4)}))
+        write_json({"delta": str(options.delta), **asdict(made), "ratio": round(ratio, 4)})
         return 0
     notes = [f"{made.num_whole} stored whole"] * bool(made.num_whole)
     notes += [f"{made.num_corrections:,} numbers corrected"] * (made.format == "additive")
     shown = f" ({', '.join(notes)})" if notes else ""
-    print(
+    write(
         f"{options.delta}: {made.num_tensors} tensors{shown}, {human_bytes(made.delta_bytes)} for a model of "
         f"{human_bytes(made.target_bytes)} ({ratio:.3f})"
     )

@@ -13,7 +13,6 @@ import sys
 import textwrap
 import threading
 import tomllib
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from vicuna.errors import UsageError, VicunaError, describe, nearest
-from vicuna.io import streams
+from vicuna.io import streams, terminal
 from vicuna.io.files import atomic_file
+from vicuna.io.secrets import Secret, redact
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
@@ -117,6 +117,7 @@ def command(main: Callable[..., int]) -> Main:
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         streams.prepare()
+        terminal.take_over()
         try:
             try:
                 with _ended_in_order():
@@ -124,12 +125,12 @@ def command(main: Callable[..., int]) -> Main:
             except SystemExit as leaving:  # --help, SIGTERM
                 status = leaving.code if isinstance(leaving.code, int) else 0
                 if status - 128 in END_SIGNALS:
-                    streams.say(f"ended by {signal.Signals(status - 128).name}\n")
+                    terminal.say(f"ended by {signal.Signals(status - 128).name}")
             sys.stdout.flush()  # now, not when Python ends: what goes wrong here can still be told
             return status
         except KeyboardInterrupt:
             streams.finish_stdout()
-            streams.say("interrupted\n")
+            terminal.say("interrupted")
             return 130
         except (VicunaError, OSError) as error:
             if not streams.finish_stdout() and isinstance(error, OSError):
@@ -137,9 +138,9 @@ def command(main: Callable[..., int]) -> Main:
                     return 0
                 error.filename = error.filename or "stdout"
             if "--debug" in (sys.argv if argv is None else argv):
-                traceback.print_exc()
+                terminal.say_traceback(type(error), error, error.__traceback__)
             else:
-                streams.say(f"error: {describe(error)}\n")
+                terminal.say(f"error: {describe(error)}")
             return error.exit_code if isinstance(error, VicunaError) else 1
 
     return wrapped
@@ -170,6 +171,9 @@ def _ended_in_order() -> Iterator[None]:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, _: object = None) -> None:  # --help
+        terminal.write_text(message, end="")
 
 
 def _dashed(argument: str) -> str:
@@ -278,8 +282,10 @@ def _unwrap(hint: Any) -> tuple[type, bool, Sequence[Any] | None]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
+    if isinstance(value, Path | Secret):
         return str(value)
+    if isinstance(value, str):
+        return redact(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
@@ -336,7 +342,7 @@ def run_verb(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage)
+        terminal.write_text(usage)
         return 0 if arguments else 2
     verb, *rest = arguments
     if verb not in verbs:

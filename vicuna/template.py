@@ -23,7 +23,8 @@ from vicuna.conversation import (
 )
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io.jsonl import read_jsonl
-from vicuna.io.log import info, style
+from vicuna.io.log import info
+from vicuna.io.terminal import Styled, style, write, write_text
 from vicuna.options import command, option, parse
 from vicuna.weights.resolve import NAMES, resolve_model
 
@@ -52,31 +53,31 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(Options, argv, prog="vicuna template", description="List or show the conversation templates.")
     if options.action == "list":
         for name in template_names():
-            print(f"{name:<12}  {get_template(name).source}")
+            write(f"{name:<12}  {get_template(name).source}")
         return 0
     if options.name is None:
         raise UsageError(f"vicuna template show: name a template: {', '.join(template_names())}")
     template = get_template(options.name)
     if options.jinja:
-        print(to_jinja(template))
+        write_text(to_jinja(template))
         return 0
     messages = _messages(options.record)
     if options.tokenizer is None:
         rendering = render(messages, template)
-        print(colored(rendering.text, rendering.reply_spans))
+        write_text(colored(rendering.text, rendering.reply_spans))
     else:
         _show_tokens(messages, template, resolve_model(options.tokenizer, weights=False).folder)
     return 0
 
 
-def colored(text: str, spans: list[tuple[int, int]]) -> str:
+def colored(text: str, spans: list[tuple[int, int]]) -> list[str | Styled]:
     """The text with the supervised spans in green, or between brackets where there are no colours."""
-    parts, position = [], 0
+    parts: list[str | Styled] = []
+    position = 0
     for start, end in spans:
-        shown = style(text[start:end], "green")
-        parts += [text[position:start], f"⟦{shown}⟧" if shown == text[start:end] else shown]
+        parts += [text[position:start], style(text[start:end], "green", plain="⟦{}⟧")]
         position = end
-    return "".join([*parts, text[position:]])
+    return [*parts, text[position:]]
 
 
 def _messages(record: Path | None) -> list[Message]:
@@ -105,7 +106,7 @@ def _show_tokens(messages: list[Message], template: Template, folder: Path) -> N
         if merged and merged[-1][1] == start:
             start = merged.pop()[0]
         merged.append((start, end))
-    print(colored(text, merged))
+    write_text(colored(text, merged))
     num_supervised = len(encoding.labels) - encoding.labels.count(IGNORE_INDEX)
     info(f"{len(encoding.input_ids)} tokens, {num_supervised} trained")
 

@@ -35,7 +35,7 @@ def test_no_folder_and_no_tokenizer_in_it(tmp_path: Path) -> None:
 def test_a_damaged_tokenizer(tmp_path: Path, bpe_tokenizer_directory: Path, name: str, content: str) -> None:
     folder = shutil.copytree(bpe_tokenizer_directory, tmp_path / "model")
     (folder / name).write_text(content)
-    with pytest.raises(VicunaError, match="its tokenizer cannot be read") as caught:
+    with pytest.raises(VicunaError, match=r"its tokenizer cannot be read|not JSON|not a JSON object") as caught:
         load_tokenizer(folder)
     assert "\n" not in str(caught.value)
 

@@ -1,5 +1,6 @@
 """Files are whole or not there."""
 
+import ast
 import errno
 import os
 import signal
@@ -9,8 +10,22 @@ from pathlib import Path
 
 import pytest
 
+import vicuna
 from vicuna.errors import VicunaError
-from vicuna.io.files import atomic_directory, atomic_file, ensure_free_space, sha256_file, vicuna_home
+from vicuna.io.files import (
+    OPEN_FLAGS,
+    atomic_directory,
+    atomic_file,
+    checked_name,
+    copy_in_folder,
+    ensure_free_space,
+    leads_elsewhere,
+    make_folder,
+    open_in_folder,
+    sha256_file,
+    vicuna_home,
+    write_in_folder,
+)
 from vicuna.io.jsonl import append_jsonl
 
 
@@ -140,3 +155,138 @@ def test_sha256(tmp_path: Path) -> None:
 def test_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VICUNA_HOME", str(tmp_path))
     assert vicuna_home() == tmp_path
+
+
+def test_a_file_of_ours_follows_no_link_and_empties_nothing(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    for mode in OPEN_FLAGS:
+        link = tmp_path / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(victim)
+        with pytest.raises((VicunaError, FileExistsError)):
+            open_in_folder(link, mode)
+    write_in_folder(tmp_path / "link", b"ours")
+    assert (tmp_path / "link").read_text() == "ours" and not (tmp_path / "link").is_symlink()
+    for write in (
+        lambda path: atomic_file(path, follows_link=False),
+        lambda path: atomic_directory(path, overwrite=True, follows_link=False),
+    ):
+        link = tmp_path / "other"
+        link.symlink_to(victim)
+        with write(link) as made:
+            assert made is not None
+        assert not link.is_symlink()
+        link.rmdir() if link.is_dir() else link.unlink()
+    copy_in_folder(victim, tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == victim.read_text() == "precious"
+
+
+def test_what_a_file_of_ours_holds_stays_when_it_is_opened(tmp_path: Path) -> None:
+    for mode in ("rb", "r+b", "ab", "a+b"):
+        (tmp_path / "file").write_text("there")
+        open_in_folder(tmp_path / "file", mode).close()
+        assert (tmp_path / "file").read_text() == "there"
+
+
+def test_a_pipe_or_a_folder_is_no_file_of_ours(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for mode in ("rb", "r+b", "ab"):
+        with pytest.raises(VicunaError, match="not a plain file"):  # and nothing waits for a reader
+            open_in_folder(tmp_path / "pipe", mode)
+    with pytest.raises(VicunaError, match="not a plain file"):
+        open_in_folder(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(VicunaError, match="is a link"):
+        make_folder(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/etc/passwd",
+        "..\\a",
+        "C:a",
+        "a\0b",
+        "a\nb",
+        "a\u202eb",
+        "a" * 256,
+        " a",
+        7,
+        None,
+        "é" * 128,
+    ],
+)
+def test_names_that_are_refused(name: object) -> None:
+    with pytest.raises(VicunaError, match="the index names the file"):
+        checked_name(name, "the index")
+
+
+def test_names_that_are_taken() -> None:
+    for name in ("model-00001-of-00002.safetensors", "語.json", "a b.txt", ".hidden"):
+        assert checked_name(name, "the index") == name
+    assert checked_name("files/tokenizer.json", "the index", has_folders=True) == "files/tokenizer.json"
+    for name in ("files/../x", "/x", "files//x", "files/"):
+        with pytest.raises(VicunaError):
+            checked_name(name, "the index", has_folders=True)
+
+
+def test_links_out_of_a_folder_are_told_from_the_hubs_cache(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    blob = tmp_path / "models--a--b" / "blobs" / "ff"
+    blob.parent.mkdir()
+    blob.write_text("x")
+    (snapshot / "config.json").symlink_to("../../blobs/ff")
+    (snapshot / "LICENSE").symlink_to(tmp_path / "secret")
+    assert not leads_elsewhere(snapshot / "config.json", snapshot)
+    assert leads_elsewhere(snapshot / "LICENSE", snapshot)
+
+
+# Who writes a file in another way than the doors of `vicuna.io`, and why that is safe.
+NEW_FOLDER = "inside a folder that `atomic_directory` has just made, under a name that nobody knows"
+OWN_WRITERS = {
+    "weights/gguf/vocabulary/from_gguf.py": NEW_FOLDER,
+    "train/batches/token_cache.py": NEW_FOLDER,
+    "train/save/export.py": NEW_FOLDER,
+    "train/save/saver.py": "renames a folder; a link under the new name is deleted first",
+    "data/run/output.py": NEW_FOLDER,
+    "weights/gguf/container.py": "opens a model's file for reading",
+    "weights/files/checkpoint.py": "opens a model's files for reading",
+    "train/save/output.py": "opens a folder, to lock it",
+}
+SHUTIL = {"copyfile", "copy", "copy2", "copytree", "move"}
+WRITES = {"write_text", "write_bytes", "touch", "mkfifo", "symlink_to", *SHUTIL}
+
+
+def _writes(path: Path) -> bool:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        owner, _, name = called.rpartition(".")
+        if name in WRITES and owner not in ("", "terminal") and (name not in SHUTIL or owner == "shutil"):
+            return True
+        if called == "os.open":
+            return True
+        if name == "open" and owner != "stack":
+            modes = [argument.value for argument in (*node.args, *(keyword.value for keyword in node.keywords))
+                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str)]  # fmt: skip
+            if any(set(mode) & set("wax+") and len(mode) <= 3 for mode in modes):
+                return True
+    return False
+
+
+def test_no_module_writes_files_in_its_own_way() -> None:
+    package = Path(vicuna.__file__).parent
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if path.parent != package / "io" and _writes(path)
+    }
+    assert found == set(OWN_WRITERS), "write through vicuna.io.files"

@@ -1,11 +1,11 @@
-"""Progress and colours."""
+"""Progress, and figures for people."""
 
 import io
 import sys
 
 import pytest
 
-from vicuna.io.log import Progress, human_bytes, human_seconds, style
+from vicuna.io.log import Progress, human_bytes, human_seconds
 
 
 class Terminal(io.StringIO):
@@ -54,12 +54,14 @@ def test_unknown_total_and_a_failure(capsys: pytest.CaptureFixture[str]) -> None
     assert progress.line().startswith("reading: 3 it")
 
 
-def test_colours_only_on_a_terminal_and_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert style("x", "red", "bold", stream=Terminal()) == "\033[31;1mx\033[0m"
-    assert style("x", "red", stream=io.StringIO()) == "x"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert style("x", "red", stream=Terminal()) == "x"
+def test_what_a_field_says_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Progress(2, description="read\x1b[2Jing") as progress:
+        progress.update(1, file="a\rb\x1b]52;c;eA==\x07")
+    text = stream.getvalue().replace("\r\033[K", "").replace("\n", "")
+    assert text.isprintable()
+    assert "\\x1b[2J" in text
 
 
 def test_human_numbers() -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from vicuna.io import streams
-
 VICUNA = [sys.executable, "-m", "vicuna"]
 
 
@@ -67,24 +65,6 @@ def test_work_goes_on_when_nobody_reads_stderr() -> None:
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer)
     os.close(writer)
     assert (done.returncode, done.stdout) == (0, b"done\n")
-
-
-def test_say_from_a_signal_handler_in_the_middle_of_say(capfd: pytest.CaptureFixture[str]) -> None:
-    class Busy:
-        def write(self, _: str) -> int:
-            raise RuntimeError("reentrant call")
-
-        def flush(self) -> None: ...
-
-        def fileno(self) -> int:
-            return 2
-
-    original, sys.stderr = sys.stderr, Busy()
-    try:
-        streams.say("saving\n")
-    finally:
-        sys.stderr = original
-    assert capfd.readouterr().err == "saving\n"
 
 
 def test_sigterm_leaves_nothing_unfinished(tmp_path: Path) -> None:

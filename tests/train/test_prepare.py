@@ -117,7 +117,7 @@ def test_a_tokenizer_of_another_model(make_options: MakeOptions, tmp_path: Path,
     [
         ("generation_config.json", "[", "generation_config.json:1:2: not JSON"),
         ("generation_config.json", "[]", "holds a list, not a JSON object"),
-        ("config.json", '{"model_type": "llama", "hidden_size": "x"}', "config.json cannot be read .*hidden_size"),
+        ("config.json", '{"model_type": "llama", "hidden_size": "x"}', "config.json: hidden_size is .x."),
         ("model.safetensors", "", "0 bytes cannot hold its header"),
     ],
 )

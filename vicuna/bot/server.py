@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vicuna.errors import VicunaError
+from vicuna.io.files import open_in_folder
 from vicuna.serve import processes
 
 START_SECONDS = 180.0
@@ -39,7 +40,8 @@ class Server:
         served = [f"{name}={path}" for name, path in self.models.items()]
         arguments = [argument for model in served for argument in ("--model", model)]
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log_file:
+        self.log_path.unlink(missing_ok=True)
+        with open_in_folder(self.log_path, "xb") as log_file:
             self._process = processes.spawn(
                 [sys.executable, "-m", "vicuna", "serve", *arguments, *FLAGS, "--port", str(self.port)],
                 {name: value for name, value in os.environ.items() if name != "VICUNA_API_KEY"},

@@ -8,7 +8,6 @@ outputs are removed first. A stage that was interrupted keeps its unfinished out
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from vicuna import __version__
 from vicuna.io import log
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.terminal import style
 
 Figures = dict[str, Any]
 
@@ -64,15 +64,15 @@ class Workspace:
     def run(self, stage: Stage, number: int, total: int) -> Done:
         """Run a stage, or skip it if it was run before and its outputs are intact."""
         fingerprint = self._fingerprint(stage)
-        heading = log.style(f"[{number}/{total}] {stage.title}", "bold", stream=sys.stderr)
+        heading = style(f"[{number}/{total}] {stage.title}", "bold")
         if not stage.is_cheap and (kept := self._kept(stage, fingerprint)) is not None:
-            log.info(f"{heading}: done before, intact")
+            log.info([heading, ": done before, intact"])
             return self._note(kept)
         log.info(heading)
         if self._read_note(stage) != {"fingerprint": fingerprint}:
             for name in stage.outputs:
                 remove(self.folder / name)
-            write_json(self._note_path(stage), {"fingerprint": fingerprint})
+            write_json(self._note_path(stage), {"fingerprint": fingerprint}, follows_link=False)
         started = time.monotonic()
         figures = stage.run()
         seconds = time.monotonic() - started
@@ -82,7 +82,7 @@ class Workspace:
             "figures": figures,
             "seconds": seconds,
         }
-        write_json(self._note_path(stage), record)
+        write_json(self._note_path(stage), record, follows_link=False)
         log.info(f"      {figures['shown']}  ({log.human_seconds(seconds)})")
         return self._note(Done(stage, figures, seconds))
 

@@ -130,7 +130,7 @@ def _load_and_cache(folder: Path, path: Path) -> EncodingTokenizer:
     tokenizer = load_tokenizer(folder)
     kept = _description(tokenizer)
     if kept is not None and _have_equal_ids(CountingTokenizer(kept), tokenizer):
-        with suppress(OSError), atomic_file(path) as file:
+        with suppress(OSError), atomic_file(path, follows_link=False) as file:
             json.dump(kept, file)
     return tokenizer
 

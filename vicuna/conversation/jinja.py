@@ -12,6 +12,7 @@ from vicuna.conversation.message import TemplateError
 from vicuna.conversation.templates import BOS, EOS, HF, Marks, Template, get_template
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.model_files import read_model_json
 
 TEMPLATE_FILE = "vicuna_template.json"
 JINJA_FILE = "chat_template.jinja"
@@ -139,7 +140,7 @@ def load_template(model_directory: Path | str) -> Template | None:
     path = Path(model_directory) / TEMPLATE_FILE
     if not path.exists():
         return None
-    value = read_json(path)
+    value = read_model_json(path)
     if not isinstance(value, dict) or not isinstance(value.get("template"), str):
         raise TemplateError(f'{path}: expected {{"template": NAME}}; write the name of the model\'s template there')
     return get_template(value["template"])

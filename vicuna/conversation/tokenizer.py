@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vicuna.errors import VicunaError, require
+from vicuna.io.model_files import check_model_files
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -90,6 +91,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         VicunaError: there is no folder, no tokenizer in it, or none that can be read.
     """
     check_tokenizer(folder)
+    check_model_files(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     transformers = require("transformers", "data")
     try:
@@ -98,7 +100,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             _order_merges(tokenizer, folder / "tokenizer.model")
         loaded: Tokenizer = tokenizer
         return loaded
-    except Exception as error:  # whatever the files' parsers raise: KeyError, TypeError, pyo3's own, ...
+    except BaseException as error:  # whatever the files' parsers raise: KeyError, TypeError, pyo3's own panic, ...
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise VicunaError(
             f"{folder}: its tokenizer cannot be read ({said}); copy its base model's files there again"

@@ -36,6 +36,7 @@ from vicuna.io import log
 from vicuna.io.files import atomic_directory
 from vicuna.io.jsonl import JsonObject, write_json
 from vicuna.io.machine import usable_cores
+from vicuna.io.terminal import write_text
 from vicuna.options import command, parse, to_dict
 from vicuna.weights.resolve import resolve_model
 
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         return VERBS[arguments[0]](arguments[1:])
     options = parse(DataOptions, arguments, prog="vicuna data", description=DESCRIPTION, epilog=EPILOG)
     counts = clean(options)["counts"]
-    print(summary(counts, options.output_dir))
+    write_text(summary(counts, options.output_dir))
     if not counts["records_out"]:
         raise VicunaError(f"no record is left to train on; {options.output_dir / REPORT} says why")
     if options.held_out_ratio and not counts["held_out"]:

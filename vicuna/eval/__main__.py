@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from vicuna.errors import UsageError, nearest
+from vicuna.io.terminal import write_text
 from vicuna.options import Main, command
 
 # verb: (module, what it does)
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the verb named first, with the rest of the arguments."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage())
+        write_text(usage())
         return 0 if arguments else 2
     verb, *rest = arguments
     if verb not in VERBS:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError
-from vicuna.io.files import atomic_file, check_is_file
+from vicuna.io.files import atomic_file, check_is_file, open_descriptor
+from vicuna.io.secrets import json_value
 
 JsonObject = dict[str, Any]
 
@@ -32,9 +33,9 @@ def read_json(path: Path | str) -> Any:
         raise VicunaError(f"{path}: not JSON that can be read ({error})") from None
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write a value as indented JSON with sorted keys, atomically."""
-    with atomic_file(path) as file:
+def write_json(path: Path | str, value: Any, *, follows_link: bool = True) -> None:
+    """Write a value as indented JSON with sorted keys, atomically; `follows_link` as of `atomic_file`."""
+    with atomic_file(path, follows_link=follows_link) as file:
         file.write(format_json(value, indent=2, sort_keys=True) + "\n")
 
 
@@ -82,18 +83,18 @@ def format_line(value: JsonObject) -> str:
 
 def format_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """JSON without escapes for letters; all escaped where one is half a surrogate pair, which UTF-8 cannot hold."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, sort_keys=sort_keys, default=json_value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(value, indent=indent, sort_keys=sort_keys)
+        return json.dumps(value, indent=indent, sort_keys=sort_keys, default=json_value)
     return text
 
 
-def write_jsonl(path: Path | str, values: Iterable[JsonObject]) -> int:
-    """Write objects atomically, one a line, and return their number."""
+def write_jsonl(path: Path | str, values: Iterable[JsonObject], *, follows_link: bool = True) -> int:
+    """Write objects atomically, one a line, and return their number; `follows_link` as of `atomic_file`."""
     count = 0
-    with atomic_file(path) as file:
+    with atomic_file(path, follows_link=follows_link) as file:
         for value in values:
             file.write(format_line(value))
             count += 1
@@ -105,12 +106,15 @@ def append_jsonl(path: Path | str, value: JsonObject) -> None:
 
     A last line without its end, which a kill cut short, is ended first, so that the new one does not continue it. A
     line that the disk has no room for is removed again. One process at a time may append to a file.
+
+    Raises:
+        VicunaError: it is a folder, a device or a link.
     """
     check_is_file(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = format_line(value).encode("utf-8")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    descriptor = open_descriptor(path, "a+b")
     try:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":

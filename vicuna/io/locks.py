@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vicuna.io.files import open_descriptor
+
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # some network file systems
 
 
@@ -40,9 +42,10 @@ def lock_file(path: Path, *, wait: bool) -> Iterator[bool]:
 
     Raises:
         BlockingIOError: another process holds it, and `wait` is false.
+        VicunaError: it is a link, or no plain file.
         OSError: the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = open_descriptor(path, "r+b")
     try:
         yield lock_descriptor(descriptor, wait=wait)
     finally:

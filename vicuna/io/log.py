@@ -4,16 +4,15 @@ A progress bar is drawn on a terminal only; elsewhere (a log file, CI) plain lin
 intervals.
 """
 
-import os
 import shutil
 import sys
 import time
 from types import TracebackType
 from typing import Self
 
-from vicuna.io import streams
+from vicuna.io import terminal
+from vicuna.io.terminal import Line, style
 
-COLORS = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 BAR_INTERVAL_SECONDS = 0.1
 LINE_INTERVAL_SECONDS = 10.0
 
@@ -26,28 +25,16 @@ def be_silent() -> None:
     _is_silent = True
 
 
-def _say(text: str) -> None:
+def info(*lines: Line) -> None:
+    """Print a message, or several lines of one; line breaks within a line are shown as such."""
     if not _is_silent:
-        streams.say(text)
-
-
-def info(message: str) -> None:
-    """Print a message."""
-    _say(f"{message}\n")
+        for line in lines:
+            terminal.say(line)
 
 
 def warning(message: str) -> None:
     """Print a message marked as a warning."""
-    _say(f"{style('warning:', 'yellow', stream=sys.stderr)} {message}\n")
-
-
-def style(text: str, *names: str, stream: object = None) -> str:
-    """`text` in the named colours, if `stream` (stdout by default) is a terminal and NO_COLOR is not set."""
-    stream = stream or sys.stdout
-    if os.environ.get("NO_COLOR") or not getattr(stream, "isatty", lambda: False)():
-        return text
-    codes = ";".join(str(COLORS[name]) for name in names)
-    return f"\033[{codes}m{text}\033[0m"
+    info([style("warning:", "yellow"), f" {message}"])
 
 
 def human_bytes(size: float) -> str:
@@ -97,7 +84,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if self.is_terminal:
             self._draw()
-            _say("\n")
+            info("")
         elif kind is None and self._shown_count != self.count:
             info(self.line())
 
@@ -125,11 +112,12 @@ class Progress:
 
     def _draw(self) -> None:
         width = shutil.get_terminal_size().columns
-        line = self.line()
+        line = terminal.printable(self.line())
         if self.total and (room := width - len(line) - 4) >= 8:
             filled = round(min(room, 30) * min(1.0, self.count / self.total))
             line = f"{line} [{'█' * filled}{' ' * (min(room, 30) - filled)}]"
-        _say(f"\r\033[K{line[: width - 1]}")
+        if not _is_silent:
+            terminal.redraw(line[: width - 1])
 
 
 def _format_field(value: object) -> str:

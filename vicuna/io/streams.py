@@ -1,6 +1,6 @@
 """Standard streams that may be closed, full, without a reader, or unable to encode a character.
 
-Used by `log`, which writes to stderr, and by `options.command`, which wraps every program's `main`.
+Used by `terminal`, which writes to them, and by `options.command`, which wraps every program's `main`.
 """
 
 import io
@@ -24,19 +24,6 @@ def prepare() -> None:
         stdin.reconfigure(errors="replace")
     if isinstance(stdout, io.TextIOWrapper):
         stdout.reconfigure(errors="backslashreplace")
-
-
-def say(text: str) -> None:
-    """Write to stderr; where nobody reads it any more, the text is dropped and the program goes on.
-
-    (A Ctrl-C in `vicuna train 2>&1 | tee log` ends `tee` at once, and the run must still save its checkpoint.)
-    """
-    try:
-        print(text, end="", file=sys.stderr, flush=True)
-    except RuntimeError:  # from a signal handler, in the middle of another `say`
-        os.write(sys.stderr.fileno(), text.encode("utf-8", "backslashreplace"))
-    except OSError:
-        mute(sys.stderr)
 
 
 def finish_stdout() -> bool:

@@ -22,8 +22,9 @@ from types import FrameType
 
 from vicuna.errors import UsageError, require
 from vicuna.io.jsonl import JsonObject
-from vicuna.io.log import human_seconds, info, style, warning
+from vicuna.io.log import human_seconds, info, warning
 from vicuna.io.machine import usable_cores
+from vicuna.io.terminal import style, write
 from vicuna.options import command, option, parse
 from vicuna.serve import auth, processes
 from vicuna.serve.engines.interface import ENGINES, model_directory
@@ -226,11 +227,11 @@ def announce(options: ServeOptions, url: str, workers: list[JsonObject], seconds
     """Print what is ready and where. This is the command's result, so it goes to stdout."""
     for worker in workers:
         name = style(worker["model"], "bold")
-        print(f"model {name}: pid {worker['pid']}, template {worker['template']}, {worker['max_slots']} slots")
-    print(f"API:   {url}/v1 (OpenAI-compatible), workers at {url}/workers")
+        write(["model ", name, f": pid {worker['pid']}, template {worker['template']}, {worker['max_slots']} slots"])
+    write(f"API:   {url}/v1 (OpenAI-compatible), workers at {url}/workers")
     if options.web:
-        print(f"page:  http://127.0.0.1:{options.web_port}")
-    print(f"ready after {human_seconds(seconds)}; Ctrl-C ends all", flush=True)
+        write(f"page:  http://127.0.0.1:{options.web_port}")
+    write(f"ready after {human_seconds(seconds)}; Ctrl-C ends all")
 
 
 def watch(supervisor: Supervisor, options: ServeOptions, url: str) -> None:

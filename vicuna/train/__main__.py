@@ -3,13 +3,13 @@
 torch and transformers take seconds to load, so they are imported when the flags are known to be good.
 """
 
-import json
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from vicuna.errors import UsageError, require
 from vicuna.io import log
+from vicuna.io.terminal import write_json, write_text
 from vicuna.options import command, parse
 from vicuna.train.options import TrainOptions
 from vicuna.train.planner.options import PlanOptions
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         log.info(f"stopped by {result.stopped_by.name}; the same command goes on from {options.output_dir}")
         return 128 + exit_signal(result.stopped_by)
     if result.train_log.writes:  # rank 0
-        print(summary(result))
+        write_text(summary(result))
     return 0
 
 
@@ -63,7 +63,10 @@ def print_plan(argv: list[str] | None) -> int:
     from vicuna.train.planner.report import make_plan
 
     plan = make_plan(options)
-    print(json.dumps(plan.to_dict(), indent=2) if options.json else plan)
+    if options.json:
+        write_json(plan.to_dict(), indent=2)
+    else:
+        write_text(str(plan))
     return 0
 
 

@@ -4,7 +4,6 @@ Making and applying deltas are commands of their own: `vicuna.make_delta` and `v
 `tools` and `small_model`.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from vicuna.errors import UsageError, VerificationError
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import printable, write, write_json
 from vicuna.options import command, option, parse, run_verb
 from vicuna.weights.files.detect import has_manifest
 from vicuna.weights.files.hub import origins
@@ -105,14 +105,14 @@ def verify(argv: list[str]) -> int:
     except VerificationError as error:
         if not options.json:
             raise
-        print(json.dumps({"path": str(path), "verified": False, "error": str(error)}))
+        write_json({"path": str(path), "verified": False, "error": printable(str(error))})
         return error.exit_code
     facts = {"path": str(path), "verified": True, "quick": options.quick, **asdict(verified)}
     if options.json:
-        print(json.dumps(facts))
+        write_json(facts)
     else:
         how = "in samples of" if options.quick else "in"
-        print(
+        write(
             f"{path}: as it should be {how} {verified.num_tensors} tensors ({human_bytes(verified.size_bytes)}) "
             f"and {verified.num_files} other files"
         )
@@ -123,7 +123,10 @@ def inspect_path(argv: list[str]) -> int:
     """Print the facts as a table or as JSON."""
     options = parse(InspectOptions, argv, prog="vicuna weights inspect", description="What a model or delta holds.")
     facts = inspect(resolve_model(options.path).folder)
-    print(json.dumps(facts, indent=2) if options.json else as_table(facts))
+    if options.json:
+        write_json(facts, indent=2)
+    else:
+        write(*as_table(facts))
     return 0
 
 
@@ -164,7 +167,7 @@ def merge(argv: list[str]) -> int:
 def small_model(argv: list[str]) -> int:
     """Print the small model's folder."""
     parse(SmallModelOptions, argv, prog="vicuna weights small-model", description="Where SmolLM2-135M-Instruct is.")
-    print(find_small_model())
+    write(str(find_small_model()))
     return 0
 
 
@@ -172,10 +175,10 @@ def _print_made(target: Path, manifest: Manifest, *, as_json: bool) -> int:
     """The new model's files of weights with their SHA-256, as `sha256sum` prints them."""
     if as_json:
         files = {shard.file: shard.sha256 for shard in manifest.shards}
-        print(json.dumps({"target": str(target), "num_tensors": len(manifest.tensors), "sha256": files}))
+        write_json({"target": str(target), "num_tensors": len(manifest.tensors), "sha256": files})
     else:
         for shard in manifest.shards:
-            print(f"{shard.sha256}  {target / shard.file}")
+            write(f"{shard.sha256}  {target / shard.file}")
     return 0
 
 

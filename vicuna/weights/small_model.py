@@ -59,7 +59,7 @@ def find_small_model() -> Path:
         if folder.exists():
             warning(f"{folder} is incomplete or was changed; making it again")
         ensure_free_space(folder, NEEDED_BYTES, f"{NAME} in {folder}")
-        with _gguf_file() as source, atomic_directory(folder, overwrite=True) as temporary:
+        with _gguf_file() as source, atomic_directory(folder, overwrite=True, follows_link=False) as temporary:
             write_model(GGUFModel(source, "BF16"), temporary, f"converting {NAME}")
             for name, sha256 in FILE_SHA256.items():
                 assert sha256_file(temporary / name) == sha256, f"the conversion wrote an unexpected {name}"
@@ -95,7 +95,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _write_marker(folder: Path) -> None:
-    write_json(folder / MARKER, {name: _stamp(folder / name) for name in FILE_SHA256})
+    write_json(folder / MARKER, {name: _stamp(folder / name) for name in FILE_SHA256}, follows_link=False)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def test_what_a_worker_cannot_do_is_one_line(
     for workers in (1, 2):
         capsys.readouterr()
         assert run_command(*inputs, "--output-dir", tmp_path / "out", "--workers", workers, *split_flags(broken)) == 1
-        assert "its tokenizer cannot be read" in capsys.readouterr().err.splitlines()[-1]
+        assert "tokenizer.json:1:2: not JSON" in capsys.readouterr().err.splitlines()[-1]
     assert not work_path(tmp_path / "out").exists()
 
 

@@ -87,3 +87,24 @@ def test_parts_of_another_version_of_the_program_are_not_used(
     monkeypatch.setattr(engines, "clean_batch", recording(cleaned))
     assert run_command(*arguments) == EXIT_SET_ASIDE
     assert cleaned[:4] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["lock", "run.json", "000000.part", "000001.part"])
+def test_links_planted_in_the_work_folder_reach_no_file(tmp_path: Path, inputs: list[Path], name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = work_path(tmp_path / "out")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    assert run_command(*inputs, "--output-dir", tmp_path / "out") in (0, 1, EXIT_SET_ASIDE)
+    assert victim.read_text() == "precious"
+
+
+def test_a_link_in_the_work_folders_place_is_refused(
+    tmp_path: Path, inputs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "victim").mkdir()
+    work_path(tmp_path / "out").symlink_to(tmp_path / "victim")
+    assert run_command(*inputs, "--output-dir", tmp_path / "out") == 1
+    assert "needed for unfinished work" in capsys.readouterr().err
+    assert not list((tmp_path / "victim").iterdir())

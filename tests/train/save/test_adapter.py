@@ -1,5 +1,6 @@
 """The exported adapter is the trained one, for peft and merged."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from vicuna.errors import VicunaError
 from vicuna.train import loop
 from vicuna.train.loop import train
 from vicuna.train.model.lora import is_adapter
-from vicuna.train.save.adapter import export_adapter
+from vicuna.train.save.adapter import export_adapter, write_config
 from vicuna.weights.tools.adapter import check_adapter
 from vicuna.weights.tools.lora import merge_lora
 
@@ -68,3 +69,9 @@ def test_an_adapter_that_learned_nothing_is_not_left_as_a_result(lora_options: M
     with pytest.raises(VicunaError, match=r"lora_B.*is all zeros"):
         train(options)
     assert not (options.output_dir / "adapter").exists()
+
+
+def test_the_configurations_modules_stand_in_order(lora_options: MakeOptions, tmp_path: Path) -> None:
+    write_config(tmp_path, lora_options())
+    modules = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules) and len(modules) == 7

@@ -14,6 +14,7 @@ from vicuna.weights.files.manifest import (
     NO_HASH,
     TensorRecord,
     is_copied_verbatim,
+    noted_record,
     read_manifest,
 )
 
@@ -57,6 +58,13 @@ def test_a_changed_character_is_found(path: Path) -> None:
     [
         (lambda v: v["tensors"][0].update(target_sha256="x"), "bad hash 'x'"),
         (lambda v: v["tensors"][0].update(offset=-1), "bad place of"),
+        (lambda v: v["tensors"][0].update(offset=10**30), "bad place of"),
+        (lambda v: v.update(target_vocab_size=10**30), "bad vocabulary size"),
+        (lambda v: v.update(tool="x" * 2_000), "bad text: 2,000 characters, 1,000 are taken"),
+        (lambda v: v.update(sources={"base": {"id": "x" * 2_000}}), "bad source: it is too long"),
+        (lambda v: v.update(index="text"), "its index:1:1: not JSON"),
+        (lambda v: v.update(index='{"weight_map": {"a": "../../x.safetensors"}}'), "bad index: it names other files"),
+        (lambda v: v.update(index="[" * 100_000), "its index: not JSON|its index:1"),
         (lambda v: v["tensors"][0].update(base_dtype=None), "bad base of"),
         (lambda v: v["tensors"][0].update(base_shape=[1, 2]), "bad base of"),
         (lambda v: v["tensors"].reverse(), "bad order of tensors"),
@@ -90,3 +98,20 @@ def test_small_files_are_copied(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.safetensors", "a.BIN", "x.py", "../a", "a/b", ".hidden", "", "SHA256SUMS", None])
 def test_weights_code_and_paths_are_not(name: object) -> None:
     assert not is_copied_verbatim(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": "x"},
+        {"size_bytes": 10**30},
+        {"target_sha256": 1},
+        {"unknown": 1},
+        {"base_shape": 7},
+        {"base_shape": ["x"]},
+    ],
+)
+def test_a_journals_record_that_was_not_written_there_is_none(change: dict[str, Any]) -> None:
+    record = {"name": "a", "target_sha256": NO_HASH, "quick_sha256": NO_HASH}
+    assert noted_record(record) is not None
+    assert noted_record({**record, **change}) is None

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.weights.builders import numbers, write_model
-from vicuna.errors import VicunaError
+from vicuna.errors import VerificationError, VicunaError
 from vicuna.weights.files.checkpoint import INDEX_NAME, CheckpointReader
+from vicuna.weights.files.tensors import parse_header
 
 WEIGHTS = "model.safetensors"
 
@@ -59,3 +61,37 @@ def test_an_index_cannot_leave_its_folder(tmp_path: Path, name: object) -> None:
     (model / INDEX_NAME).write_text(json.dumps(index))
     with pytest.raises(VicunaError, match=r"no plain .safetensors file name"):
         CheckpointReader(model)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"shape": [10**30], "data_offsets": [0, 2 * 10**30]}, "a number is at most"),
+        ({"shape": [1] * 100_000, "data_offsets": [0, 2]}, "a shape has at most 64 numbers"),
+        ({"shape": [2] * 2_500_000, "data_offsets": [0, 2]}, "a shape has at most 64 numbers"),
+        ({"shape": [2**62] * 64, "data_offsets": [0, 2]}, "would have more than"),
+        ({"shape": "1" * 1000, "data_offsets": [0, 0]}, "is not a dtype, a shape and two offsets"),
+        ({"dtype": "Q" * 1_000_000, "shape": [0], "data_offsets": [0, 0]}, r"has dtype 'Q.*characters in all"),
+    ],
+)
+def test_entries_of_no_bounded_cost_are_refused(entry: dict[str, Any], message: str) -> None:
+    header = json.dumps({"a": {"dtype": "F16", **entry}}).encode()
+    with pytest.raises(VerificationError, match=message) as caught:
+        parse_header(header, None, "m.safetensors")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b'{"' + b"a" * 5_000 + b'": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]}}', "is too long"),
+        (b'{"a": [' + b"[]," * 4_000_000 + b"1]}", "values, and 8,000,000 are taken"),
+        (b'{"a":' + b'{"b":1},' * 300_000 + b"}", "tensors, and 250,000 are taken"),
+        (b'{"a":' + b"[" * 100_000, "is not JSON"),
+        (b'{"a": {"dtype": "F16", "shape": [' + b"9" * 5_000 + b'], "data_offsets": [0, 2]}}', "is not JSON"),
+    ],
+)
+def test_headers_of_no_bounded_cost_are_refused(header: bytes, message: str) -> None:
+    with pytest.raises(VerificationError, match=message) as caught:
+        parse_header(header, None, "m.safetensors")
+    assert len(str(caught.value)) < 500

@@ -24,7 +24,7 @@ from vicuna.weights.gguf.types import FILE_TYPES
         ({"rope_theta": 1e300}, "rope_theta is 1e[+]300"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "differ by layer .full_attention."),
         ({"partial_rotary_factor": 0.5}, "rotate only 0.5 of each head"),
-        ({"rope_scaling": "linear"}, "take a table"),
+        ({"rope_scaling": "linear"}, "takes a table"),
         ({"num_hidden_layers": -2}, "num_hidden_layers is -2"),
         ({"num_key_value_heads": 3}, "do not go together"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small'"),

@@ -76,7 +76,10 @@ def test_a_file_with_changed_bytes_is_told_or_imported(tmp_path: Path, whole: by
     [
         ({"general.architecture": string("falcon")}, "is a 'falcon' model, which is not converted"),
         ({"llama.block_count": uint32(3)}, "has no tensor blk.2.attn_norm.weight"),
-        ({"llama.block_count": uint32(2**31 - 1)}, "do not go together"),
+        (
+            {"llama.block_count": uint32(2**31 - 1)},
+            "num_hidden_layers is 2147483647; it takes a whole number from 1 to 1,000",
+        ),
         ({"llama.embedding_length": uint32(128)}, "should be .*by its metadata"),
         ({"llama.attention.head_count": uint32(0)}, "num_attention_heads is 0"),
         ({"llama.rope.dimension_count": uint32(2)}, "is not the head size"),

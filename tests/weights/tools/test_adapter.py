@@ -54,6 +54,20 @@ def test_an_adapter_that_is_not_whole_is_named(tmp_path: Path, change: Any, mess
         ({"target_modules": ["q_proj", "v_proj"]}, "no tensor for its target module 'v_proj'"),
         ({"lora_alpha": None}, "lora_alpha is None"),
         ({"alora_invocation_tokens": [1]}, "active only behind its invocation tokens"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan; it takes a number from 0"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000.*characters in all"),
+        ({"alpha_pattern": [1]}, r"alpha_pattern is \[1\]; it takes a table"),
+        ({"alpha_pattern": {f"a{i}": 1 for i in range(2_000)}}, "it takes a table of at most 1000"),
+        ({"alpha_pattern": {"(a+)+$": 1}}, "repeats a repetition"),
+        ({"alpha_pattern": {".*.*.*x": 1}}, "more than 2 repetitions in one branch"),
+        ({"alpha_pattern": {"(": 1}}, r"alpha_pattern has '\(', no expression"),
+        ({"target_modules": ["q_proj"] * 20_000}, "target_modules has 20,000 entries"),
+        ({"target_modules": [1]}, "takes 10,000 names"),
+        ({"target_modules": ["x" * 9_000]}, "characters in all"),
+        (
+            {"r": 10**30, "base_model_name_or_path": "../../etc/passwd", "peft_type": {"a": 1}},
+            "only LORA can be merged",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_merged_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from vicuna.bot.stages import Workspace, table
 from vicuna.errors import VicunaError, require
 from vicuna.io import log
 from vicuna.io.jsonl import read_json, write_json
+from vicuna.io.terminal import write, write_text
 from vicuna.options import command, option, parse
 
 MARKER = "vicuna_demo.json"
@@ -50,13 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     peak = note_peak(folder, watch.peak_bytes)
     page = folder / "index.html"
     write_page(page, chain.workspace, judge=chain.judge, peak_bytes=peak)
-    print(table(chain.workspace.done))
+    write_text(table(chain.workspace.done))
     if peak:
-        print(f"  peak memory of all processes together: {log.human_bytes(peak)}")
-    print(f"\nevery figure and plot:  {page}")
-    print(f"chat with the result:   {command_line()} serve --model {TUNED}={folder / 'restored'}")
-    print("                        then open http://127.0.0.1:7860")
-    print(f"begin with your own:    {command_line()} data CHATS --output-dir outputs/cleaned   (then README.md, Train)")
+        write(f"  peak memory of all processes together: {log.human_bytes(peak)}")
+    write("", f"every figure and plot:  {page}")
+    write(f"chat with the result:   {command_line()} serve --model {TUNED}={folder / 'restored'}")
+    write("                        then open http://127.0.0.1:7860")
+    write(f"begin with your own:    {command_line()} data CHATS --output-dir outputs/cleaned   (then README.md, Train)")
     return 0
 
 
@@ -73,13 +74,13 @@ def claim_folder(folder: Path) -> None:
     if (folder / MARKER).exists():
         _noted_peak(folder)
     else:
-        write_json(folder / MARKER, {"peak_bytes": 0})
+        write_json(folder / MARKER, {"peak_bytes": 0}, follows_link=False)
 
 
 def note_peak(folder: Path, peak_bytes: int) -> int:
     """The largest memory of any run in this folder; a run that skips its stages needs little."""
     largest = max(peak_bytes, _noted_peak(folder))
-    write_json(folder / MARKER, {"peak_bytes": largest})
+    write_json(folder / MARKER, {"peak_bytes": largest}, follows_link=False)
     return largest
 
 

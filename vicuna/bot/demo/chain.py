@@ -22,6 +22,7 @@ from vicuna.io import log
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import read_json, read_jsonl, write_json
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import style
 from vicuna.material import material
 from vicuna.serve import processes
 from vicuna.weights.small_model import find_small_model
@@ -165,7 +166,7 @@ class Chain:
     def check_served_models(self) -> Figures:
         """Both models behind the real API; a reply survives the death of its worker."""
         found = check_identity_and_failover(self._served(), BASE, TUNED)
-        write_json(self.folder / "chat.json", found)
+        write_json(self.folder / "chat.json", found, follows_link=False)
         cut = found["cut"]
         if cut["error"]:
             outcome = f"worker killed, error named: {cut['error']}"
@@ -207,7 +208,7 @@ class Chain:
         if self.server is None:
             models = {BASE: Path(self.workspace.figures("model")["path"]), TUNED: self.folder / "restored"}
             flags = [word for name, path in models.items() for word in ("--model", f"{name}={path}")]
-            log.info(log.style(f"      $ vicuna serve {shlex.join([*flags, *FLAGS])}", "dim", stream=sys.stderr))
+            log.info(style(f"      $ vicuna serve {shlex.join([*flags, *FLAGS])}", "dim"))
             server = Server(models, self.folder / "serve.log")
             self.server = server.__enter__()
         return self.server
@@ -223,7 +224,7 @@ class Chain:
             VicunaError: it failed; it has said why itself.
         """
         words = [str(argument) for argument in arguments]
-        log.info(log.style(f"      $ vicuna {shlex.join(words)}", "dim", stream=sys.stderr))
+        log.info(style(f"      $ vicuna {shlex.join(words)}", "dim"))
         # Threads that spin while they wait for each other make a busy machine many times slower.
         environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "HF_HUB_OFFLINE": "1"}
         child = processes.spawn([sys.executable, "-m", "vicuna", *words], environment, stdout=sys.stderr)

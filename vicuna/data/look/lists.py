@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from vicuna.data.options import LISTS
 from vicuna.data.steps.phrases import LIST_STEPS, shipped_list, shipped_phrases
 from vicuna.errors import UsageError, nearest
+from vicuna.io.terminal import write_text
 from vicuna.options import option, parse
 
 EPILOG = """\
@@ -36,12 +37,12 @@ def main(argv: list[str]) -> int:
         epilog=EPILOG,
     )
     if options.name is None:
-        print(table())
+        write_text(table())
         return 0
     name = options.name.removesuffix(".txt").replace("-", "_")
     if name not in LIST_STEPS:
         raise UsageError(f"no list is named '{options.name}'; {nearest(name, LIST_STEPS)}")
-    print(shipped_list(name).read_text("utf-8"), end="")
+    write_text(shipped_list(name).read_text("utf-8"), end="")
     return 0
 
 

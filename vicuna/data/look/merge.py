@@ -17,6 +17,7 @@ from vicuna.data.pipeline import conversation_of
 from vicuna.errors import VicunaError
 from vicuna.io import log
 from vicuna.io.jsonl import JsonObject, write_jsonl
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     num_out, counts = write_jsonl(options.output, itertools.chain([first], rows)), merger.counts
     if counts["held_out"]:
         log.warning(f"{counts['held_out']:,} records left out: another folder holds their conversation out of training")
-    print(
+    write(
         f"{num_out:,} records in {options.output} ({counts['repeated']:,} were there already, "
         f"{counts['renamed']:,} got another id because theirs was taken)"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from vicuna.data.look.collection import check_output, files_of, read_valid
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io.jsonl import JsonObject, write_jsonl
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
         raise VicunaError(f"{count} of {total} records cannot be chosen; give another --count or --ratio")
     chosen = frozenset(random.Random(options.seed).sample(range(total), count))
     write_jsonl(options.output, _chosen(paths, chosen))
-    print(f"{count:,} of {total:,} records in {options.output}")
+    write(f"{count:,} of {total:,} records in {options.output}")
     return 0
 
 

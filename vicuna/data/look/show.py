@@ -4,7 +4,6 @@ In the folder of a cleaning each record is shown with its repairs, and `--rule` 
 texts, which are not kept, but their places in the input.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,11 @@ from pathlib import Path
 from vicuna.data.look.collection import StoredRecord, files_of, read_all
 from vicuna.data.run.output import MANIFEST
 from vicuna.errors import VicunaError, nearest
-from vicuna.io import log
 from vicuna.io.jsonl import JsonObject, read_json, read_jsonl
+from vicuna.io.terminal import Line, Styled, printable, style, write_text
 from vicuna.options import option, parse
 
 ROLE_COLORS = {"user": "cyan", "assistant": "green", "system": "magenta", "tool": "yellow"}
-# Characters that a terminal would act on instead of showing them.
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ def main(argv: list[str]) -> int:
     findings = _findings(options)
     shown = 0
     for text in _texts(options, findings):
-        print(text, end="\n\n")
+        write_text(text, end="\n\n")
         shown += 1
         if shown == options.limit:
             break
@@ -69,7 +66,7 @@ def _findings(options: ShowOptions) -> list[JsonObject]:
     return [row for row in rows if options.rule in (None, row["rule"])]
 
 
-def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[str]:
+def _texts(options: ShowOptions, findings: list[JsonObject]) -> Iterator[Line]:
     repairs: dict[str, list[JsonObject]] = {}
     is_by_text = options.language is not None or options.min_messages or options.min_tokens
     for row in findings:
@@ -96,26 +93,22 @@ def _is_chosen(item: StoredRecord, options: ShowOptions) -> bool:
     )
 
 
-def _format_record(item: StoredRecord, repairs: list[JsonObject], name: str) -> str:
+def _format_record(item: StoredRecord, repairs: list[JsonObject], name: str) -> Line:
     row, messages = item.row, item.conversation.messages
     facts = [str(row[key]) for key in ("source", "language") if row.get(key)] + [f"{len(messages)} messages"]
     facts += [f"{row['num_tokens']} tokens"] if row.get("num_tokens") else []
     facts += [f"{row['context_messages']} of context"] if row.get("context_messages") else []
     facts += ["held out"] if name == "held_out" else []
-    lines = [log.style(_printable(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
-    lines += [_format_finding(repair) for repair in repairs]
+    parts: list[str | Styled] = [style(printable(f"=== {item.conversation.id} ({', '.join(facts)})"), "bold")]
+    for repair in repairs:
+        parts += ["\n", _format_finding(repair)]
     for message in messages:
-        lines += [log.style(message.role.upper(), ROLE_COLORS[message.role], "bold"), _printable(message.content)]
-    return "\n".join(lines)
+        parts += ["\n", style(message.role.upper(), ROLE_COLORS[message.role], "bold"), "\n", message.content]
+    return parts
 
 
-def _format_finding(row: JsonObject) -> str:
+def _format_finding(row: JsonObject) -> Styled:
     turn = "" if row["turn"] is None else f", turn {row['turn']}"
     verb = "repaired" if row["file"] == "repairs" else "merged" if row["step"] == "dedup" else "dropped"
     text = f"--- {row['id']} ({row['source']}{turn}): {verb} by {row['step']}, {row['rule']}: {row['evidence']}"
-    return log.style(_printable(text), "yellow")
-
-
-def _printable(text: str) -> str:
-    """Text in which control characters are written as escapes."""
-    return CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return style(printable(text), "yellow")

@@ -11,7 +11,8 @@ from vicuna.data.look.collection import StoredRecord, UnreadableRecord, files_of
 from vicuna.data.pipeline import conversation_of
 from vicuna.errors import UsageError, VicunaError
 from vicuna.io import log
-from vicuna.io.jsonl import JsonObject, format_json
+from vicuna.io.jsonl import JsonObject
+from vicuna.io.terminal import MAX_CELL_CHARACTERS, Line, printable, style, write, write_json
 from vicuna.options import option, parse
 from vicuna.weights.resolve import NAMES, resolve_model
 
@@ -44,7 +45,10 @@ def main(argv: list[str]) -> int:
     if not stats.num_records:
         raise VicunaError(f"no record can be read; the first: {stats.first_problem}")
     figures = stats.to_dict()
-    print(format_json(figures, indent=2) if options.json else table(figures))
+    if options.json:
+        write_json(figures, indent=2, is_ascii=False)
+    else:
+        write(*table(figures))
     if stats.num_unreadable:
         log.warning(f"{stats.num_unreadable:,} could not be read; the first: {stats.first_problem}")
     return 0
@@ -105,9 +109,9 @@ def describe_numbers(values: Iterable[int]) -> dict[str, float]:
     return {"records": len(ordered), "total": total, "mean": round(total / len(ordered), 1), **places}
 
 
-def table(figures: JsonObject) -> str:
+def table(figures: JsonObject) -> list[Line]:
     """The figures as a table for a terminal."""
-    lines = [
+    lines: list[Line] = [
         f"{figures['records']:,} records of {figures['conversations']:,} conversations; messages: "
         + ", ".join(f"{count:,} {role}" for role, count in figures["messages_by_role"].items()),
         "",
@@ -125,17 +129,18 @@ def table(figures: JsonObject) -> str:
         if rest := sum(count for _, count in most[NUM_LANGUAGES:]):
             shown.append([f"{len(most) - NUM_LANGUAGES} more", f"{rest:,}", f"{rest / figures['records']:.1%}"])
         lines += ["", *align_columns([["language", "records", "part"], *shown])]
-    return "\n".join(lines)
+    return lines
 
 
-def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[Line]:
     """Rows of cells as lines: the first column left-aligned, the others right-aligned, the first row in bold."""
+    rows = [[printable(cell, limit=MAX_CELL_CHARACTERS) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for first, *numbers in rows:
         cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return [log.style(lines[0], "bold"), *lines[1:]]
+    return [style(lines[0], "bold"), *lines[1:]]
 
 
 def _counter(options: StatsOptions) -> CountTokens | None:

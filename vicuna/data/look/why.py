@@ -7,6 +7,7 @@ from pathlib import Path
 from vicuna.data.run.output import ROW_FILES, read_manifest
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject, read_jsonl
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
         raise VicunaError(
             f"no record '{options.id}' in {options.in_}; ids stand in {ROW_FILES[0]}.jsonl and dropped.jsonl"
         )
-    print("\n".join(lines))
+    write(*lines)
     return 0
 
 

@@ -24,7 +24,7 @@ from vicuna.data.steps.decontaminate import shipped_questions
 from vicuna.data.steps.dedup import Keys
 from vicuna.data.steps.phrases import describe_lists
 from vicuna.errors import VicunaError
-from vicuna.io.files import atomic_file, sha256_file
+from vicuna.io.files import atomic_file, make_folder, open_in_folder, sha256_file
 from vicuna.io.jsonl import JsonObject, read_json, write_json
 from vicuna.io.locks import lock_file
 from vicuna.options import to_dict
@@ -68,7 +68,7 @@ class Work:
             "rows": len(part.rows),
             "sha256": part.sha256(),
         }
-        with atomic_file(self.path(index), "wb") as file:
+        with atomic_file(self.path(index), "wb", follows_link=False) as file:
             file.write(json.dumps(head).encode("ascii") + b"\n")
             file.write(part.keys)
             file.write(part.rows)
@@ -77,18 +77,18 @@ class Work:
     def head(self, index: int) -> JsonObject | None:
         """A stored part's head: counts, sizes, problem and hash. None if there is no such part, or it is damaged."""
         try:
-            with self.path(index).open("rb") as file:
+            with open_in_folder(self.path(index)) as file:
                 head: JsonObject = json.loads(file.readline())
                 digest = hashlib.sha256()
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
-        except (OSError, ValueError):
+        except (OSError, ValueError, VicunaError):
             return None
         return head if digest.hexdigest() == head.get("sha256") else None
 
     def keys(self, index: int) -> Iterator[tuple[str, Keys | None]]:
         """The keys of a part, as `batches.read_keys` gives them."""
-        with self.path(index).open("rb") as file:
+        with open_in_folder(self.path(index)) as file:
             left = json.loads(file.readline())["keys"]
 
             def read(size: int) -> bytes:
@@ -102,7 +102,7 @@ class Work:
     @contextmanager
     def rows(self, index: int) -> Iterator[IO[bytes]]:
         """The file of a part, open at its first row."""
-        with self.path(index).open("rb") as file:
+        with open_in_folder(self.path(index)) as file:
             head = json.loads(file.readline())
             file.seek(head["keys"], os.SEEK_CUR)
             yield file
@@ -123,7 +123,7 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
     """
     output, folder = options.output_dir.resolve(), work_path(options.output_dir)
     _check(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_file(folder / LOCK, wait=False))
@@ -136,7 +136,7 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
         run = {"program": PROGRAM, "run": run_key(options, sources)}
         if not (folder / RUN).is_file() or read_json(folder / RUN) != run:
             work.clear()
-            write_json(folder / RUN, run)
+            write_json(folder / RUN, run, follows_link=False)
         try:
             yield work
         except BaseException:
@@ -148,9 +148,11 @@ def work_folder(options: DataOptions, sources: Sequence[Source]) -> Iterator[Wor
 
 def _check(folder: Path) -> None:
     """Raise VicunaError if the folder is not ours: told by the names in it, as a kill may come before run.json."""
-    if not folder.exists():
+    if not folder.exists() and not folder.is_symlink():
         return
-    is_ours = folder.is_dir() and all(WORK_FILE.fullmatch(path.name) for path in folder.iterdir())
+    is_ours = (
+        folder.is_dir() and not folder.is_symlink() and all(WORK_FILE.fullmatch(path.name) for path in folder.iterdir())
+    )
     if is_ours and (folder / RUN).is_file():
         run = read_json(folder / RUN)
         is_ours = isinstance(run, dict) and run.get("program") == PROGRAM

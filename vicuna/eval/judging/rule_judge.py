@@ -28,6 +28,7 @@ from typing import Any
 from vicuna.errors import UsageError, VicunaError
 from vicuna.eval.judging.prompts import parse_sections
 from vicuna.eval.questions import content_hash
+from vicuna.io.terminal import write
 from vicuna.options import option, parse
 
 NAME = "rule-judge"
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= options.port <= 65535:
         raise UsageError(f"--port {options.port}: choose one from 0 to 65535")
     with running_rule_judge(options.port) as base_url:
-        print(f"judge '{NAME}' at {base_url}; Ctrl-C ends it", flush=True)
+        write(f"judge '{NAME}' at {base_url}; Ctrl-C ends it")
         while True:
             time.sleep(3600)
 
@@ -176,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             prompt = next(message["content"] for message in messages if message["role"] == "user")
             form = (request.get("response_format") or {}).get("type", "text")
             text = reply_to(prompt, structured=form == "json_schema")
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
             self._refuse(400, f"not a judge prompt: {type(error).__name__} {error}")
             return
         if model != NAME:

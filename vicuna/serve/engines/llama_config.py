@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError, nearest
-from vicuna.io.jsonl import read_json
+from vicuna.io.model_files import check_config, read_model_json, shown
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
 # The numbers that each kind of rotary scaling needs.
@@ -47,6 +47,7 @@ def read_config(directory: Path) -> LlamaConfig:
     if not (directory / "config.json").is_file():
         raise VicunaError(f"{directory} has no config.json; give a Hugging Face model directory")
     table = _Table(directory / "config.json")
+    check_config(table.values, str(table.path))
     kind = str(table.get("model_type", ""))
     if kind not in MODEL_TYPES:
         raise VicunaError(
@@ -87,7 +88,7 @@ class _Table:
 
     def __init__(self, path: Path, values: Any = None) -> None:
         self.path = path
-        self.values = read_json(path) if values is None else values
+        self.values = read_model_json(path) if values is None else values
         if not isinstance(self.values, dict):
             raise VicunaError(f"{path} holds no JSON object where one is needed; fetch it again")
 
@@ -98,14 +99,14 @@ class _Table:
         """A whole number above 0; `default` where there is none (or null)."""
         value = default if self.get(key) is None else self.get(key)
         if type(value) is not int or value < 1:
-            raise VicunaError(f"{self.path}: {key} is {value!r}; it must be a whole number above 0")
+            raise VicunaError(f"{self.path}: {key} is {shown(value)}; it must be a whole number above 0")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         """A number above 0; `default` where there is none (or null)."""
         value = default if self.get(key) is None else self.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise VicunaError(f"{self.path}: {key} is {value!r}; it must be a number above 0")
+            raise VicunaError(f"{self.path}: {key} is {shown(value)}; it must be a number above 0")
         return float(value)
 
 
@@ -116,7 +117,7 @@ def _end_tokens(table: _Table) -> tuple[int, ...]:
     path, eos = (table.path, table.get("eos_token_id")) if eos is None else (path, eos)
     ids = [] if eos is None else eos if isinstance(eos, list) else [eos]
     if not all(type(token) is int for token in ids):
-        raise VicunaError(f"{path}: eos_token_id is {eos!r}; it must be a token id or a list of them")
+        raise VicunaError(f"{path}: eos_token_id is {shown(eos)}; it must be a token id or a list of them")
     return tuple(ids)
 
 

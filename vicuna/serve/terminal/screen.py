@@ -8,11 +8,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
+from markdown_it.token import Token
 from prompt_toolkit import PromptSession
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -21,15 +22,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 
-from vicuna.errors import UsageError, describe
-from vicuna.io import streams
-from vicuna.io.files import vicuna_home
-from vicuna.io.log import style
+from vicuna.errors import UsageError, VicunaError, describe
+from vicuna.io import terminal
+from vicuna.io.files import open_descriptor, vicuna_home
+from vicuna.io.terminal import printable, printable_lines, style
 from vicuna.serve.client.reply import Reply
 
 Style = Literal["rich", "simple", "programmatic"]
-# A reply may hold escape sequences; on a terminal they must not move the cursor, set the title or the clipboard.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Input(Protocol):
@@ -108,23 +107,23 @@ class Terminal:
         self.showing = show
         self._is_json = is_json
 
-    def info(self, text: str) -> None:
+    def info(self, *lines: str) -> None:
         """A remark beside the conversation."""
-        if text:
-            streams.say(style(text, "dim", stream=sys.stderr) + "\n")
+        for line in lines if any(lines) else ():
+            terminal.say(style(line, "dim"))
 
     def error(self, error: Exception) -> None:
         """A failure that does not end the session; a program that waits for a line gets it as one."""
         if self._is_json:
-            print(json.dumps({"error": describe(error)}, ensure_ascii=False), flush=True)
+            terminal.write_json({"error": printable(describe(error))}, is_ascii=False)
         else:
-            streams.say(style(f"error: {describe(error)}", "red", stream=sys.stderr) + "\n")
+            terminal.say(style(f"error: {describe(error)}", "red"))
 
     def confirm(self, question: str) -> bool:
         """Ask before something is lost; without anyone to ask, no."""
         if not self.is_interactive:
             return False
-        streams.say(style(f"{question} [y/N] ", "yellow", stream=sys.stderr))
+        terminal.say(style(f"{question} [y/N] ", "yellow"), end="")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
@@ -145,16 +144,14 @@ def show_text(reply: Reply) -> Iterator[Callable[[], None]]:
 
     def redraw() -> None:
         nonlocal shown
-        sys.stdout.write(_safe(reply.text[shown:]))
-        sys.stdout.flush()
-        shown = len(reply.text)
+        shown = terminal.write_more(reply.text, shown, is_last=False)
 
     try:
         yield redraw
     finally:
-        redraw()
+        shown = terminal.write_more(reply.text, shown, is_last=True)
         if shown and not reply.text.endswith("\n"):
-            print(flush=True)
+            terminal.write("")
 
 
 @contextmanager
@@ -165,7 +162,7 @@ def show_json(reply: Reply) -> Iterator[Callable[[], None]]:
         return
     usage = vars(reply.usage) if reply.usage else None
     answer = {"content": reply.text, "finish_reason": reply.finish_reason, "usage": usage}
-    print(json.dumps({**answer, "tokens_per_second": reply.tokens_per_second()}, ensure_ascii=False), flush=True)
+    terminal.write_json({**answer, "tokens_per_second": reply.tokens_per_second()}, is_ascii=False)
 
 
 @contextmanager
@@ -182,17 +179,17 @@ def show_markdown(reply: Reply) -> Iterator[Callable[[], None]]:
         def redraw() -> None:
             nonlocal printed
             if end := finished_length(reply.text[printed:]):
-                console.print(Markdown(_safe(reply.text[printed : printed + end])), "")
+                console.print(_SafeMarkdown(reply.text[printed : printed + end]), "")
                 printed += end
             if reply.text[printed:].strip():
-                live.update(Markdown(_safe(reply.text[printed:])))
+                live.update(_SafeMarkdown(reply.text[printed:]))
 
         try:
             yield redraw
         finally:
             live.update("")
     if reply.text[printed:].strip():
-        console.print(Markdown(_safe(reply.text[printed:])))
+        console.print(_SafeMarkdown(reply.text[printed:]))
 
 
 def finished_length(text: str) -> int:
@@ -221,8 +218,22 @@ def finished_length(text: str) -> int:
     return end
 
 
-def _safe(text: str) -> str:
-    return CONTROL.sub("", text) if sys.stdout.isatty() else text
+class _SafeMarkdown(Markdown):
+    """Markdown for a terminal whose texts are cleaned before they are parsed, and after: `&#x202e;` is a character."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable_lines(text))
+        _clean(self.parsed)
+
+
+def _clean(tokens: Sequence[Token]) -> None:
+    for token in tokens:
+        token.content = printable_lines(token.content)
+        token.info = printable(token.info)
+        token.attrs = {
+            name: printable(value) if isinstance(value, str) else value for name, value in token.attrs.items()
+        }
+        _clean(token.children or ())
 
 
 def _history() -> History:
@@ -230,7 +241,7 @@ def _history() -> History:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Questions are private: readable by their owner only.
-        os.close(os.open(path, os.O_CREAT | os.O_APPEND, 0o600))
-    except OSError:
+        os.close(open_descriptor(path, "ab", permissions=0o600))
+    except (OSError, VicunaError):
         return InMemoryHistory()
     return FileHistory(path)

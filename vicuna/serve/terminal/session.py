@@ -173,7 +173,7 @@ class Session:
             raise UsageError(f"no command /{name}; {known}; begin with a space to send it as text")
 
     def _help(self, _: str) -> None:
-        self._terminal.info(self._help_text)
+        self._terminal.info(*self._help_text.splitlines())
 
     def _model(self, name: str) -> None:
         names = self._client.models()

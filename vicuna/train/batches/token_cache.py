@@ -149,7 +149,7 @@ class TokenCache:
     def fill(self, make: Callable[[], Iterable[Examples]]) -> TokenizedConversations:
         """Write the examples as they are made, and map the files. Where the disk refuses, they are made in memory."""
         try:
-            with atomic_directory(self.path, overwrite=True) as folder:
+            with atomic_directory(self.path, overwrite=True, follows_link=False) as folder:
                 self._write(folder, make())
             return self._read(self.path)[0]
         except OSError as error:  # of the cache; one of the data comes again below

@@ -23,6 +23,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from vicuna.errors import VicunaError
+from vicuna.io.model_files import check_config, read_model_json, read_model_object
+from vicuna.io.terminal import printable
 from vicuna.train.batches.dataset import Batch
 from vicuna.train.model.attention import NAME as ATTENTION
 from vicuna.train.model.attention import can_skip_queries, varlen_attention
@@ -177,6 +179,7 @@ def read_config(path: Path) -> PretrainedConfig:
         raise VicunaError(f"--model {path}: no such folder; give a Hugging Face model folder")
     if not (path / "config.json").is_file():
         raise VicunaError(f"--model {path} has no config.json; give a Hugging Face model folder")
+    check_config(read_model_object(path / "config.json"), str(path / "config.json"))
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers checks types too, with errors of its own
@@ -185,7 +188,7 @@ def read_config(path: Path) -> PretrainedConfig:
     if config.model_type not in MODEL_TYPES:
         known = ", ".join(MODEL_TYPES)
         raise VicunaError(f"{path} is a '{config.model_type}' model; what can be trained is: {known}")
-    if getattr(config, "attention_dropout", 0.0):
+    if getattr(config, "attention_dropout", 0.0) != 0:
         raise VicunaError(f"{path / 'config.json'}: attention_dropout is {config.attention_dropout}; set it to 0")
     return config
 
@@ -193,8 +196,12 @@ def read_config(path: Path) -> PretrainedConfig:
 def build_model(config: PretrainedConfig) -> ConversationModel:
     """The model's modules on the meta device: shapes and names without memory. `config` is copied."""
     own = copy.deepcopy(config)
-    with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(own, dtype=torch.float32, attn_implementation=ATTENTION)
+    try:
+        with torch.device("meta"):
+            causal_lm = AutoModelForCausalLM.from_config(own, dtype=torch.float32, attn_implementation=ATTENTION)
+    except Exception as error:  # whatever a combination of its values makes transformers and torch raise
+        reason = printable(f"{type(error).__name__}: {error}", limit=200)
+        raise VicunaError(f"config.json describes no model that can be built ({reason}); fetch it again") from error
     return ConversationModel(causal_lm)
 
 
@@ -298,7 +305,7 @@ def _read_shard(reader: CheckpointReader, name: str, weight: torch.Tensor) -> No
 
 def model_fingerprint(path: Path) -> str:
     """A hash of the config and of sixteen blocks of every weight file, so that a large model need not be read whole."""
-    digest = hashlib.sha256(json.dumps(json.loads((path / "config.json").read_text("utf-8")), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(read_model_json(path / "config.json"), sort_keys=True).encode())
     with CheckpointReader(path) as reader:
         files = reader.files
     for file_path in sorted(files):

@@ -9,6 +9,7 @@ Before: the last step of `loop`. After: `vicuna weights merge-lora`, peft, servi
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -16,14 +17,15 @@ from pathlib import Path
 
 from vicuna.conversation import Template, save_template
 from vicuna.conversation.tokenizer import Tokenizer
-from vicuna.io.files import atomic_directory
+from vicuna.io.files import atomic_directory, atomic_file
+from vicuna.io.model_files import read_model_object
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.model.lora import ADAPTER, is_adapter, lora_config
 from vicuna.train.options import TrainOptions
 from vicuna.train.ranks import Ranks
 from vicuna.train.save.export import check_written, write_other_files, write_stop_tokens, write_weights
 from vicuna.weights.files.tensors import Tensor, split_into_shards
-from vicuna.weights.tools.adapter import PREFIX, check_adapter
+from vicuna.weights.tools.adapter import CONFIG_NAME, PREFIX, check_adapter
 
 
 def export_adapter(
@@ -59,10 +61,21 @@ def export_adapter(
         with ranks.agreed():
             check_written(folder, [shard], digests, ranks)
             if ranks.is_first:
-                lora_config(options).save_pretrained(folder)
+                write_config(folder, options)
                 check_adapter(folder)
                 write_other_files(folder, None, options.model, extra_files)
                 (folder / "config.json").unlink(missing_ok=True)  # an adapter is no model
                 write_stop_tokens(folder, template, tokenizer)
                 save_template(template, folder)
                 stack.close()
+
+
+def write_config(folder: Path, options: TrainOptions) -> None:
+    """Write `adapter_config.json` as peft does, but with its sets in order: peft has them in another one each time."""
+    lora_config(options).save_pretrained(folder)
+    path = folder / CONFIG_NAME
+    config = read_model_object(path)
+    if isinstance(modules := config.get("target_modules"), list):
+        config["target_modules"] = sorted(modules)
+    with atomic_file(path) as file:
+        file.write(json.dumps(config, indent=2, sort_keys=True))

@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 
 from vicuna.errors import VicunaError
 from vicuna.io import log
-from vicuna.io.files import sha256_file
+from vicuna.io.files import checked_name, sha256_file
 from vicuna.io.jsonl import JsonObject, read_json
 from vicuna.train.model.conversation_model import ConversationModel
 from vicuna.train.model.parallel import local_shard, shard_like, shard_start
@@ -142,14 +142,14 @@ def is_whole(path: Path) -> bool:
     """Whether there is a manifest and every file in it has its size."""
     try:
         return all((path / name).stat().st_size == entry["size"] for name, entry in read_manifest(path).items())
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, VicunaError):
         return False
 
 
 def read_manifest(path: Path) -> Manifest:
     """The manifest, COMPLETE: size and SHA-256 of every file."""
-    manifest: Manifest = json.loads((path / COMPLETE).read_text("utf-8"))
-    return manifest
+    manifest: Manifest = read_json(path / COMPLETE)
+    return {checked_name(name, str(path / COMPLETE)): entry for name, entry in manifest.items()}
 
 
 def damaged_files(path: Path, rank: int = 0, num_ranks: int = 1) -> list[str]:
@@ -209,7 +209,7 @@ def load_checkpoint(path: Path, model: ConversationModel, optimizer: torch.optim
                 optimizer.state[weight][kind] = saved.read_like(key, weight)
         _restore_rng(path, rank)
         return int(read_json(path / STATE)["step"])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise VicunaError(f"{path} is damaged ({error}); delete it to go on from the one before it") from None
 
 

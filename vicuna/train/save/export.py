@@ -23,8 +23,10 @@ from tokenizers import Tokenizer as FastTokenizer
 from vicuna.conversation import Template, load_tokenizer, save_template, stop_token_ids
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VerificationError, VicunaError
-from vicuna.io.files import atomic_directory, ensure_free_space
-from vicuna.io.jsonl import JsonObject, read_json, write_json
+from vicuna.io import log
+from vicuna.io.files import atomic_directory, ensure_free_space, leads_elsewhere
+from vicuna.io.jsonl import JsonObject, write_json
+from vicuna.io.model_files import read_model_json
 from vicuna.train.model.conversation_model import CHUNK_ELEMENTS, DTYPES, ConversationModel
 from vicuna.train.model.parallel import local_shard, shard_sizes
 from vicuna.train.options import TrainOptions
@@ -235,7 +237,9 @@ def write_other_files(folder: Path, index: bytes | None, base: Path, extra_files
     if index is not None:
         (folder / INDEX_NAME).write_bytes(index)
     for path in (*(base / name for name in COPIED_FILES), *extra_files):
-        if path.is_file():
+        if path.parent == base and leads_elsewhere(path, base):
+            log.warning(f"{path} is a link out of the model's folder; it is not copied")
+        elif path.is_file():
             shutil.copyfile(path, folder / path.name)
 
 
@@ -267,7 +271,7 @@ def read_generation_config(folder: Path) -> JsonObject:
         VicunaError: it is not a JSON object.
     """
     path = folder / "generation_config.json"
-    config = read_json(path) if path.is_file() else {}
+    config = read_model_json(path) if path.is_file() else {}
     if not isinstance(config, dict):
         raise VicunaError(f"{path} holds a {type(config).__name__}, not a JSON object; copy it from the model again")
     return config

@@ -92,7 +92,7 @@ def _start_or_resume(options: TrainOptions, identity: JsonObject) -> None:
             "directory or --overwrite-output-dir"
         )
     if not (directory / RUN).is_file():
-        write_json(directory / RUN, identity)
+        write_json(directory / RUN, identity, follows_link=False)
 
 
 def earlier_rows_per_step(options: TrainOptions) -> int | None:

@@ -188,13 +188,13 @@ class CheckpointSaver:
 
     def _finish(self, folder: Path, path: Path, step: int, manifest: Manifest) -> None:
         """On rank 0: rename the folder, write the manifest, delete old checkpoints."""
-        write_json(folder / STATE, {"step": step, "num_ranks": self.ranks.size})
+        write_json(folder / STATE, {"step": step, "num_ranks": self.ranks.size}, follows_link=False)
         manifest[STATE] = {"size": (folder / STATE).stat().st_size, "sha256": sha256_file(folder / STATE)}
         fsync_directory(folder)
         delete(path)  # one that is not whole
         shutil.move(folder, path)  # copies where the file system cannot rename
         fsync_directory(path.parent)
-        _retry_once(lambda: write_json(path / COMPLETE, manifest))
+        _retry_once(lambda: write_json(path / COMPLETE, manifest, follows_link=False))
         for old in whole_checkpoints(path.parent.parent)[: -self.keep]:
             _delete_whole(old)
 

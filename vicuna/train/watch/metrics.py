@@ -8,6 +8,7 @@ Before: `loop`. After: a person, or the demo's report.
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,11 +102,11 @@ class TrainLog:
         self.generated_steps: set[int] = set()  # that have generations
         self._spent_before = max((entry["dollars"] for entry in self.entries if "dollars" in entry), default=0.0)
         if writes:
-            write_jsonl(self.path, self.entries)
+            write_jsonl(self.path, self.entries, follows_link=False)
             generations = [entry for entry in _whole_entries(self.generations_path) if entry["step"] <= step]
             self.generated_steps = {entry["step"] for entry in generations}
             if generations:
-                write_jsonl(self.generations_path, generations)
+                write_jsonl(self.generations_path, generations, follows_link=False)
             else:
                 self.generations_path.unlink(missing_ok=True)
 
@@ -118,7 +119,7 @@ class TrainLog:
             self.reporters.add(entry)
         try:
             if self._is_behind:
-                write_jsonl(self.path, self.entries)
+                write_jsonl(self.path, self.entries, follows_link=False)
             else:
                 append_jsonl(self.path, entry)
             self._is_behind = False
@@ -226,7 +227,7 @@ class TrainLog:
             ),
         ]
         for path, chart in zip(self.chart_paths, charts, strict=True):
-            with atomic_file(path) as file:
+            with atomic_file(path, follows_link=False) as file:
                 file.write(chart)
 
 
@@ -235,7 +236,11 @@ def _whole_entries(path: Path) -> list[JsonObject]:
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")
-    entries = [json.loads(line) for line in lines[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    entries = []
+    for line in lines[:-1]:
+        if line.startswith(b"{") and line.endswith(b"}"):
+            with suppress(ValueError, RecursionError):  # not as we wrote it
+                entries.append(json.loads(line))
     return [entry for entry in entries if isinstance(entry.get("step"), int)]
 
 

@@ -5,12 +5,11 @@ its name only when every hash is right, and a killed run is resumed. `restore` d
 manifest, as they were published in 2023, are applied by `published`.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from vicuna.errors import UsageError, VerificationError, require
-from vicuna.io.files import ensure_free_space
+from vicuna.io.files import copy_in_folder, ensure_free_space
 from vicuna.io.log import Progress
 from vicuna.weights.delta.layout import DAMAGED, files_folder, read_delta
 from vicuna.weights.delta.published import apply_published
@@ -78,7 +77,7 @@ def apply_delta(
                 if record != expected:  # the journal was changed
                     raise VerificationError(f"tensor {record.name!r} does not come out with its hash; {DAMAGED}")
             for name in manifest.files:
-                shutil.copyfile(files / name, unfinished.folder / name)
+                copy_in_folder(files / name, unfinished.folder / name)
             manifest.write(unfinished.folder / MODEL_MANIFEST)
     return manifest
 

@@ -32,7 +32,8 @@ import struct
 from pathlib import Path
 
 from vicuna.errors import VerificationError, VicunaError
-from vicuna.io.files import sha256_file
+from vicuna.io.files import sha256_file, write_in_folder
+from vicuna.io.model_files import read_model_text
 from vicuna.weights.files.checkpoint import INDEX_NAME, check_exists
 from vicuna.weights.files.detect import kind_of
 from vicuna.weights.files.manifest import (
@@ -47,6 +48,7 @@ from vicuna.weights.files.manifest import (
 )
 
 FILES_NAME = "files"
+MAX_SUMS_BYTES = 4 << 20
 FRAME_BYTES = 2 << 20  # half the memory of 4 MiB at the same size and speed
 PREAMBLES = {
     EXACT: struct.pack("<8sII", b"vicdelta", 2, FRAME_BYTES),
@@ -106,7 +108,7 @@ def write_sums(delta: Path, manifest: Manifest, digests: dict[str, str]) -> None
     small, large = _names(manifest)
     known = {**digests, REGION_NAMES[manifest.format]: str(manifest.weights_sha256)}
     sums = {name: known.get(name) or sha256_file(delta / name) for name in (*large, *small)}
-    (delta / SUMS_NAME).write_text(_sums_text(sums), "utf-8")
+    write_in_folder(delta / SUMS_NAME, _sums_text(sums).encode("utf-8"))
 
 
 def read_sums(delta: Path) -> dict[str, str]:
@@ -116,9 +118,9 @@ def read_sums(delta: Path) -> dict[str, str]:
         VerificationError: it is not what `write_sums` writes.
     """
     try:
-        text = (delta / SUMS_NAME).read_text("utf-8")
+        text = read_model_text(delta / SUMS_NAME, MAX_SUMS_BYTES)
         sums = {name: sha256 for sha256, name in (line.split("  ", 1) for line in text.split("\n")[:-1])}
-    except (OSError, ValueError):
+    except (OSError, ValueError, VicunaError):
         raise VerificationError(f"{delta / SUMS_NAME} is missing or damaged; {DAMAGED}") from None
     if text != _sums_text(sums):
         raise VerificationError(f"{delta / SUMS_NAME} is damaged; {DAMAGED}")

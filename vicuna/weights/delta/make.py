@@ -13,8 +13,8 @@ from typing import Literal, TypeVar
 import vicuna
 from vicuna.errors import UsageError, require
 from vicuna.io.files import ensure_free_space
-from vicuna.io.jsonl import read_json
 from vicuna.io.log import Progress
+from vicuna.io.model_files import read_model_json
 from vicuna.weights.delta.layout import FILES_NAME, PREAMBLES, REGION_NAMES, write_sums
 from vicuna.weights.delta.makers import AdditiveMaker, ExactMaker
 from vicuna.weights.delta.regions import RegionFile
@@ -120,6 +120,6 @@ def make_delta(
 
 def _from_json(path: Path, key: str, kind: type[Value]) -> Value | None:
     """A value of a JSON file of the model, or None where there is none."""
-    value = read_json(path) if path.is_file() else None
+    value = read_model_json(path) if path.is_file() else None
     found = value.get(key) if isinstance(value, dict) else None
     return found if isinstance(found, kind) else None

@@ -13,7 +13,7 @@ from vicuna.weights.delta.layout import FRAME_BYTES, FRAME_HEADER
 from vicuna.weights.delta.pairs import cast_base, find_base, read_base
 from vicuna.weights.delta.regions import RegionFile
 from vicuna.weights.files.checkpoint import CheckpointReader
-from vicuna.weights.files.manifest import ShardRecord, TensorRecord, tensor_record
+from vicuna.weights.files.manifest import ShardRecord, TensorRecord, noted_record, tensor_record
 from vicuna.weights.files.shard_writer import Digests, ShardWriter, TensorDigest
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.threads import map_in_threads
@@ -117,10 +117,9 @@ class ExactMaker(_Maker):
         return records, {}
 
     def _reuse(self, tensor: Tensor) -> TensorRecord | None:
-        if (noted := self.unfinished.next_noted(tensor.name)) is None:
-            return None
-        record = tensor_record(noted)
-        if not self._is_reusable(tensor, record, record.delta_sha256):
+        noted = self.unfinished.next_noted(tensor.name)
+        record = None if noted is None else noted_record(noted)
+        if record is None or not self._is_reusable(tensor, record, record.delta_sha256):
             return None
         self.unfinished.confirm()
         self.progress.update(tensor.size_bytes)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vicuna.errors import VerificationError
-from vicuna.io.jsonl import JsonObject, read_json
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import info, warning
+from vicuna.io.model_files import read_model_json
 from vicuna.weights.delta.additive import add
 from vicuna.weights.delta.pairs import EMBEDDING, HEAD, VOCABULARY, can_be_base, cast_base, find_base, read_base
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, CheckpointReader
@@ -153,7 +154,7 @@ def _repairs(
     if known.get("architectures") == ["LLaMAForCausalLM"]:
         config["architectures"] = ["LlamaForCausalLM"]
     name = "tokenizer_config.json"
-    value = read_json(files[name]) if name in files else None
+    value = read_model_json(files[name]) if name in files else None
     if isinstance(value, dict) and value.get("tokenizer_class") in OLD_CLASS_NAMES:
         value["tokenizer_class"] = OLD_CLASS_NAMES[value["tokenizer_class"]]
         texts[name] = json.dumps(value, indent=2) + "\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vicuna.io.files import open_in_folder
 from vicuna.weights.files.shard_writer import read_region
 from vicuna.weights.files.unfinished import UnfinishedFolder
 
@@ -22,8 +23,7 @@ class RegionFile:
 
     def __init__(self, unfinished: UnfinishedFolder, name: str, preamble: bytes) -> None:
         path: Path = unfinished.folder / name
-        path.touch()
-        self._file = path.open("r+b")
+        self._file = open_in_folder(path, "r+b")
         if self._file.read(len(preamble)) != preamble:
             unfinished.discard_rest()
             self._file.seek(0)

@@ -8,7 +8,6 @@ always safetensors.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Self
 
 from vicuna.errors import VerificationError, VicunaError, require
 from vicuna.io.files import atomic_file
+from vicuna.io.model_files import read_model_bytes, read_model_json
 from vicuna.weights.files.pickled import Location, read_pickled
 from vicuna.weights.files.tensors import (
     ELEMENT_BYTES,
@@ -30,6 +30,7 @@ from vicuna.weights.files.tensors import (
 )
 
 CHUNK_BYTES = 4 << 20
+MAX_INDEX_BYTES, MAX_INDEX_PARTS = 128 << 20, 2_000_000  # a tensor of a model of 91,000 takes 130 bytes
 INDEX_NAME, PICKLED_INDEX_NAME = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 # The first of these that a folder has is read.
 WEIGHT_NAMES = (INDEX_NAME, SINGLE_FILE_NAME, PICKLED_INDEX_NAME, "pytorch_model.bin")
@@ -69,7 +70,11 @@ class CheckpointReader:
         self.shards = [self._add_pickled(file) if self.is_pickled else self._add(file) for file in self.files]
         if index_name is not None:
             self._check_index(read_index(self.folder / index_name), index_name)
-            self.index = build_index(self.shards) if self.is_pickled else (self.folder / index_name).read_bytes()
+            self.index = (
+                build_index(self.shards)
+                if self.is_pickled
+                else read_model_bytes(self.folder / index_name, MAX_INDEX_BYTES)
+            )
         if not self.tensors:
             raise VicunaError(f"{path} holds no tensors; fetch the checkpoint again")
 
@@ -217,9 +222,12 @@ def read_index(path: Path) -> dict[str, str]:
     """
     suffix = ".bin" if path.name == PICKLED_INDEX_NAME else ".safetensors"
     try:
-        weight_map = json.loads(path.read_bytes().decode("utf-8"))["weight_map"]
+        value = read_model_json(path, max_bytes=MAX_INDEX_BYTES, max_parts=MAX_INDEX_PARTS)
+        weight_map = value["weight_map"]
         names = set(weight_map.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except VicunaError as error:
+        raise VerificationError(str(error)) from None
+    except (KeyError, TypeError, AttributeError):
         raise VerificationError(f"{path} has no weight_map of tensor names to file names; fetch it again") from None
     for name in names:
         check_shard_name(name, str(path), suffix)

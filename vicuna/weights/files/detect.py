@@ -5,13 +5,13 @@ A delta loaded as a model answers with gibberish, so serving, training and the d
 them) look like a model, but their norm weights lie near 0, where a model's lie near 1.
 """
 
-import json
 import statistics
 import struct
 from pathlib import Path
 from typing import Literal
 
 from vicuna.errors import VicunaError
+from vicuna.io.model_files import read_model_object
 from vicuna.weights.files.checkpoint import CheckpointReader, has_weights
 from vicuna.weights.files.manifest import CORRECTIONS_NAME, DELTA_MANIFEST, WEIGHTS_NAME
 from vicuna.weights.files.tensors import Tensor
@@ -84,6 +84,6 @@ def floats(tensor: Tensor, data: bytes) -> tuple[float, ...]:
 
 def _model_type(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "config.json").read_text("utf-8"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_model_object(folder / "config.json")["model_type"])
+    except (OSError, VicunaError, KeyError):
         return ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vicuna.errors import VicunaError, require
-from vicuna.io.files import ensure_free_space
+from vicuna.io.files import checked_name, ensure_free_space
 from vicuna.io.log import info, warning
 from vicuna.weights.files.checkpoint import WEIGHT_NAMES, read_index
 from vicuna.weights.files.manifest import OUR_NAMES, is_copied_verbatim
@@ -166,7 +166,7 @@ def needed_files(names: Collection[str], shards_of: Callable[[str], Collection[s
     ours = [name for name in names if name in OUR_NAMES or (name.startswith("files/") and name.count("/") == 1)]
     beside = [name for name in plain if is_copied_verbatim(name)]
     if shards_of is None:
-        return sorted({*beside, *ours})
+        return _checked({*beside, *ours})
     first = next((name for name in WEIGHT_NAMES if name in plain), None)
     if first is not None:
         weights = [first, *(shards_of(first) if first.endswith(".json") else ())]
@@ -176,4 +176,8 @@ def needed_files(names: Collection[str], shards_of: Callable[[str], Collection[s
         weights = weights or [name for name in known if name.endswith(".bin")]
     if not weights and not ours:
         return []
-    return sorted({*weights, *ours, *beside})
+    return _checked({*weights, *ours, *beside})
+
+
+def _checked(names: Collection[str]) -> list[str]:
+    return sorted(checked_name(name, "the repository", has_folders=True) for name in names)

@@ -8,14 +8,16 @@ value is checked before it is used.
 
 import dataclasses
 import hashlib
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vicuna.errors import VerificationError, VicunaError
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import JsonObject, format_json
+from vicuna.io.model_files import parse_model_json, read_model_bytes
+from vicuna.io.terminal import printable
 from vicuna.weights.files.tensors import FLOATS, Shard, Tensor, check_shard_name, parse_header
 
 DELTA_MANIFEST, MODEL_MANIFEST, SUMS_NAME = "vicuna_delta.json", "vicuna_manifest.json", "SHA256SUMS"
@@ -26,7 +28,9 @@ FORMATS, VERSION = (EXACT, ADDITIVE, MODEL), 2
 NO_HASH = "0" * 64
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".npz", ".pkl")
 LEFT_OUT_SUFFIXES = (*WEIGHT_SUFFIXES, ".safetensors.index.json", ".bin.index.json", ".py", ".tmp")
-MAX_MANIFEST_BYTES = 256 << 20
+MAX_MANIFEST_BYTES, MAX_MANIFEST_PARTS = 256 << 20, 8_000_000
+MAX_NUMBER = 2**63 - 1  # of sizes and places
+MAX_TEXT_CHARACTERS = 1_000  # of the tool's name, the template's and the sources'
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Manifest:
         """Save as JSON, atomically. The text holds its own hash, taken with zeros in the hash's place."""
         value = {**dataclasses.asdict(self), "version": VERSION, "manifest_sha256": NO_HASH}
         text = format_json(value, indent=2, sort_keys=True) + "\n"
-        with atomic_file(path) as file:
+        with atomic_file(path, follows_link=False) as file:
             file.write(text.replace(NO_HASH, _sha256(text), 1))
 
 
@@ -117,10 +121,10 @@ def read_manifest(path: Path) -> Manifest:
         VerificationError: it contradicts itself or is not a manifest.
     """
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
-        text = path.read_text("utf-8")
-        value = json.loads(text)
+        if not path.exists():
+            raise FileNotFoundError
+        data = read_model_bytes(path, MAX_MANIFEST_BYTES)
+        value, text = parse_model_json(data, str(path), max_parts=MAX_MANIFEST_PARTS), data.decode("utf-8")
         if value["format"] not in FORMATS:
             raise ValueError("it is of another format")
         version, own = value.pop("version"), value.pop("manifest_sha256")
@@ -135,7 +139,8 @@ def read_manifest(path: Path) -> Manifest:
             f"{path}: no such file or folder; give the delta or the manifest that came with the model"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VicunaError) as error:
-        raise VerificationError(f"{path} is damaged or no manifest ({error}); fetch it again") from None
+        reason = printable(str(error), limit=300)
+        raise VerificationError(f"{path} is damaged or no manifest ({reason}); fetch it again") from None
     way_out = "upgrade vicuna" if version > VERSION else "make the delta again"
     raise VicunaError(f"{path} has version {version}, this vicuna reads {VERSION}; {way_out}")
 
@@ -152,11 +157,14 @@ def _checked(value: JsonObject) -> Manifest:
     for text in (manifest.tool, *(shard.header for shard in manifest.shards)):
         _check(isinstance(text, str), "text")
     for size in (manifest.base_vocab_size, manifest.target_vocab_size):
-        _check(size is None or type(size) is int, "vocabulary size")
+        _check(size is None or (type(size) is int and 0 <= size <= MAX_NUMBER), "vocabulary size")
     for optional in (manifest.template, manifest.index):
         _check(optional is None or isinstance(optional, str), "text")
-    for source in manifest.sources.values():
+    for short in (manifest.tool, manifest.template or ""):
+        _check(len(short) <= MAX_TEXT_CHARACTERS, f"text: {len(short):,} characters, {MAX_TEXT_CHARACTERS:,} are taken")
+    for part, source in manifest.sources.items():
         _check(isinstance(source, dict) and all(isinstance(text, str) for text in source.values()), "source")
+        _check(len("".join((part, *source, *source.values()))) <= MAX_TEXT_CHARACTERS, "source: it is too long")
     for name, sha256 in manifest.files.items():
         _check(is_copied_verbatim(name), f"file name {name!r}")
         _check_sha256(sha256)
@@ -168,10 +176,21 @@ def _checked(value: JsonObject) -> Manifest:
     _check([tensor.name for tensor in tensors] == [tensor.name for tensor in manifest.tensors], "order of tensors")
     _check(len({tensor.name for tensor in tensors}) == len(tensors), "a tensor twice")
     _check(len({shard.file for shard in manifest.shards}) == len(manifest.shards), "a shard twice")
+    if manifest.index is not None:
+        _check_index(manifest.index, manifest.shards, tensors)
     _check((manifest.weights_sha256 is None) == (manifest.format == MODEL), "hash of the weights")
     for record, tensor in zip(manifest.tensors, tensors, strict=True):
         _check_record(record, tensor, manifest.format)
     return manifest
+
+
+def _check_index(text: str, shards: Sequence[ShardRecord], tensors: Sequence[Tensor]) -> None:
+    """See that the index, which is written into the model's folder, says of each tensor the file that it is in."""
+    value = parse_model_json(text.encode(), "its index", max_parts=MAX_MANIFEST_PARTS)
+    left = iter(tensors)
+    counts = [len(parse_header(shard.header.encode(), None, shard.file)) for shard in shards]
+    files = {next(left).name: shard.file for shard, count in zip(shards, counts, strict=True) for _ in range(count)}
+    _check(isinstance(value, dict) and value.get("weight_map") == files, "index: it names other files or tensors")
 
 
 def tensor_record(value: JsonObject) -> TensorRecord:
@@ -180,11 +199,25 @@ def tensor_record(value: JsonObject) -> TensorRecord:
     return TensorRecord(**{**value, "base_shape": None if shape is None else tuple(shape)})
 
 
+def noted_record(value: JsonObject) -> TensorRecord | None:
+    """A record from a journal; None where it is not one that was written there."""
+    try:
+        record = tensor_record(value)
+        numbers = (record.offset, record.size_bytes, record.num_corrections, *(record.base_shape or ()))
+        _check(all(type(n) is int and 0 <= n <= MAX_NUMBER for n in numbers), "place")
+        hashes = (record.base_sha256, record.delta_sha256, record.corrections_sha256)
+        for sha256 in (record.target_sha256, record.quick_sha256, *(one for one in hashes if one is not None)):
+            _check_sha256(sha256)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return record
+
+
 def _check_record(record: TensorRecord, tensor: Tensor, kind: str) -> None:
     _check_sha256(record.target_sha256)
     _check_sha256(record.quick_sha256)
     numbers = (record.offset, record.size_bytes, record.num_corrections, *(record.base_shape or ()))
-    _check(all(type(n) is int and n >= 0 for n in numbers), f"place of {record.name!r}")
+    _check(all(type(n) is int and 0 <= n <= MAX_NUMBER for n in numbers), f"place of {record.name!r}")
     base = (record.base_name, record.base_dtype, record.base_shape, record.base_sha256)
     _check(all(part is None for part in base) or all(part is not None for part in base), f"base of {record.name!r}")
     if record.base_dtype is not None:

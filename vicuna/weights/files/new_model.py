@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import vicuna
-from vicuna.errors import VicunaError
-from vicuna.io.files import ensure_free_space, sha256_file
-from vicuna.io.jsonl import JsonObject, read_json, write_json
+from vicuna.io.files import ensure_free_space, sha256_file, write_in_folder
+from vicuna.io.jsonl import JsonObject, write_json
 from vicuna.io.log import Progress, info
+from vicuna.io.model_files import read_model_json, read_model_object
 from vicuna.weights.files.manifest import MODEL, MODEL_MANIFEST, Manifest, ShardRecord, TensorRecord
 from vicuna.weights.files.other_files import copy_files
 from vicuna.weights.files.shard_writer import Digests, ShardWriter
@@ -69,7 +69,7 @@ def write_model(model: NewModel, target: Path, job: Mapping[str, Any], *, descri
             tensors, digests = writer.write(model.shards, model.index)
         files = copy_files(model.files, unfinished.folder)
         for name, text in model.texts.items():  # after the copies, since they may take the place of one
-            (unfinished.folder / name).write_text(text, "utf-8")
+            write_in_folder(unfinished.folder / name, text.encode("utf-8"))
             files[name] = sha256_file(unfinished.folder / name)
         if CONFIG_NAME in files and model.config:
             change_config(unfinished.folder / CONFIG_NAME, model.config)
@@ -102,10 +102,7 @@ def read_config(folder: Path) -> JsonObject:
         VicunaError: it is not a JSON object.
     """
     path = folder / CONFIG_NAME
-    config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict):
-        raise VicunaError(f"{path} holds a {type(config).__name__}, not a JSON object; copy it from the model again")
-    return config
+    return read_model_object(path) if path.is_file() else {}
 
 
 def change_config(path: Path, changes: Mapping[str, Any]) -> None:
@@ -115,7 +112,7 @@ def change_config(path: Path, changes: Mapping[str, Any]) -> None:
         if config.get(name) != value:
             info(f"config.json: {name} is {json.dumps(value)} now, it was {json.dumps(config.get(name))}")
     if any(config.get(name) != value for name, value in changes.items()):
-        write_json(path, {**config, **changes})
+        write_json(path, {**config, **changes}, follows_link=False)
 
 
 def _record(tensor: Tensor, digests: Digests) -> TensorRecord:
@@ -124,6 +121,6 @@ def _record(tensor: Tensor, digests: Digests) -> TensorRecord:
 
 def _template(folder: Path) -> str | None:
     path = folder / "vicuna_template.json"
-    value = read_json(path) if path.is_file() else None
+    value = read_model_json(path) if path.is_file() else None
     name = value.get("template") if isinstance(value, dict) else None
     return name if isinstance(name, str) else None

@@ -3,11 +3,10 @@
 Called by all that write a model or a delta: `delta`, and in `tools` `cast` and `lora`. Code is never copied.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from vicuna.io.files import sha256_file
+from vicuna.io.files import copy_in_folder, leads_elsewhere, make_folder, sha256_file
 from vicuna.io.log import info, warning
 from vicuna.weights.files.manifest import OUR_NAMES, is_copied_verbatim
 
@@ -20,7 +19,9 @@ def other_files(folder: Path) -> dict[str, Path]:
     """The files of a model beside its weights that belong to a copy of it, by name; what is left out is logged."""
     found, left_out = {}, []
     for path in sorted(folder.iterdir()):
-        if path.is_file() and is_copied_verbatim(path.name) and path.stat().st_size <= MAX_COPIED_BYTES:
+        if leads_elsewhere(path, folder):
+            left_out.append(f"{path.name} (a link out of the folder)")
+        elif path.is_file() and is_copied_verbatim(path.name) and path.stat().st_size <= MAX_COPIED_BYTES:
             found[path.name] = path
         elif not path.name.endswith(WEIGHT_SUFFIXES) and path.name not in OUR_NAMES:
             left_out.append(path.name)
@@ -39,7 +40,7 @@ def copy_files(files: Mapping[str, Path], folder: Path) -> dict[str, str]:
     Returns:
         The hashes of the copies, by name.
     """
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, path in files.items():
-        shutil.copyfile(path, folder / name)
+        copy_in_folder(path, folder / name)
     return {name: sha256_file(folder / name) for name in files}

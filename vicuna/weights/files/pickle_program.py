@@ -24,6 +24,7 @@ DTYPES = {
     "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
     "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
+MAX_DIMENSIONS, MAX_NUMBER = 64, 2**63 - 1
 
 
 class RefusedError(Exception):
@@ -147,8 +148,10 @@ def _dictionary(items: Any) -> dict[str | int, Any]:
 
 
 def _view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -> View:
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(shape):,} dimensions, and {MAX_DIMENSIONS} are taken")
     numbers = (offset, *shape, *strides)
-    if not all(type(n) is int and n >= 0 for n in numbers) or len(shape) != len(strides):
+    if not all(type(n) is int and 0 <= n <= MAX_NUMBER for n in numbers) or len(shape) != len(strides):
         raise ValueError("a tensor whose shape or strides are no numbers")
     return View(storage, dtype, offset, tuple(shape), tuple(strides))
 

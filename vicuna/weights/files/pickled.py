@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from vicuna.errors import VerificationError, VicunaError
+from vicuna.io.model_files import shown
+from vicuna.io.terminal import printable
 from vicuna.weights.files.pickle_program import PickleMachine, RefusedError, View
-from vicuna.weights.files.tensors import ELEMENT_BYTES, Tensor
+from vicuna.weights.files.tensors import ELEMENT_BYTES, MAX_TENSOR_NAME_CHARACTERS, Tensor
 
 MAX_PROGRAM_BYTES = 64 << 20  # of the pickle, which has no weights in it
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -66,15 +68,15 @@ def read_pickled(path: Path) -> PickledShard:
     except RefusedError as refusal:
         raise VicunaError(f"{path} {refusal}; do not trust this file") from None
     except MALFORMED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = printable(" ".join(str(error)[:1000].split()) or type(error).__name__, limit=300)
         raise VerificationError(f"{path} is damaged or no PyTorch checkpoint ({reason}); fetch it again") from None
     return PickledShard(path.name, tensors, places)
 
 
 def _locate(tensor: Tensor, view: View, storages: Storages, file_bytes: int) -> Location:
     """The tensor's location, checked against its storage and the file's size."""
-    if not tensor.name.isprintable():
-        raise ValueError(f"the tensor name {tensor.name!r} has characters that no model uses")
+    if len(tensor.name) > MAX_TENSOR_NAME_CHARACTERS or not tensor.name.isprintable():
+        raise ValueError(f"the tensor name {shown(tensor.name)} is too long, or has characters that no model uses")
     start, size = storages[view.storage.key]
     width = ELEMENT_BYTES[view.dtype]
     end = view.offset + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)) + 1

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from vicuna.io.files import atomic_file
+from vicuna.io.files import atomic_file, open_in_folder
 from vicuna.io.log import Progress
 from vicuna.weights.files.checkpoint import CHUNK_BYTES, INDEX_NAME
-from vicuna.weights.files.manifest import TensorRecord, tensor_record
+from vicuna.weights.files.manifest import TensorRecord, noted_record
 from vicuna.weights.files.tensors import Buffer, Shard, Tensor
 from vicuna.weights.files.unfinished import UnfinishedFolder
 
@@ -91,7 +91,7 @@ class ShardWriter:
         digests = {shard.file_name: self._write_shard(shard, records) for shard in shards}
         digests = digests if self.hash_files else {}
         if index is not None:
-            with atomic_file(self.unfinished.folder / INDEX_NAME, "wb") as file:
+            with atomic_file(self.unfinished.folder / INDEX_NAME, "wb", follows_link=False) as file:
                 file.write(index)
         return records, digests
 
@@ -99,8 +99,7 @@ class ShardWriter:
         whole, growing = self.unfinished.folder / shard.file_name, self.unfinished.folder / f"{shard.file_name}.tmp"
         if whole.exists():  # finished by an earlier run; its tensors are hashed before they are kept
             os.replace(whole, growing)
-        growing.touch()
-        with growing.open("r+b") as file:
+        with open_in_folder(growing, "r+b") as file:
             if file.read(len(shard.preamble)) != shard.preamble:
                 self.unfinished.discard_rest()
                 file.seek(0)
@@ -140,9 +139,10 @@ class ShardWriter:
         self, file: IO[bytes], position: int, tensor: Tensor, digest: "hashlib._Hash"
     ) -> tuple[TensorRecord | None, "hashlib._Hash"]:
         """The record of a tensor that an earlier run wrote, if its bytes are right, and the file's hash with it."""
-        if (noted := self.unfinished.next_noted(tensor.name)) is None:
+        noted = self.unfinished.next_noted(tensor.name)
+        if noted is None or (record := noted_record(noted)) is None:
             return None, digest
-        record, own, longer = tensor_record(noted), TensorDigest(tensor.size_bytes), digest.copy()
+        own, longer = TensorDigest(tensor.size_bytes), digest.copy()
         for chunk in read_region(file, position, tensor.size_bytes):
             own.update(chunk)
             if self.hash_files:

@@ -9,15 +9,24 @@ import dataclasses
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import VerificationError
+from vicuna.errors import VerificationError, VicunaError
+from vicuna.io.files import MAX_NAME_BYTES, checked_name
 from vicuna.io.jsonl import JsonObject
+from vicuna.io.model_files import shown
+from vicuna.io.terminal import printable
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+MAX_HEADER_PARTS = 8_000_000  # objects, lists and numbers in it; a tensor takes some 8
+MAX_TENSORS = 250_000  # of a file
+MAX_DIMENSIONS = 64  # of a tensor, as in torch and numpy
+MAX_TENSOR_BYTES = 2**63 - 1
+MAX_TENSOR_NAME_CHARACTERS = 512
 MAX_SHARD_BYTES = 5 * 10**9  # what transformers writes by default
 SINGLE_FILE_NAME = "model.safetensors"
 ELEMENT_BYTES = {
@@ -81,6 +90,11 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
     def fail(reason: str) -> VerificationError:
         return VerificationError(f"{where} is damaged or not safetensors: {reason}; fetch or write the file again")
 
+    if (num_tables := header.count(b"{")) > MAX_TENSORS + 2:  # its own and that of __metadata__
+        raise fail(f"its header names some {num_tables:,} tensors, and {MAX_TENSORS:,} are taken")
+    num_parts = header.count(b"[") + header.count(b"{") + header.count(b",")
+    if num_parts > MAX_HEADER_PARTS:  # each takes tens of bytes of memory, whatever it says
+        raise fail(f"its header has some {num_parts:,} values, and {MAX_HEADER_PARTS:,} are taken")
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=_object_of_unique_names)
     except (ValueError, RecursionError) as error:
@@ -91,18 +105,24 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
     for name, entry in entries.items():
         if name == "__metadata__":
             continue
+        if len(name) > MAX_TENSOR_NAME_CHARACTERS or not name.isprintable():
+            raise fail(f"the tensor name {_shown(name)} is too long, or has characters that no model uses")
         try:
             dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            is_plain = isinstance(dtype, str) and all(type(n) is int and n >= 0 for n in [*shape, begin, end])
+            is_plain = isinstance(dtype, str) and isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS
+            is_plain = is_plain and all(type(n) is int and 0 <= n <= MAX_TENSOR_BYTES for n in [*shape, begin, end])
         except (TypeError, KeyError, ValueError):
             is_plain = False
         if not is_plain:
-            raise fail(f"the entry of tensor {name!r} is not a dtype, a shape and two offsets")
-        if not name.isprintable():
-            raise fail(f"the tensor name {name!r} has characters that no model uses")
+            raise fail(
+                f"the entry of tensor {name!r} is not a dtype, a shape and two offsets, but {_shown(entry)} "
+                f"(a shape has at most {MAX_DIMENSIONS} numbers, a number is at most {MAX_TENSOR_BYTES:,})"
+            )
         if dtype not in ELEMENT_BYTES:
-            raise fail(f"tensor {name!r} has dtype {dtype!r} (known: {', '.join(ELEMENT_BYTES)})")
+            raise fail(f"tensor {name!r} has dtype {_shown(dtype)} (known: {', '.join(ELEMENT_BYTES)})")
         tensor = Tensor(name, dtype, tuple(shape), begin)
+        if tensor.size_bytes > MAX_TENSOR_BYTES:
+            raise fail(f"tensor {_shown(tensor)} would have more than {MAX_TENSOR_BYTES:,} bytes")
         if end - begin != tensor.size_bytes:
             raise fail(f"tensor {tensor} should have {tensor.size_bytes} bytes, its offsets say {end - begin}")
         tensors.append(tensor)
@@ -115,6 +135,10 @@ def parse_header(header: bytes, data_bytes: int | None, where: str) -> tuple[Ten
     if data_bytes is not None and position != data_bytes:
         raise fail(f"its header describes {position} bytes of data, the file holds {data_bytes}")
     return tuple(tensors)
+
+
+def _shown(value: object) -> str:
+    return shown(reprlib.repr(value) if isinstance(value, list | dict) else value)
 
 
 def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> JsonObject:
@@ -150,9 +174,14 @@ def check_shard_name(name: object, where: str, suffix: str = ".safetensors") -> 
     Raises:
         VerificationError: it is not, or does not end in `suffix`.
     """
-    if not isinstance(name, str) or not name.endswith(suffix) or name.startswith(".") or set(name) & set("/\\\0:"):
-        raise VerificationError(f"{where} names the shard {name!r}, no plain {suffix} file name; do not trust it")
-    return name
+    try:
+        plain = checked_name(name, where)
+    except VicunaError:
+        plain = ""
+    if not plain.endswith(suffix) or plain.startswith("."):
+        shown = printable(str(name), limit=MAX_NAME_BYTES)
+        raise VerificationError(f"{where} names the shard {shown!r}, no plain {suffix} file name; do not trust it")
+    return plain
 
 
 def split_into_shards(

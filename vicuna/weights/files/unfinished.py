@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import VicunaError
-from vicuna.io.files import WRITE_ERRORS, fsync_directory
+from vicuna.io.files import WRITE_ERRORS, fsync_directory, make_folder, open_in_folder, write_in_folder
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.locks import lock_file
 from vicuna.io.log import info
@@ -32,7 +32,7 @@ class UnfinishedFolder:
     def __init__(self, folder: Path, lines: list[bytes]) -> None:
         self.folder = folder
         self._lines = lines  # of an earlier run, not yet confirmed
-        self._journal = (folder / JOURNAL_NAME).open("ab")
+        self._journal = open_in_folder(folder / JOURNAL_NAME, "ab")
         self._confirmed = 0  # bytes of the journal that are confirmed
         self._journal.truncate(sum(map(len, lines)))
 
@@ -80,7 +80,7 @@ def resumable_directory(path: Path, job: Mapping[str, Any], *, resume: bool = Tr
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = unfinished_path(path)
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         with _lock(folder, path):
             unfinished = UnfinishedFolder(folder, _begin(folder, job, resume))
             try:
@@ -138,20 +138,25 @@ def _begin(folder: Path, job: Mapping[str, Any], resume: bool) -> list[bytes]:
     """The journal of an earlier run of the same job; without one, the folder is emptied and `job` noted in it."""
     job, lines = json.loads(json.dumps(job)), None
     try:
-        if resume and json.loads((folder / JOB_NAME).read_text("utf-8")) == job:
-            lines = [line for line in (folder / JOURNAL_NAME).read_bytes().splitlines(True) if line.endswith(b"\n")]
+        if resume and json.loads(_content(folder / JOB_NAME)) == job:
+            lines = [line for line in _content(folder / JOURNAL_NAME).splitlines(True) if line.endswith(b"\n")]
             for line in lines:
                 json.loads(line)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, VicunaError):
         lines = None
     if lines:
         info(f"going on where an earlier run stopped: {len(lines)} tensors are there already")
         return lines
     for entry in folder.iterdir():
         if entry.name != LOCK_NAME:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    (folder / JOB_NAME).write_text(json.dumps(job), "utf-8")
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    write_in_folder(folder / JOB_NAME, json.dumps(job).encode())
     return []
+
+
+def _content(path: Path) -> bytes:
+    with open_in_folder(path) as file:
+        return file.read()
 
 
 def _finish(folder: Path, path: Path) -> None:

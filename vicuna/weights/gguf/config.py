@@ -13,13 +13,13 @@ import numpy as np
 from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import warning
+from vicuna.io.model_files import MAX_LAYERS, check_config
 from vicuna.weights.files.numbers import Floats
 from vicuna.weights.gguf.names import Architecture, architecture_of_model_type
 
 # Metadata keys of our own, which llama.cpp ignores: what an import could not tell from its keys.
 MODEL_TYPE_KEY = "vicuna.model_type"  # llama and mistral are one architecture in GGUF
 ROPE_KEY = "vicuna.rope_scaling"  # in GGUF Llama 3's scaling is only a tensor, yarn's attention factor another number
-MAX_LAYERS = 10_000
 LARGEST_FLOAT32 = 3.4e38
 # Settings that each type of rope scaling must have, and those that it may have.
 NEEDED_OF_ROPE_TYPE = {
@@ -69,8 +69,7 @@ def read_config(config: Any, where: str) -> HubConfig:
     Raises:
         VicunaError: the model is of another family, or something is missing, of the wrong type or does not fit.
     """
-    if not isinstance(config, dict):
-        raise VicunaError(f"{where} holds no JSON object; copy it from the model again")
+    config = check_config(config, where)
     architecture = architecture_of_model_type(config.get("model_type"), where)
     if config.get("quantization_config"):
         raise VicunaError(f"{where}: the model is quantized already; export the model it was made from")

@@ -18,8 +18,8 @@ import numpy as np
 
 from vicuna.errors import VicunaError
 from vicuna.io.files import check_is_file, ensure_free_space
-from vicuna.io.jsonl import read_json
 from vicuna.io.log import Progress, info
+from vicuna.io.model_files import read_model_object
 from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import refuse_delta
 from vicuna.weights.files.numbers import NUMPY_DTYPES, Floats, to_float32
@@ -86,7 +86,7 @@ def export_gguf(
         raise VicunaError(f"{model} is not a folder; give a Hugging Face model folder")
     if not (model / "config.json").is_file():
         raise VicunaError(f"{model} has no config.json; give a whole Hugging Face model folder")
-    config = read_config(read_json(model / "config.json"), str(model / "config.json"))
+    config = read_config(read_model_object(model / "config.json"), str(model / "config.json"))
     with CheckpointReader(model) as reader:
         sources = _sources(reader, config)
         vocabulary = read_vocabulary(model, config.vocab_size, pre_tokenizer)

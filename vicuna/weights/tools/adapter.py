@@ -15,12 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import JsonObject, read_json
+from vicuna.io.jsonl import JsonObject
+from vicuna.io.model_files import LARGEST_NUMBER, check_regex, is_number, read_model_json, shown
 from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.numbers import Floats, cast
 from vicuna.weights.files.tensors import FLOATS
 
 CONFIG_NAME = "adapter_config.json"
+MAX_PATTERNS = 1_000  # of alpha_pattern
+MAX_PATTERN_REPEATS = 2  # in one of them
+MAX_MODULES = 10_000  # of target_modules
 FILE_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<side>[AB])(\.(?!bias$)[^.]+)??(\.weight)?")
@@ -70,6 +74,10 @@ class Adapter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = _read_config(folder)
+        self._alpha_patterns = [
+            (re.compile(rf"(.*\.)?({pattern})"), value)
+            for pattern, value in (self.config.get("alpha_pattern") or {}).items()
+        ]
         path = next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
         if path is None:
             raise VicunaError(f"{folder} has no {FILE_NAMES[0]}; the adapter was not saved whole, save it again")
@@ -137,8 +145,8 @@ class Adapter:
 
     def _scaling(self, module: str, rank: int) -> float:
         alpha = self.config["lora_alpha"]
-        for pattern, value in (self.config.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", module):
+        for pattern, value in self._alpha_patterns:
+            if pattern.fullmatch(module):
                 alpha = value
                 break
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
@@ -156,9 +164,13 @@ def check_adapter(folder: Path) -> None:
         if not any(change.low_rank for change in adapter.changes.values()):
             raise VicunaError(f"{folder} has no lora_A and lora_B; the adapter was not saved whole, save it again")
         modules = adapter.config.get("target_modules")
+        named = [name.removesuffix(".weight") for name in adapter.changes if name.endswith(".weight")]
+        endings = {ending for name in named for ending in _endings(name)}  # `a.b.c`, `b.c` and `c` of each
         for module in modules if isinstance(modules, list) else ():
-            if not any(f".{name}".endswith(f".{module}.weight") for name in adapter.changes):
-                raise VicunaError(f"{folder} has no tensor for its target module {module!r}; save the adapter again")
+            if module not in endings:
+                raise VicunaError(
+                    f"{folder} has no tensor for its target module {shown(module)}; save the adapter again"
+                )
         for name, tensor in adapter.reader.tensors.items():
             is_zero = True
             for chunk in adapter.reader.chunks(name):
@@ -173,19 +185,39 @@ def check_adapter(folder: Path) -> None:
                 )
 
 
+def _endings(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]
+
+
 def _read_config(folder: Path) -> JsonObject:
     check_exists(folder, "the folder of a LoRA adapter as peft saves it")
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise VicunaError(f"{folder} has no {CONFIG_NAME}; give the folder of a LoRA adapter as peft saves it")
-    config = read_json(path)
+    config = read_model_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise VicunaError(f"{path}: peft_type is {kind!r}; only LORA can be merged")
+        raise VicunaError(f"{path}: peft_type is {shown(kind)}; only LORA can be merged")
     for key, reason in UNMERGEABLE.items():
         if config.get(key):
             raise VicunaError(f"{path}: this adapter {reason} ({key}); merge it with peft's merge_and_unload")
-    alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
-    if not all(isinstance(alpha, int | float) and not isinstance(alpha, bool) for alpha in alphas):
-        raise VicunaError(f"{path}: lora_alpha is {config.get('lora_alpha')!r}, not a number; save the adapter again")
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or len(patterns) > MAX_PATTERNS:
+        raise VicunaError(f"{path}: alpha_pattern is {shown(patterns)}; it takes a table of at most {MAX_PATTERNS}")
+    for alpha in (config.get("lora_alpha"), *patterns.values()):
+        if not is_number(alpha):
+            raise VicunaError(
+                f"{path}: lora_alpha is {shown(alpha)}; it takes a number from 0 to {LARGEST_NUMBER:g}; save the "
+                "adapter again"
+            )
+    for pattern in patterns:
+        check_regex(pattern, f"{path}: alpha_pattern", max_repeats=MAX_PATTERN_REPEATS)
+        try:
+            re.compile(rf"(.*\.)?({pattern})")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise VicunaError(f"{path}: alpha_pattern has {shown(pattern)}, no expression ({error})") from None
+    modules = config.get("target_modules")
+    if isinstance(modules, list) and (len(modules) > MAX_MODULES or not all(isinstance(one, str) for one in modules)):
+        raise VicunaError(f"{path}: target_modules has {len(modules):,} entries; it takes {MAX_MODULES:,} names")
     return config

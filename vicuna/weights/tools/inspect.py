@@ -7,6 +7,7 @@ from pathlib import Path
 from vicuna.conversation import load_template
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import human_bytes
+from vicuna.io.terminal import MAX_CELL_CHARACTERS, printable
 from vicuna.weights.delta.layout import read_delta
 from vicuna.weights.files.checkpoint import CheckpointReader, check_exists
 from vicuna.weights.files.detect import has_manifest, kind_of
@@ -42,7 +43,7 @@ def inspect(path: Path) -> JsonObject:
     }
 
 
-def as_table(facts: JsonObject) -> str:
+def as_table(facts: JsonObject) -> list[str]:
     """The facts for a person: a line each, then a line per tensor."""
     lines = []
     for name, value in facts.items():
@@ -54,7 +55,7 @@ def as_table(facts: JsonObject) -> str:
         if isinstance(value, dict):
             shown = ", ".join(f"{key} {entry}" for key, entry in value.items())
         lines.append(f"{name.replace('_', ' '):<26}{'-' if shown in (None, '') else shown}")
-    rows = [[str(tensor["name"]), *_cells(tensor)] for tensor in facts["tensors"]]
+    rows = [[printable(cell, limit=MAX_CELL_CHARACTERS) for cell in _cells(tensor)] for tensor in facts["tensors"]]
     columns = ["tensor", "dtype", "shape", "size"]
     if any(len(row) > len(columns) for row in rows):
         columns += ["delta", "of it", "difference to", "corrected"]
@@ -65,7 +66,7 @@ def as_table(facts: JsonObject) -> str:
     for row in rows:
         cells = [f"{cell:>{widths[i]}}" if i in right else f"{cell:<{widths[i]}}" for i, cell in enumerate(row)]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def _facts(path: Path, kind: str, tensors: list[Tensor]) -> JsonObject:
@@ -126,7 +127,12 @@ def _delta_entry(tensor: Tensor, record: TensorRecord, is_additive: bool) -> Jso
 
 def _cells(tensor: JsonObject) -> list[str]:
     size = tensor["size_bytes"]
-    cells = [tensor["dtype"], " x ".join(map(str, tensor["shape"])) or "1 number", human_bytes(size)]
+    cells = [
+        str(tensor["name"]),
+        tensor["dtype"],
+        " x ".join(map(str, tensor["shape"])) or "1 number",
+        human_bytes(size),
+    ]
     if "delta_bytes" not in tensor:
         return cells
     base = tensor["base"] or "nothing, stored whole"

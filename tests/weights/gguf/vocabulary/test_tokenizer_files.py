@@ -15,7 +15,7 @@ from vicuna.weights.gguf.llama_cpp import LlamaCpp
     ("name", "text", "said"),
     [
         ("tokenizer.json", "{", "not JSON"),
-        ("tokenizer.json", "[]", "no JSON object"),
+        ("tokenizer.json", "[]", "a JSON object"),
         ("tokenizer.json", '{"model": 3}', "has no model in it"),
         ("tokenizer.json", '{"model": {"type": "BPE", "vocab": {"a": -1}}, "decoder": "ByteLevel"}', "no vocabulary"),
         (

@@ -16,6 +16,7 @@ from vicuna.conversation import load_template
 from vicuna.errors import VicunaError, require
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import warning
+from vicuna.io.model_files import MAX_TOKENIZER_BYTES, read_model_bytes
 from vicuna.weights.gguf.container import Value, ValueType, array, boolean, string, uint32
 from vicuna.weights.gguf.vocabulary.pre_tokenizers import find_name
 from vicuna.weights.gguf.vocabulary.tokenizer_files import SPECIAL_NAMES, AddedToken, TokenizerFiles, list_of
@@ -143,7 +144,7 @@ def _from_sentencepiece(path: Path, added: dict[int, AddedToken], num_rows: int)
     require("google.protobuf", "export")
     proto = require("sentencepiece.sentencepiece_model_pb2", "export").ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto.ParseFromString(read_model_bytes(path, MAX_TOKENIZER_BYTES))
     except Exception as error:  # protobuf's own, which is no subclass of anything narrower
         raise VicunaError(f"{path} is no sentencepiece model ({error}); copy it from the base model again") from None
     if not proto.pieces:

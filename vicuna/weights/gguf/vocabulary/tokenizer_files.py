@@ -11,7 +11,15 @@ from typing import Any
 from vicuna.conversation import load_template, to_jinja
 from vicuna.conversation.jinja import JINJA_FILE
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import JsonObject, read_json
+from vicuna.io.jsonl import JsonObject
+from vicuna.io.model_files import (
+    MAX_TOKENIZER_BYTES,
+    MAX_TOKENIZER_PARTS,
+    TOKENIZER_FILES,
+    check_tokenizer_rules,
+    read_model_object,
+    read_model_text,
+)
 
 SPECIAL_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # Hugging Face's and GGUF's
 
@@ -49,9 +57,11 @@ class TokenizerFiles:
         path = self.folder / name
         if not path.is_file():
             return {}
-        value = read_json(path)
-        if not isinstance(value, dict):
-            raise VicunaError(f"{path} holds no JSON object; copy it from the base model again")
+        if name not in TOKENIZER_FILES:
+            return read_model_object(path)
+        value = read_model_object(path, max_bytes=MAX_TOKENIZER_BYTES, max_parts=MAX_TOKENIZER_PARTS)
+        if name == "tokenizer.json":
+            check_tokenizer_rules(value, str(path))
         return value
 
     def special_texts(self) -> dict[str, str]:
@@ -113,7 +123,7 @@ class TokenizerFiles:
     def templates(self) -> dict[str, str]:
         """The chat templates by name, in Jinja; without any, the template that the model was trained with."""
         if (self.folder / JINJA_FILE).is_file():
-            return {"default": (self.folder / JINJA_FILE).read_text("utf-8")}
+            return {"default": read_model_text(self.folder / JINJA_FILE)}
         value = self.config.get("chat_template")
         if isinstance(value, str):
             return {"default": value}
