@@ -17,8 +17,10 @@ from vicuna.conversation.tokenizer import Tokenizer
 
 NUM_FIRST_CHECKED = 8
 """Replies whose prompts are rendered whatever stands before them; after these, the 16th, the 32nd, ... and the last."""
-MAX_CHECKED_MESSAGES, CHECKED_PER_MESSAGE = 20_000, 8
+MAX_CHECKED_MESSAGES, CHECKED_PER_MESSAGE = 50_000, 8
 """In the prompts rendered for one conversation: so many messages, and so many more for each message that it has."""
+CHARACTERS_PER_MESSAGE = 256
+"""Count as one more message in these."""
 
 
 def hf_segments(
@@ -46,7 +48,7 @@ def hf_segments(
     placeholders = [f"\ue000{index}\ue001" for index in range(len(messages))]
     outline = template.render(messages, placeholders, add_generation_prompt=add_generation_prompt)
     pieces = re.split("\ue000([0-9]+)\ue001", outline)
-    marks, order = pieces[0::2], [int(piece) for piece in pieces[1::2]]
+    marks, order = pieces[0::2], _order(pieces[1::2], len(messages))
     contents = _contents(messages, text, marks, order)
 
     leads = _Leads(template, messages, text, [index for index in order if messages[index].role == "assistant"])
@@ -68,14 +70,24 @@ def hf_segments(
     return [part for part in parts if part.text]
 
 
+def _order(names: Sequence[str], number: int) -> list[int]:
+    """The indices of the messages in the order of the placeholders' names; each must be there once."""
+    if len(names) != number or set(names) != set(map(str, range(number))):
+        raise _rewrites()
+    return list(map(int, names))
+
+
 def _contents(messages: Sequence[Message], text: str, marks: list[str], order: list[int]) -> list[str]:
     """The contents as they are in the rendered text: as given, or stripped as some templates do."""
     for change in (str, str.strip):
         contents = [change(messages[index].content) for index in order]
-        rebuilt = marks[0] + "".join(content + mark for content, mark in zip(contents, marks[1:], strict=True))
-        if rebuilt == text and len(set(order)) == len(order) == len(messages):
+        if marks[0] + "".join(content + mark for content, mark in zip(contents, marks[1:], strict=True)) == text:
             return contents
-    raise TemplateError(
+    raise _rewrites()
+
+
+def _rewrites() -> TemplateError:
+    return TemplateError(
         "the tokenizer's chat template leaves out or rewrites messages, so what is trained cannot be told from what "
         "is not; name another template"
     )
@@ -99,7 +111,8 @@ class _Leads:
         self._template, self._messages, self._text = template, messages, text
         self._checked = {*replies[:NUM_FIRST_CHECKED], *replies[-1:]}
         self._checked |= {replies[2**power - 1] for power in range(len(replies).bit_length())}
-        self._left = MAX_CHECKED_MESSAGES + CHECKED_PER_MESSAGE * len(messages)
+        self._limit = MAX_CHECKED_MESSAGES + CHECKED_PER_MESSAGE * (len(messages) + len(text) // CHARACTERS_PER_MESSAGE)
+        self._left = self._limit
         self._known: dict[tuple[str, str], str] = {}  # by the mark before, and the role of the message before
 
     def find(self, index: int, before: str, position: int) -> str:
@@ -115,12 +128,11 @@ class _Leads:
         key = before, self._messages[index - 1].role if index else ""
         if index not in self._checked and key in self._known:
             return self._known[key]
-        self._left -= 1 + index
+        self._left -= 1 + index + position // CHARACTERS_PER_MESSAGE
         if self._left < 0:
             raise TemplateError(
-                f"the tokenizer's chat template writes another mark before each reply, and the prompts of "
-                f"{len(self._messages):,} messages would take more than "
-                f"{MAX_CHECKED_MESSAGES + CHECKED_PER_MESSAGE * len(self._messages):,} messages to render, which is "
+                "the tokenizer's chat template writes another mark before each reply, and to check the prompts of "
+                f"{len(self._messages):,} messages would take more than {self._limit:,} messages to render, which is "
                 "the limit; split the conversation, or name another template"
             )
         earlier = self._messages[:index]

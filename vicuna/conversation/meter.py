@@ -11,16 +11,22 @@ import re
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, TypeVar
 
-MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 2_000_000, 5_000, 2
+MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 2_000_000, 5_000, 32
 """What all renderings of one conversation may take: so many steps, and so many more for what each of them is given."""
 MAX_CHARACTERS, CHARACTERS_PER_MESSAGE, CHARACTERS_PER_CHARACTER = 4_000_000, 10_000, 64
 """What one rendering may make: so many characters, and so many more for what it is given."""
-STEPS_PER_CALL = 20
+STEPS_PER_CALL, STEPS_PER_FILTER = 40, 8  # Python takes so much longer for these than for a node of a loop's body
 MAX_INTEGER_BITS = 4096
+MAX_DEPTH = 100
+"""Of lists in lists: Python's own functions go down into them on the stack."""
+MAX_ATTRIBUTE_PARTS = 16
+"""Of `map(attribute='a.b.c')`, which is looked up for each item."""
 CHARACTERS_A_STEP = 16
+COSTLY, COSTLY_TIMES = ("wordcount", "title", "capitalize", "truncate"), 16  # regular expressions, a call for each word
 CONSTANT = ("length", "count", "first", "last", "default", "d", "string", "defined", "undefined", "none", "mapping")
 LAZY = ("map", "select", "selectattr", "reject", "rejectattr", "items", "list")  # cost an item, not its size
 SORTING = ("sort", "dictsort", "unique", "groupby", "max", "min")
+ATTRIBUTED = (*LAZY, *SORTING, "sum", "attr")
 SORT_COST = 20  # comparisons of each item, at most, among a million
 MAX_PRECISION = 300  # digits behind the point
 OPAQUE_SIZE = 40  # of what shows nothing of its contents: functions, generators, namespaces
@@ -110,6 +116,8 @@ class Meter:
             size += item_size + 4
         if isinstance(value, list | tuple | dict):
             self._sizes[id(value)] = value, size, depth + 1
+        if depth >= MAX_DEPTH:
+            raise SpentError(f"nests lists deeper than {MAX_DEPTH:,}, which is its limit")
         self.expect(size)
         return size, depth + 1
 
@@ -120,6 +128,8 @@ class Meter:
         elif isinstance(value, list | tuple | dict) and id(value) not in self._sizes:
             self._measure(value)
             self.make(8 * len(value))
+        elif isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+            raise SpentError(f"makes a number of more than {MAX_INTEGER_BITS:,} bits, which is its limit")
         return value
 
     def before_operator(self, operator: str, left: Any, right: Any) -> None:
@@ -162,12 +172,15 @@ class Meter:
 
     def before_filter(self, name: str, values: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, ...]:
         """Pay for a filter or test, and give back what it is to be given: the same, a generator as a list."""
+        self.step(STEPS_PER_FILTER)
         if name in CONSTANT:
-            self.step()
             return values
-        if len(values) == 1 and type(values[0]) is str and not options and name != "int":
+        if len(values) == 1 and type(values[0]) is str and not options and name not in ("int", *COSTLY):
             self.step(1 + len(values[0]) // CHARACTERS_A_STEP)
             return values
+        for value in (*values[1:], *options.values()):
+            if name in ATTRIBUTED and isinstance(value, str) and value.count(".") >= MAX_ATTRIBUTE_PARTS:
+                raise SpentError(f"looks for an attribute of more than {MAX_ATTRIBUTE_PARTS} parts, which is its limit")
         if name in LAZY:
             self.step(1 + (len(values[0]) if values and hasattr(values[0], "__len__") else 0))
             return values
@@ -175,7 +188,7 @@ class Meter:
             values = (list(values[0]), *values[1:])
         sizes = [self.size(value) for value in (*values, *options.values())]
         total = sum(sizes)
-        self.step(1 + total * (SORT_COST if name in SORTING else 1) // CHARACTERS_A_STEP)
+        self.step(1 + total * (SORT_COST if name in SORTING else COSTLY_TIMES if name in COSTLY else 1) // CHARACTERS_A_STEP)
         numbers = [abs(value) for value in (*values[1:], *options.values()) if isinstance(value, int)]
         most = max(numbers, default=0)
         others = total - sizes[0] if sizes else 0
@@ -207,9 +220,10 @@ class Meter:
         Returns:
             What is to be given: the same values, generators as lists.
         """
-        self.step(STEPS_PER_CALL)
+        self.step(STEPS_PER_CALL + len(values) + 4 * len(options))
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
         if not isinstance(owner, str | bytes | int | float | list | tuple | range):
+            self.step(sum(map(self.size, (*values, *options.values()))) // CHARACTERS_A_STEP)
             return values
         values = tuple(list(value) if isinstance(value, Iterator) else value for value in values)
         given = (*values, *options.values())
@@ -223,6 +237,8 @@ class Meter:
             self.expect(self._replaced(owner, str(values[0]), str(values[1])))
         elif name == "expandtabs":
             self.expect(total + self.size(owner) * (most or 8))
+        elif name in ("encode", "decode") and given:  # some encodings take the square
+            self.step(self.size(owner) ** 2 // 1000)
         elif name == "translate":
             self.expect(total + self.size(owner) * total)
         elif name in ("rfind", "rindex", "rsplit", "rpartition"):

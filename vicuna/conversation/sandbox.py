@@ -11,6 +11,7 @@ Before: `chat_template` (which template, which messages). After: `meter` (what e
 
 import functools
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -37,7 +38,7 @@ MAX_DATE_GROWTH = 256  # of a date, by its format: where the C library ends
 MAX_ERROR_CHARACTERS = 500  # of what a template says when it refuses messages
 LEFT_OUT = ("urlize", "striptags", "pprint", "random", "wordwrap", "xmlattr")
 """Filters whose cost is no sum over their input, or that give something else each time; no chat template has them."""
-STEP, WRITE, LOOK, KEEP = "a step", "is written", "is looked at", "is kept"  # no template can name these
+STEP, TEXT, WRITE, LOOK, KEEP = "a step", "a text", "is written", "is looked at", "is kept"  # no template can name these
 T = TypeVar("T")
 
 
@@ -76,7 +77,15 @@ class ChatTemplate:
         """
         meter.begin(len(messages), sum(len(message["content"]) for message in messages))
         self._environment.now = now
-        return self._bounded(meter, lambda: self._template.render(messages=list(messages), **values))
+        text = self._bounded(meter, lambda: self._template.render(messages=list(messages), **values))
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise TemplateError(
+                f"{self._where} writes half a character (a lone surrogate), which no tokenizer takes; name another "
+                "template with --template"
+            ) from None
+        return text
 
     def _bounded(self, meter: Meter, work: Callable[[], T]) -> T:
         with self._lock:
@@ -85,6 +94,11 @@ class ChatTemplate:
                 return work()
             except SpentError as error:
                 raise TemplateError(f"{self._where} {error}; name another template with --template") from None
+            except RecursionError:
+                raise TemplateError(
+                    f"{self._where} calls itself or nests its parts deeper than {sys.getrecursionlimit():,} calls of "
+                    "Python, which is its limit; name another template with --template"
+                ) from None
             except Exception as error:  # whatever a template raises: it is somebody's program
                 said = (str(error) or type(error).__name__)[:MAX_ERROR_CHARACTERS]
                 raise TemplateError(f"the tokenizer's chat template refuses these messages: {said}") from error
@@ -111,7 +125,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.filters["tojson"] = _to_json
         self.filters = {name: self._paid(name, run) for name, run in self.filters.items() if name not in LEFT_OUT}
         self.tests = {name: self._paid(name, run) for name, run in self.tests.items()}
-        self.filters |= {STEP: self._step, WRITE: self._write, LOOK: self._look, KEEP: self._keep}
+        self.filters |= {STEP: self._step, TEXT: self._text, WRITE: self._write, LOOK: self._look, KEEP: self._keep}
         del self.globals["lipsum"]
         self.globals |= {
             "raise_exception": _raise,
@@ -141,6 +155,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         return True
 
     @jinja2.pass_context
+    def _text(self, _: Context, size: int) -> bool:
+        self.meter.step()
+        self.meter.make(size)
+        return True
+
+    @jinja2.pass_context
     def _write(self, _: Context, value: Any) -> Any:
         self.meter.make(len(value) if type(value) is str else self.meter.size(value))
         return value
@@ -165,6 +185,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         """An operator between two values, paid before."""
         self.meter.before_operator(operator, left, right)
         return self.binop_table[operator](left, right)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may see it; not the one method that takes the square of a text's length."""
+        return attr != "striptags" and super().is_safe_attribute(obj, attr, value)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """An item; a key that is a tuple is hashed whole."""
@@ -196,11 +220,11 @@ class _Priced(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         """Each turn of a loop costs as many steps as its body has nodes; so does each item that its test leaves out."""
-        cost = _num_nodes(node)
+        cost, cost_of_test = _num_nodes(node), 1 + (_num_nodes(node.test) if node.test is not None else 0)
         self.generic_visit(node)
         node.body = [_pay(cost), *node.body]
         if node.test is not None:
-            node.test = nodes.And(_filter(nodes.Const(1), STEP), node.test)
+            node.test = nodes.And(_filter(nodes.Const(cost_of_test), STEP), node.test)
         return node
 
     def _with_body(self, node: Any) -> nodes.Node:
@@ -214,12 +238,16 @@ class _Priced(NodeTransformer):
     def visit_Output(self, node: nodes.Output) -> nodes.Node | list[nodes.Node]:
         """What is written is paid by its length."""
         self.generic_visit(node)
-        size = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
+        size = sum(
+            len(child.data) if isinstance(child, nodes.TemplateData) else len(str(child.value))
+            for child in node.nodes
+            if isinstance(child, nodes.TemplateData | nodes.Const)
+        )
         node.nodes = [
             child if isinstance(child, nodes.TemplateData | nodes.Const) else _filter(child, WRITE)
             for child in node.nodes
         ]
-        return [_pay(1 + size // 16), node]
+        return [_pay(size, TEXT), node]
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         """`~`: each part is paid by its length."""
@@ -256,8 +284,8 @@ def _filter(node: Any, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=getattr(node, "lineno", 1))
 
 
-def _pay(steps: int) -> nodes.ExprStmt:
-    return nodes.ExprStmt(_filter(nodes.Const(steps), STEP), lineno=1)
+def _pay(number: int, what: str = STEP) -> nodes.ExprStmt:
+    return nodes.ExprStmt(_filter(nodes.Const(number), what), lineno=1)
 
 
 def _num_nodes(node: nodes.Node) -> int:
