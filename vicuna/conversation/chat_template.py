@@ -179,7 +179,9 @@ class TokenizerTemplate:
             TemplateError: the template refuses the messages, or spends more than it may.
         """
         if not messages:
-            raise TemplateError("the tokenizer's chat template refuses these messages: there is none; give at least one")
+            raise TemplateError(
+                "the tokenizer's chat template refuses these messages: there is none; give at least one"
+            )
         turns = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
         values = self._values | {"add_generation_prompt": add_generation_prompt}
         return self._template.render(turns, self._meter, now=self._now, **values)

@@ -46,7 +46,9 @@ class Meter:
         self.max_steps = self.steps = MAX_STEPS
         self.max_characters = self.characters = MAX_CHARACTERS
         self.num_messages = 0
-        self._sizes: dict[int, tuple[Any, int, int]] = {}  # by id: the value (so that the id stays its own), size, depth
+        self._sizes: dict[
+            int, tuple[Any, int, int]
+        ] = {}  # by id: the value (so that the id stays its own), size, depth
 
     def begin(self, num_messages: int, num_characters: int) -> None:
         """Begin the rendering of so many messages, with so many characters in them."""
@@ -188,14 +190,16 @@ class Meter:
             values = (list(values[0]), *values[1:])
         sizes = [self.size(value) for value in (*values, *options.values())]
         total = sum(sizes)
-        self.step(1 + total * (SORT_COST if name in SORTING else COSTLY_TIMES if name in COSTLY else 1) // CHARACTERS_A_STEP)
+        self.step(
+            1 + total * (SORT_COST if name in SORTING else COSTLY_TIMES if name in COSTLY else 1) // CHARACTERS_A_STEP
+        )
         numbers = [abs(value) for value in (*values[1:], *options.values()) if isinstance(value, int)]
         most = max(numbers, default=0)
         others = total - sizes[0] if sizes else 0
         if name == "join":
             self.expect(sizes[0] + len(values[0]) * others if hasattr(values[0], "__len__") else total)
         elif name == "replace":
-            names = dict(zip(("text", "old", "new"), values, strict=False)) | options
+            names = {**dict(zip(("text", "old", "new"), values, strict=False)), **options}
             self.expect(self._replaced(str(values[0]), str(names.get("old", "")), str(names.get("new", ""))))
         elif name == "indent":
             self.expect(total + (str(values[0]).count("\n") + 1) * (most + others))

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jinja2
 from jinja2 import nodes
@@ -38,7 +38,13 @@ MAX_DATE_GROWTH = 256  # of a date, by its format: where the C library ends
 MAX_ERROR_CHARACTERS = 500  # of what a template says when it refuses messages
 LEFT_OUT = ("urlize", "striptags", "pprint", "random", "wordwrap", "xmlattr")
 """Filters whose cost is no sum over their input, or that give something else each time; no chat template has them."""
-STEP, TEXT, WRITE, LOOK, KEEP = "a step", "a text", "is written", "is looked at", "is kept"  # no template can name these
+STEP, TEXT, WRITE, LOOK, KEEP = (
+    "a step",
+    "a text",
+    "is written",
+    "is looked at",
+    "is kept",
+)  # no template can name these
 T = TypeVar("T")
 
 
@@ -123,8 +129,12 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.meter, self.now = Meter(), datetime.min
         self.filters["tojson"] = _to_json
-        self.filters = {name: self._paid(name, run) for name, run in self.filters.items() if name not in LEFT_OUT}
-        self.tests = {name: self._paid(name, run) for name, run in self.tests.items()}
+        self.filters = {
+            name: self._paid(name, cast(Callable[..., Any], run))
+            for name, run in self.filters.items()
+            if name not in LEFT_OUT
+        }
+        self.tests = {name: self._paid(name, cast(Callable[..., Any], run)) for name, run in self.tests.items()}
         self.filters |= {STEP: self._step, TEXT: self._text, WRITE: self._write, LOOK: self._look, KEEP: self._keep}
         del self.globals["lipsum"]
         self.globals |= {
@@ -178,11 +188,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         template = super()._parse(source, name, filename)
         if (number := _num_nodes(template)) > MAX_TEMPLATE_NODES:
             raise SpentError(f"has {number:,} parts (names, operators, texts), and {MAX_TEMPLATE_NODES:,} is its limit")
-        template = _Priced().visit(template)
-        return template.set_environment(self)  # type: ignore[return-value]
+        template = cast(nodes.Template, _Priced().visit(template))
+        template.set_environment(self)
+        return template
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator between two values, paid before."""
+        del context
         self.meter.before_operator(operator, left, right)
         return self.binop_table[operator](left, right)
 
@@ -208,7 +220,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
         return paid
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call, paid before; for its result after."""
         meter = __self.meter
         args = meter.before_call(__obj, args, kwargs)
@@ -335,7 +347,7 @@ class _Generation(Extension):
         """The block as a call that gives back its body."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
+        return cast(nodes.CallBlock, nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line))
 
     def _written(self, caller: Callable[[], str]) -> str:
         return caller()
