@@ -12,7 +12,6 @@ from typing import Any
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.meter import Meter
 from vicuna.conversation.render import Segment
-from vicuna.conversation.sandbox import compiled
 from vicuna.conversation.tokenizer import Tokenizer
 
 NUM_FIRST_CHECKED = 8
@@ -160,6 +159,8 @@ class TokenizerTemplate:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        from vicuna.conversation.sandbox import compiled  # here, because Jinja takes longer than a light command in all
+
         source = tokenizer.chat_template
         if isinstance(source, dict):
             if "default" not in source:
