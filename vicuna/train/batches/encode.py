@@ -28,7 +28,7 @@ CHUNK_BYTES = 1 << 18
 READ_BYTES = 1 << 20
 
 Source = tuple[str, bytes]
-"""Where a record stands (file and line), and the record: a line, or an item of a JSON array; empty if it is too long."""
+"""Where a record stands (file and line), and the record: a line, or an item of a JSON array; empty if too long."""
 
 
 @dataclass
