@@ -48,7 +48,9 @@ def main() -> int:
         with neighbour(cores[0]):
             beside = measure(environment, cores, given.seconds)
         figures[name] = {"alone": round(alone, 2), "beside": round(beside, 2), "share": round(beside / alone, 2)}
-        print(f"{name:12} alone {alone:6.2f} steps/s, beside a neighbour {beside:6.2f}: {beside / alone:.0%}", flush=True)
+        print(
+            f"{name:12} alone {alone:6.2f} steps/s, beside a neighbour {beside:6.2f}: {beside / alone:.0%}", flush=True
+        )
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
