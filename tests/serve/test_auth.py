@@ -44,7 +44,13 @@ async def test_a_key_is_needed_everywhere_once_there_is_one() -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_local_server_answers_to_local_names_only(cluster: Cluster) -> None:
-    for host, status in (("evil.example", 403), ("localhost:1", 200), ("[::1]:1", 200), ("127.0.0.1", 200)):
+    for host, status in (
+        ("evil.example", 403),
+        ("localhost:1", 200),
+        ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+        ("LOCALHOST", 200),
+    ):
         response = await cluster.http.get("/v1/models", headers={"host": host})
         assert response.status_code == status, host
 

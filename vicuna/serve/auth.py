@@ -1,4 +1,4 @@
-"""Authentication: join tokens of workers, API keys of clients, the Host names of a loopback server.
+"""Authentication: join tokens of workers and API keys of clients.
 
 Before: `controller` and `worker` read their secrets here. Secrets come from the environment (or a file it names), are
 compared in constant time, and never appear in a log, a flag or an error.
@@ -6,11 +6,9 @@ compared in constant time, and never appear in a log, a flag or an error.
 
 import hashlib
 import hmac
-import json
 import os
-import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,43 +88,10 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-class ApiGuard:
-    """ASGI app before every HTTP route but `/healthz`; a route that is added later is guarded too.
-
-    Worker connections pass: they carry a join token, which their own endpoint checks. On a loopback server the Host
-    header must be a loopback name, so that no web page can reach it through a name of its own (DNS rebinding).
-    """
-
-    def __init__(self, app: AsgiApp, *, api_keys: list[bytes], host: str) -> None:
-        self.app, self.api_keys, self.is_local = app, api_keys, is_loopback(host)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/healthz":
-            host = re.sub(r":\d+$", "", header(scope, b"host"))
-            if self.is_local and not is_loopback(host):
-                message = f"this server answers to localhost only, not to '{host}'"
-                await _reject(send, 403, message, "forbidden_host")
-                return
-            if self.api_keys and not self.is_known(bearer(scope)):
-                message = "incorrect API key; send one the server knows as 'Authorization: Bearer KEY'"
-                await _reject(send, 401, message, "invalid_api_key")
-                return
-        await self.app(scope, receive, send)
-
-    def is_known(self, key: str) -> bool:
-        """Whether the key is one of ours; all are compared, so that the time taken does not depend on which."""
-        digest = _hash(key)
-        return sum(hmac.compare_digest(digest, known) for known in self.api_keys) > 0
-
-
-async def _reject(send: Send, status: int, message: str, code: str) -> None:
-    error = {"message": message, "type": "authentication_error", "param": None, "code": code}
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def is_known(api_keys: Sequence[bytes], key: str) -> bool:
+    """Whether the key is one of those hashed; all are compared, so that the time taken does not depend on which."""
+    digest = _hash(key)
+    return sum(hmac.compare_digest(digest, known) for known in api_keys) > 0
 
 
 def _hash(key: str) -> bytes:

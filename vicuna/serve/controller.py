@@ -9,10 +9,9 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,6 +25,7 @@ from vicuna.io.log import info, warning
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.api.openai import EXCEPTION_HANDLERS, OpenAIAPI
+from vicuna.serve.door.guard import Guard
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.fleet.link import WorkerLink
@@ -39,7 +39,7 @@ from vicuna.serve.fleet.protocol import (
     Hello,
     dump,
 )
-from vicuna.serve.http_server import Server, listen, server_url
+from vicuna.serve.http_server import Server, listen, server_url, settings
 from vicuna.serve.processes import exit_with_parent
 
 PING_SECONDS = 1.0
@@ -56,6 +56,9 @@ class ControllerOptions:
 
     host: str = option("127.0.0.1", help="address to listen on; any but a loopback address needs VICUNA_API_KEY")
     port: int = option(8000, help="port to listen on; 0 takes a free one", aliases=("-p",))
+    allow_host: tuple[str, ...] = option(
+        (), help="names that the server answers to besides its own, as clients write them", metavar="NAME"
+    )
     expect: tuple[str, ...] = option(
         (), help="models whose workers will join: requests for them wait instead of failing as unknown", metavar="MODEL"
     )
@@ -70,7 +73,9 @@ class ControllerOptions:
     listen_fd: int | None = option(None, help="take over this listening socket instead of host and port")
 
 
-def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host: str) -> auth.AsgiApp:
+def create_app(
+    gateway: Gateway, *, join_token: str, api_keys: Sequence[bytes], host: str, allow_host: Sequence[str] = ()
+) -> Guard:
     """The application: API, worker connections, /workers and /healthz."""
     fleet = gateway.fleet
 
@@ -91,7 +96,7 @@ def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{error.detail}: {request.method} {request.url.path}"
+        message = f"{error.detail}: {request.method} {request.url.path[:200]}"
         body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         return JSONResponse({"error": body}, error.status_code, headers=error.headers)
 
@@ -108,7 +113,7 @@ def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host
         ],
         exception_handlers={**EXCEPTION_HANDLERS, HTTPException: on_http_error, Exception: on_crash},
     )
-    return auth.ApiGuard(app, api_keys=api_keys, host=host)
+    return Guard(app, host=host, api_keys=api_keys, allow_host=allow_host)
 
 
 def describe_worker(link: WorkerLink) -> JsonObject:
@@ -190,18 +195,15 @@ async def _ping(link: WorkerLink) -> None:
 
 def make_server(app: auth.AsgiApp, announce: Callable[[], None] = lambda: None) -> Server:
     """uvicorn with our settings; `announce` is called once requests are answered."""
-    settings = uvicorn.Config(
+    config = settings(
         app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
         ws_ping_interval=None,  # we have our own, which tells more
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
-    return Server(settings, announce)
+    return Server(config, announce)
 
 
 @command
@@ -222,7 +224,9 @@ def main(argv: list[str] | None = None) -> int:
         expected=options.expect,
     )
     gateway = Gateway(fleet, token_gap_seconds=options.token_gap_seconds)
-    app = create_app(gateway, join_token=join_token, api_keys=api_keys, host=options.host)
+    app = create_app(
+        gateway, join_token=join_token, api_keys=api_keys, host=options.host, allow_host=options.allow_host
+    )
     url = server_url(listener, options.host)
     make_server(app, lambda: info(f"controller: listening on {url}")).run_until_signal(listener)
     return 0

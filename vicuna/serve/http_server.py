@@ -5,10 +5,11 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from vicuna.errors import UsageError, VicunaError
+from vicuna.errors import UsageError, VicunaError, require
 
 
 def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
@@ -44,6 +45,28 @@ def server_url(listener: socket.socket, host: str) -> str:
     """The URL of a server on this machine that was told to listen on `host`."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+
+
+def settings(app: Any, **more: Any) -> uvicorn.Config:
+    """uvicorn's settings, with what holds for every server of ours.
+
+    Args:
+        more: what holds for this one.
+
+    Raises:
+        VicunaError: the parser of requests is not installed.
+    """
+    require("httptools", "serve")
+    from vicuna.serve.door.connection import Connection
+
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        log_level="error",  # what it warns of is strangers' requests, of which there may be any number
+        access_log=False,
+        server_header=False,
+        **more,
+    )
 
 
 class Server(uvicorn.Server):
