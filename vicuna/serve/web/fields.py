@@ -199,4 +199,5 @@ def _edit(value: Any) -> JsonObject:
     index: Any = values.get("index")
     if isinstance(index, Sequence) and len(index) in (1, 2):  # of a conversation in pairs, the place in the pair too
         index = index[0]
-    return {"index": int(checked(index, INDEX)), "value": checked(values.get("value"), QUESTION)}
+    text = checked(values.get("value"), QUESTION) or ""
+    return {"index": int(checked(index, INDEX)), "value": text, "previous_value": ""}  # which nothing here asks for
