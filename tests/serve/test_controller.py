@@ -34,7 +34,7 @@ async def test_workers_tell_their_process(cluster: Cluster) -> None:
     ],
 )  # fmt: skip
 async def test_frames_that_are_not_the_protocol_end_the_connection_only(frames: list[Any]) -> None:
-    headers = {"Authorization": f"Bearer {JOIN_TOKEN}", MODEL_HEADER: "sim"}
+    headers = {"Authorization": f"Bearer {JOIN_TOKEN.reveal()}", MODEL_HEADER: "sim"}
     async with start_cluster() as cluster:
         await cluster.add_worker()
         await send_frames(cluster, frames, headers)

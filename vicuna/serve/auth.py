@@ -14,9 +14,11 @@ from typing import Any
 
 from vicuna.errors import UsageError, describe
 from vicuna.io.network import is_loopback
+from vicuna.io.secrets import Secret
 
 JOIN_TOKEN = "VICUNA_JOIN_TOKEN"
 API_KEY = "VICUNA_API_KEY"
+MAX_TOKEN_BYTES = 1_000
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,7 +26,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def read_join_token() -> str:
+def has_join_token() -> bool:
+    """Whether the user has set one, in one way or the other."""
+    return bool(os.environ.get(JOIN_TOKEN, "").strip() or os.environ.get(f"{JOIN_TOKEN}_FILE"))
+
+
+def read_join_token() -> Secret:
     """The token in $VICUNA_JOIN_TOKEN, or in the file that $VICUNA_JOIN_TOKEN_FILE names.
 
     Raises:
@@ -33,33 +40,49 @@ def read_join_token() -> str:
     token = os.environ.get(JOIN_TOKEN, "").strip()
     if path := os.environ.get(f"{JOIN_TOKEN}_FILE"):
         try:
-            token = Path(path).read_text("utf-8").strip()
+            with Path(path).open("rb") as file:
+                token = file.read(MAX_TOKEN_BYTES + 1).decode("utf-8").strip()
         except OSError as error:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {describe(error)}") from None
         except UnicodeDecodeError:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {path} is not a text file; write the token into it") from None
     if not (token.isascii() and token.isprintable()):
         raise UsageError(f"{JOIN_TOKEN} holds characters that no HTTP header takes; use letters and digits")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise UsageError(f"{JOIN_TOKEN} has more than {MAX_TOKEN_BYTES:,} characters; use a shorter one")
     if not token:
         raise UsageError(f"set {JOIN_TOKEN} (or {JOIN_TOKEN}_FILE) to one secret on the controller and its workers")
-    return token
+    return Secret(token)
 
 
-def new_token() -> str:
+def new_token() -> Secret:
     """A fresh secret."""
-    return secrets.token_urlsafe(32)
+    return Secret(secrets.token_urlsafe(32))
 
 
-def token_for_model(secret: str, model: str) -> str:
+def token_for_model(secret: Secret, model: str) -> Secret:
     """A join token that is good for this model's name only, made from the controller's secret."""
-    return hmac.new(secret.encode(), b"join " + model.encode(), hashlib.sha256).hexdigest()
+    return Secret(hmac.new(secret.reveal().encode(), b"join " + model.encode(), hashlib.sha256).hexdigest())
 
 
-def may_join(secret: str, token: str, model: str) -> bool:
+def may_join(secret: Secret, token: str, model: str) -> bool:
     """Whether a worker with this token may serve `model`: it has the secret itself or the token for that model."""
     given = token.encode()
-    is_secret = hmac.compare_digest(given, secret.encode())
-    return hmac.compare_digest(given, token_for_model(secret, model).encode()) or is_secret
+    is_secret = hmac.compare_digest(given, secret.reveal().encode())
+    own = hmac.new(secret.reveal().encode(), b"join " + model.encode(), hashlib.sha256).hexdigest()
+    return hmac.compare_digest(given, own.encode()) or is_secret
+
+
+def first_api_key() -> Secret:
+    """The first key in $VICUNA_API_KEY, for our own requests; an empty one where it is not set.
+
+    Raises:
+        UsageError: no header takes it.
+    """
+    key = os.environ.get(API_KEY, "").split(",")[0].strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{API_KEY} holds characters that no HTTP header takes; set it again")
+    return Secret(key)
 
 
 def read_api_keys() -> list[bytes]:

@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import info, warning
+from vicuna.io.secrets import Secret
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.api.openai import EXCEPTION_HANDLERS, OpenAIAPI
@@ -74,7 +75,7 @@ class ControllerOptions:
 
 
 def create_app(
-    gateway: Gateway, *, join_token: str, api_keys: Sequence[bytes], host: str, allow_host: Sequence[str] = ()
+    gateway: Gateway, *, join_token: Secret, api_keys: Sequence[bytes], host: str, allow_host: Sequence[str] = ()
 ) -> Guard:
     """The application: API, worker connections, /workers and /healthz."""
     fleet = gateway.fleet
