@@ -25,6 +25,7 @@ from vicuna.serve.web.view import health, notice, question_box, unescape_tags, v
 
 # How often a growing reply is redrawn: fast enough for the eye, seldom enough for the browser.
 REDRAW_SECONDS = 0.08
+LONG_CHARACTERS = 50_000  # a reply of so many is redrawn half as often, and so on: each time costs by its length
 
 DEFAULTS: JsonObject = {"model": None, "system": "", "temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
 
@@ -88,7 +89,7 @@ class Replies:
         task = self._tasks[session] = asyncio.create_task(read())
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=REDRAW_SECONDS)
+                await asyncio.wait({task}, timeout=REDRAW_SECONDS * (1 + len(reply.text) / LONG_CHARACTERS))
                 yield reply
             if task.cancelled():
                 reply.finish_reason = "stopped"
