@@ -73,7 +73,8 @@ def checked(value: Any, field: Field) -> Any:
             length = f"has {len(value):,} characters, {field.max_characters:,} are taken"
             raise InvalidRequest(f"'{field.name}' {length}; shorten it", param=field.name)
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, float) and not math.isfinite(value)):
         raise InvalidRequest(f"'{field.name}' is not a number", param=field.name)
     if not field.least <= value <= field.most:
         limits = f"{field.least:g} to {field.most:g} are taken"
