@@ -16,7 +16,14 @@ from starlette.routing import Route
 
 from vicuna.errors import nearest
 from vicuna.serve.api.answer import Answer, ChatAnswer, CompletionAnswer, event, model_entry, usage
-from vicuna.serve.api.schema import ChatRequest, CompletionRequest, GenerationRequest, parse_request
+from vicuna.serve.api.schema import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    RequestOptions,
+    check_fields,
+    read_fields,
+)
 from vicuna.serve.auth import Receive, Scope, Send
 from vicuna.serve.door.bodies import LARGE_BYTES
 from vicuna.serve.errors import ClientLeft, ModelNotFound, RequestError, WrongContentType, error_body
@@ -58,26 +65,29 @@ class OpenAIAPI:
 
     async def chat(self, request: Request) -> Response:
         """The next message of a chat."""
-        body = await self._parse(request, ChatRequest)
-        return await self._answer(request, body, body.generation(), ChatAnswer(body.model))
+        body, generation = await self._parse(request, ChatRequest)
+        return await self._answer(request, body, generation, ChatAnswer(body.model))
 
     async def complete(self, request: Request) -> Response:
         """The continuation of a bare prompt."""
-        body = await self._parse(request, CompletionRequest)
-        return await self._answer(request, body, body.generation(), CompletionAnswer(body.model))
+        body, generation = await self._parse(request, CompletionRequest)
+        return await self._answer(request, body, generation, CompletionAnswer(body.model))
 
-    async def _parse(self, request: Request, kind: type[B]) -> B:
-        """The checked body. Large ones are checked one at a time, with a turn for the streams between two of them."""
-        body = await read_body(request)
-        if len(body) <= LARGE_BYTES:
-            return parse_request(body, kind)
+    async def _parse(self, request: Request, kind: type[B]) -> tuple[RequestOptions, Generation]:
+        """The checked request. Large ones are checked one at a time, in pieces; in between the streams have a turn."""
+        data = await read_body(request)
+        if len(data) <= LARGE_BYTES:
+            body = check_fields(read_fields(data, kind), kind)
+            return body.options(), body.generation()
         async with self._turn:
             await asyncio.sleep(0)
-            return parse_request(body, kind)
+            fields = read_fields(data, kind)
+            await asyncio.sleep(0)
+            body = check_fields(fields, kind)
+            await asyncio.sleep(0)
+            return body.options(), body.generation()
 
-    async def _answer(
-        self, request: Request, body: GenerationRequest, generation: Generation, answer: Answer
-    ) -> Response:
+    async def _answer(self, request: Request, body: RequestOptions, generation: Generation, answer: Answer) -> Response:
         journal = Journal()
         chunks = self.gateway.stream(generation, journal)
         if not body.stream:

@@ -8,6 +8,7 @@ Source of the formats: the OpenAI API reference, /v1/chat/completions and /v1/co
 import itertools
 import json
 import secrets
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -88,11 +89,25 @@ class InputMessage(RequestBody):
     def message(self) -> ChatMessage:
         """The message as it travels: text parts joined, `developer` under its older name."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return ChatMessage(role="system" if self.role == "developer" else self.role, content=content)
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage.model_construct(role=role, content=content)  # checked already
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """How an answer is wanted.
+
+    Attributes:
+        include_usage: whether a stream ends with a chunk that holds the usage.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
 
 
 class GenerationRequest(RequestBody):
@@ -111,10 +126,14 @@ class GenerationRequest(RequestBody):
         BeforeValidator(_as_list),
     ] = Field(default=[], max_length=MAX_STOP_STRINGS, fail_fast=True)
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk that holds the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def options(self) -> RequestOptions:
+        """How the answer is wanted, apart from the messages: those are kept once, in the `Generation`."""
+        include_usage = self.stream_options is not None and self.stream_options.include_usage
+        return RequestOptions(self.model, self.stream, include_usage)
+
+    def generation(self) -> Generation:
+        """The request for the gateway."""
+        raise NotImplementedError
 
     def sampling(self) -> Sampling:
         """How tokens are chosen; without a seed the server draws one, so that the stream can be continued."""
@@ -167,11 +186,11 @@ class CompletionRequest(GenerationRequest):
 T = TypeVar("T", bound=GenerationRequest)
 
 
-def parse_request(body: bytes, kind: type[T]) -> T:
-    """Read a body, up to its first fault.
+def read_fields(body: bytes, kind: type[RequestBody]) -> JsonObject:
+    """The fields of a body that mean something, with as many of everything as is taken.
 
     Raises:
-        InvalidRequest: not JSON, a field is missing or wrong; `param` names it.
+        InvalidRequest: not JSON, or too much of something; `param` names it.
         UnsupportedField: a field that this server would have to ignore.
     """
     try:
@@ -195,6 +214,16 @@ def parse_request(body: bytes, kind: type[T]) -> T:
                 for part in content if isinstance(content, list) else ():
                     _check_fields(part, f"messages.{number}.content")
     _check_fields(values.get("stream_options"), "stream_options")
+    return values
+
+
+def check_fields(values: JsonObject, kind: type[T]) -> T:
+    """The checked request of the fields that `read_fields` gave, up to its first fault.
+
+    Raises:
+        InvalidRequest: a field is missing or wrong; `param` names it.
+        UnsupportedField: one that is not known.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:

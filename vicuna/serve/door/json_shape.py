@@ -21,14 +21,14 @@ def check_shape(data: bytes, *, max_parts: int = MAX_PARTS, max_nesting: int = M
     if num_parts <= max_parts and num_brackets <= max_nesting:
         return num_parts  # strings may hold some of these, so it has no more
     plain = _outside_strings(data, max_parts)
-    brackets = plain.translate(None, delete=_ALL_BUT_BRACKETS)
-    num_parts = brackets.count(b"[") + brackets.count(b"{") + plain.count(b",")
+    brackets = plain.translate(_ALIKE, delete=_ALL_BUT_BRACKETS)
+    num_parts = brackets.count(b"[") + plain.count(b",")
     if num_parts > max_parts:
         raise InvalidRequest(f"the JSON has {num_parts:,} parts, {max_parts:,} are taken; send less at once")
     for _ in range(max_nesting):
         if not brackets:
             return num_parts
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")  # the innermost level
     if brackets:  # or they do not match, which is no JSON either
         raise InvalidRequest(f"the JSON is nested deeper than {max_nesting} levels, or its brackets do not match")
     return num_parts
@@ -43,4 +43,5 @@ def _outside_strings(data: bytes, max_parts: int) -> bytes:
     return b"".join(plain.split(b'"')[::2])
 
 
+_ALIKE = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")

@@ -103,7 +103,13 @@ class Gateway:
 
         Raises:
             WorkerLost: it is gone or silent.
+            PromptTooLong, InvalidRequest: it, or any other, will not run this.
         """
+        if generation.messages is not None and len(generation.messages) >= link.hello.context_size:
+            limit = f"the context of model '{generation.model}' is {link.hello.context_size}"
+            raise PromptTooLong(
+                f"the prompt has {len(generation.messages)} messages, {limit}; shorten it", param="messages"
+            )
         async with link.stream(_submit(generation, journal)) as events:
             while True:
                 match await self._next(link, events):
