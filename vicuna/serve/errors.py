@@ -83,7 +83,7 @@ class WrongContentType(InvalidRequest):
 class NotFound(InvalidRequest):
     """No such route."""
 
-    status, code = 404, None
+    status, code = 404, "not_found"
 
 
 class ModelNotFound(RequestError):

@@ -213,8 +213,8 @@ class Worker:
                 connection.preparing[frame.request_id] = task
                 task.add_done_callback(lambda _: connection.preparing.pop(frame.request_id, None))
             case Cancel(request_id=request_id):
-                if task := connection.preparing.get(request_id):
-                    task.cancel()
+                if preparing := connection.preparing.get(request_id):
+                    preparing.cancel()
                 self._cancel(request_id)
             case Ping():
                 others = self._num_taken() - len(connection.preparing)

@@ -134,7 +134,7 @@ def test_the_record_records(page: Page) -> None:
 @pytest.mark.parametrize("number", sorted(EVENTS))
 def test_what_is_sent_in_place_of_a_field_is_refused_before_it_means_anything(page: Page, number: int) -> None:
     path = "/gradio_api/queue/join" if BLOCKS.fns[number].queue else "/gradio_api/run/predict"
-    answers = {}
+    answers: dict[int, set[str]] = {}
     for position in range(len(EVENTS[number].fields)):
         for sent in HOSTILE:
             data = good(number)

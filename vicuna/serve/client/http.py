@@ -304,7 +304,7 @@ def refusal(response: httpx.Response, body: bytes) -> ApiError:
 
 def _chunk(event: JsonObject) -> Chunk:
     usage = event.get("usage")
-    counted = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
+    counted = Usage(_count(usage["prompt_tokens"]), _count(usage["completion_tokens"])) if usage else None
     choices = event.get("choices") or []
     if not choices:
         return Chunk(usage=counted)
@@ -313,6 +313,13 @@ def _chunk(event: JsonObject) -> Chunk:
     if not isinstance(text, str) or not isinstance(reason, str | None):
         raise TypeError("the content is no text")
     return Chunk(text, reason, counted)
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count <= MAX_STREAM_BYTES:
+        raise ValueError("not a number of tokens")
+    return count
 
 
 def _message(body: Any) -> str:
