@@ -27,14 +27,17 @@ from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.api.openai import EXCEPTION_HANDLERS, OpenAIAPI
 from vicuna.serve.door.guard import Guard
-from vicuna.serve.fleet.dispatch import Fleet
+from vicuna.serve.fleet.dispatch import MAX_MODELS, Fleet
 from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.fleet.link import WorkerLink
 from vicuna.serve.fleet.protocol import (
+    CLOSE_FULL,
     CLOSE_PROTOCOL,
     CONNECT_PATH,
     FROM_WORKER,
     MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_MODEL_NAME,
     MODEL_HEADER,
     VERSION,
     Hello,
@@ -45,6 +48,8 @@ from vicuna.serve.processes import exit_with_parent
 
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0
+MAX_WORKERS = 1_000
+REFUSALS_SECONDS = 10.0  # refused workers are logged once in so long, with their number
 DESCRIPTION = (
     "The controller: workers dial in here, clients ask here, by the OpenAI API. Workers need VICUNA_JOIN_TOKEN to be "
     "the same secret on both sides; clients a key of VICUNA_API_KEY, where it is set."
@@ -78,12 +83,12 @@ def create_app(
     gateway: Gateway, *, join_token: Secret, api_keys: Sequence[bytes], host: str, allow_host: Sequence[str] = ()
 ) -> Guard:
     """The application: API, worker connections, /workers and /healthz."""
-    fleet = gateway.fleet
+    fleet, refusals = gateway.fleet, Refusals()
 
     async def connect(websocket: WebSocket) -> None:
         model = websocket.headers.get(MODEL_HEADER, "")
         if not auth.may_join(join_token, auth.bearer(websocket.scope), model):
-            warning(f"refused a worker for model {model!r}: wrong join token")
+            refusals.add(f"a worker for model '{model[:MAX_MODEL_NAME]}': wrong join token", time.monotonic())
             await websocket.close()  # before `accept` this is HTTP 403
             return
         await websocket.accept()
@@ -138,11 +143,30 @@ def describe_worker(link: WorkerLink) -> JsonObject:
     }
 
 
+class Refusals:
+    """Workers that were refused, in a log that does not grow by a line for each: a stranger may try any number."""
+
+    def __init__(self) -> None:
+        self._num_silent, self._next = 0, 0.0
+
+    def add(self, what: str, now: float) -> None:
+        """One was refused at `now`, in seconds of any steady clock."""
+        if now < self._next:
+            self._num_silent += 1
+            return
+        others = f" ({self._num_silent} others before)" if self._num_silent else ""
+        warning(f"refused {what}{others}")
+        self._num_silent, self._next = 0, now + REFUSALS_SECONDS
+
+
 async def serve_worker(websocket: WebSocket, fleet: Fleet, model: str) -> None:
     """Keep one worker's connection until either side ends it."""
     try:
         async with asyncio.timeout(HELLO_SECONDS):
-            hello = FROM_WORKER.validate_json(await websocket.receive_text())
+            text = await websocket.receive_text()
+        if len(text) > MAX_HELLO_BYTES:
+            raise ValueError(f"its hello has {len(text):,} characters, {MAX_HELLO_BYTES:,} are taken")
+        hello = FROM_WORKER.validate_json(text)
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.model != model:
             raise ValueError(f"expected a hello of version {VERSION} for model '{model}'")
     except (ValidationError, ValueError, TimeoutError, KeyError) as error:
@@ -150,6 +174,12 @@ async def serve_worker(websocket: WebSocket, fleet: Fleet, model: str) -> None:
         await websocket.close(CLOSE_PROTOCOL, f"expected a hello of protocol version {VERSION}")
         return
     except WebSocketDisconnect:
+        return
+    if len(fleet.links) >= MAX_WORKERS or not fleet.may_know(model):
+        warning(
+            f"worker {hello.worker_id}: this controller has {MAX_WORKERS:,} workers or {MAX_MODELS:,} models already"
+        )
+        await websocket.close(CLOSE_FULL, f"this controller takes {MAX_WORKERS} workers of {MAX_MODELS} models")
         return
     link = WorkerLink(hello)
     fleet.join(link)
@@ -200,6 +230,7 @@ def make_server(app: auth.AsgiApp, announce: Callable[[], None] = lambda: None) 
         app,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,  # nothing packed: its size would say nothing about what it becomes
         ws_ping_interval=None,  # we have our own, which tells more
         lifespan="off",
         timeout_graceful_shutdown=1,

@@ -1,6 +1,8 @@
 """A listening socket, and uvicorn on it until a signal ends it: what the controller and the chat page share."""
 
+import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -10,6 +12,8 @@ from typing import Any
 import uvicorn
 
 from vicuna.errors import UsageError, VicunaError, require
+
+MAX_FILES = 8_192
 
 
 def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
@@ -94,6 +98,7 @@ class Server(uvicorn.Server):
         Raises:
             KeyboardInterrupt: on Ctrl-C, after everything has been shut down.
         """
+        _take_all_files()
         received: set[int] = set()
 
         def stop(number: int, _: FrameType | None) -> None:
@@ -108,3 +113,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
         if signal.SIGINT in received:
             raise KeyboardInterrupt
+
+
+def _take_all_files() -> None:
+    """Open as many connections as the system lets us, not only as many as it offers at first (often 1,024)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

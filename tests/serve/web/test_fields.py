@@ -198,6 +198,12 @@ def test_no_other_route_of_the_framework_takes_a_file(page: Page) -> None:
     assert not page.touched()
 
 
+def test_the_page_asks_the_api_only(page: Page) -> None:
+    asked = [line for line in page.record.read_text().splitlines() if line.startswith("socket.")]
+    strange = [line for line in asked if "127.0.0.1" not in line]
+    assert not strange
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1", [1], {"a": 1}])
 def test_a_number_is_a_finite_number(value: Any) -> None:
     with pytest.raises(InvalidRequest, match="is not a number"):

@@ -17,6 +17,7 @@ MODEL_HEADER = "x-vicuna-model"
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 CLOSE_HUNG = 4000  # the controller saw no token for too long: the worker ends itself, its supervisor starts another
 CLOSE_PROTOCOL = 4001  # a frame that is not of this protocol, or of another version of it
+CLOSE_FULL = 4002  # the controller has as many workers or models as it takes: dialled again later
 
 # A model's name travels in headers, URLs and logs.
 MODEL_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
@@ -25,6 +26,7 @@ MAX_TOKEN_ID = 2**31 - 1
 MAX_NAME = 256  # characters of what a worker calls itself
 MAX_MESSAGE = 2_000  # characters of a refusal
 MAX_TOKENS = 2**24  # of a context or a frame
+MAX_TEXT = 2**24  # characters that a step adds; those of a whole reply, where it has moved
 MAX_SLOTS = 2**16  # of one worker
 MAX_HELLO_BYTES = 4 << 20
 
@@ -117,7 +119,7 @@ class ReplyChunk(Frame):
     request_id: RequestId
     index: int = Field(ge=0, le=MAX_TOKENS)
     token_ids: TokenIds = []
-    text: str = ""
+    text: str = Field(default="", max_length=MAX_TEXT)
     finish_reason: Literal["stop", "length"] | None = None
 
 
