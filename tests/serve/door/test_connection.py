@@ -89,6 +89,20 @@ async def test_requests_one_after_the_other_each_have_their_own_measure(cluster:
     writer.close()
 
 
+async def test_requests_without_end_that_nobody_reads_the_answers_of_are_left(cluster: Cluster) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(cluster.url.rsplit(":", 1)[1]))
+    request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    writer.write(request * 20_000)
+    try:
+        async with asyncio.timeout(20):
+            answers = await reader.read(-1)
+    except ConnectionError:
+        answers = b""
+    assert answers.count(b"HTTP/1.1 200 ") < 20_000
+    assert (await cluster.http.get("/healthz")).status_code == 200
+    writer.close()
+
+
 async def test_a_large_body_is_answered_before_it_is_sent(cluster: Cluster) -> None:
     line, num_sent = await ask(cluster, [HEAD + b"Content-Length: 300000000\r\n\r\n", *[PIECE] * MANY])
     assert line.startswith(b"HTTP/1.1 413 ") and num_sent < MANY

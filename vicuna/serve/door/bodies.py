@@ -14,7 +14,7 @@ from vicuna.serve.door.json_shape import check_shape
 from vicuna.serve.errors import BodyTooLarge, ClientLeft, InvalidRequest, ServerBusy
 
 MAX_BODY_BYTES = 4 << 20
-MAX_WEIGHT_BYTES = 128 << 20  # of all bodies that are being answered, beyond what is free
+MAX_WEIGHT_BYTES = 64 << 20  # of all bodies that are being answered, beyond what is free
 FREE_BYTES = 128 << 10  # of each
 PART_BYTES = 512  # that a part of a parsed body takes: a message of one letter is three parts
 LARGE_BYTES = 64 << 10  # from here on one at a time is looked into, and others have their turn in between

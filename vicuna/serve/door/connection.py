@@ -14,12 +14,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 MAX_HEAD_BYTES = 64 << 10  # request line and headers
 MAX_HEADERS = 128
 MAX_CONNECTIONS = 4_000
+MAX_PIPELINED = 16  # requests of a connection that wait for the one before them
 LINGER_SECONDS = 2.0  # the rest of what was refused is read and dropped for so long, so that the answer is seen
 TOO_LARGE = (
     431,
     f"the head of the request has more than {MAX_HEAD_BYTES:,} bytes or {MAX_HEADERS} headers; send fewer",
 )
 NOT_HTTP = (400, "this is not HTTP")
+TOO_EAGER = (400, f"more than {MAX_PIPELINED} requests came before their answers were read; send one after the other")
 TOO_MANY = (503, f"this server has {MAX_CONNECTIONS:,} connections, which is all it takes; try again later")
 
 
@@ -32,6 +34,7 @@ class Connection(HttpToolsProtocol):
         self._num_head_bytes = self._num_headers = 0
         self._is_refused = False
         self._cut: asyncio.TimerHandle | None = None
+        self._answered: Any = None  # the request that is being answered, which need not be the last that came
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(*TOO_MANY)
 
@@ -68,6 +71,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._num_pending = 0
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINED:
+            self._refuse(*TOO_EAGER)
+            raise ValueError("too many requests at once")  # so that none is read after this one
 
     def on_body(self, body: bytes) -> None:
         self._num_pending = 0
@@ -85,6 +91,10 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours names the limit
         self._refuse(*(TOO_LARGE if self._is_too_large() else NOT_HTTP))
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _count(self, num_bytes: int) -> None:
         self._num_head_bytes += num_bytes
         if self._is_too_large():
@@ -100,9 +110,10 @@ class Connection(HttpToolsProtocol):
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         body = json.dumps({"error": error}).encode()
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        if self.cycle is not None and not self.cycle.response_complete:  # an earlier request is still being answered
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+        self.pipeline.clear()
         if not self.transport.is_closing():
             self.transport.write(STATUS_LINE[status] + head + body)
             if self.transport.can_write_eof():
