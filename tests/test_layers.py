@@ -59,7 +59,16 @@ FLOORS: dict[str, list[set[str]]] = {
         {"controller", "worker", "chat"},
         {"__main__"},
     ],
-    "eval": [{"questions", "wording"}, {"verdict"}, {"ask"}, {"answer"}, {"judging"}, {"reporting"}, {"__main__"}],
+    "eval": [
+        {"rows", "quoting"},
+        {"questions", "wording"},
+        {"verdict"},
+        {"ask"},
+        {"answer"},
+        {"judging"},
+        {"reporting"},
+        {"__main__"},
+    ],
     "bot": [{"*"}, {"demo"}],
 }
 FOLDERS = sorted({path.parent for path in FILES})

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vicuna.eval.judging.prompts import Mode, shipped_prompt
-from vicuna.eval.verdict import explanation, read_pair, read_score
+from vicuna.eval.quoting import MAX_OBJECTS
+from vicuna.eval.verdict import MAX_REPLY_CHARS, explanation, read_pair, read_score
 
 FORM = '{"explanation": "...", "verdict": "A"}'  # as the shipped prompt shows it
 REAL = '{"explanation": "B is right, A is vague.", "verdict": "B"}'
@@ -231,3 +232,23 @@ def test_any_text_gives_a_verdict_of_the_scale_or_none(reply: str) -> None:
 @given(st.sampled_from(["A", "B"]), st.sampled_from(["not", "never", "hardly", "if it were longer,"]))
 def test_a_verdict_refused_in_words_is_not_read_as_given(letter: str, refusal: str) -> None:
     assert read_pair(f"On the whole I would {refusal} choose [[{letter}]]") is None
+
+
+def test_the_work_on_nested_and_repeated_forms_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    decode = json.JSONDecoder.raw_decode
+
+    def counted(decoder: json.JSONDecoder, text: str, start: int = 0) -> tuple[object, int]:
+        tried.append(start)
+        return decode(decoder, text, start)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    for text in (
+        '{"a":' * 20_000,
+        '{"verdict":"A"} ' * 10_000,
+        "[[A]]\n" * 20_000,
+        "x" * (MAX_REPLY_CHARS + 1) + "\n[[A]]",
+    ):
+        tried.clear()
+        assert read_pair(text) is None
+        assert len(tried) <= MAX_OBJECTS

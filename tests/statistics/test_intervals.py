@@ -69,3 +69,49 @@ def test_many_comparisons_widen_each() -> None:
     gaps = list(np.random.default_rng(3).normal(0.3, 1, 40))
     one, ten = (estimate_difference(gaps, bounds=(-9, 9), num_comparisons=n).estimate for n in (1, 10))
     assert one.low is not None and ten.low is not None and ten.low < one.low
+
+
+@pytest.mark.parametrize("num_questions", [7, 150, 3000])
+def test_blocks_and_their_order_change_no_bit(num_questions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(np.random.default_rng(3).choice([0.0, 1 / 3, 0.5, 2 / 3, 1.0], num_questions))
+    found = estimate_mean(values, bounds=(0, 1))
+    for size in (1, 999, 1 << 22):
+        monkeypatch.setattr(intervals, "BLOCK_COUNTS", size * 10)
+        intervals._drawn_questions.cache_clear()
+        assert estimate_mean(values, bounds=(0, 1)) == found
+    if num_questions > intervals.MAX_DRAWN_ONE_BY_ONE:
+        assert estimate_mean(values[::-1], bounds=(0, 1)) == found
+
+
+def test_drawing_values_gives_what_drawing_questions_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(np.random.default_rng(4).integers(1, 11, 400).astype(float))
+    by_value = estimate_mean(values, bounds=(1, 10))
+    monkeypatch.setattr(intervals, "MAX_DRAWN_ONE_BY_ONE", 400)
+    by_question = estimate_mean(values, bounds=(1, 10))
+    assert by_value.low and by_value.high and by_question.low and by_question.high
+    # Five of the standard deviations that the module states, for the difference of two draws.
+    margin = 5 * 2**0.5 * 0.007 * (by_question.high - by_question.low)
+    assert by_value.low == pytest.approx(by_question.low, abs=margin)
+    assert by_value.high == pytest.approx(by_question.high, abs=margin)
+
+
+def test_counts_are_held_in_bounded_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    draw = np.random.default_rng
+
+    class Counted:
+        def __init__(self, seed: int) -> None:
+            self._generator = draw(seed)
+
+        def multinomial(self, n: int, shares: np.ndarray, size: int) -> np.ndarray:
+            sizes.append(size * len(shares))
+            return self._generator.multinomial(n, shares, size=size)
+
+    monkeypatch.setattr(np.random, "default_rng", Counted)
+    intervals._drawn_questions.cache_clear()
+    for num_questions in (200, 1280, 20_480):
+        sizes.clear()
+        values = list(draw(5).choice([0.0, 0.25, 0.5, 1.0], num_questions))
+        estimate_mean(values, bounds=(0, 1))
+        assert max(sizes) <= intervals.BLOCK_COUNTS
+        assert num_questions <= intervals.MAX_DRAWN_ONE_BY_ONE or sum(sizes) == 4 * intervals.NUM_RESAMPLES

@@ -7,8 +7,8 @@ well.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from vicuna.eval.ask.ledger import Ledger
 from vicuna.eval.ask.runner import Outcome, run_calls
 from vicuna.eval.ask.usage import Usage
 from vicuna.eval.questions import Question, QuestionId, content_hash, load_questions, select_questions
-from vicuna.io.jsonl import JsonObject, read_jsonl
+from vicuna.eval.rows import Place, checked_id, checked_name, read_rows
+from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import Progress, info, warning
 from vicuna.io.terminal import write
 from vicuna.material import material
@@ -100,14 +101,13 @@ class Answer:
         model, question_id, text = row.get("model_id"), row.get("question_id"), row.get("text")
         if text is None and isinstance(row.get("choices"), list):
             text = _only_turn(row["choices"], place)
-        if not isinstance(model, str) or not isinstance(question_id, int | str) or not isinstance(text, str):
-            raise VicunaError(
-                f"{place}: needs 'model_id', 'question_id' and 'text' (or 'choices'); found {sorted(row)}"
-            )
+        if not isinstance(model, str) or question_id is None or not isinstance(text, str):
+            found = ", ".join(sorted(row))[:200]
+            raise VicunaError(f"{place}: needs 'model_id', 'question_id' and 'text' (or 'choices'); found {found}")
         metadata, usage = (value if isinstance(value := row.get(name), dict) else {} for name in ("metadata", "usage"))
         return cls(
-            model=model,
-            question_id=question_id,
+            model=checked_name(model, "model_id", place),
+            question_id=checked_id(question_id, place),
             text=text,
             question_hash=metadata.get("question_hash"),
             finish_reason=metadata.get("finish_reason"),
@@ -157,7 +157,7 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
     )
     settings = {"max_tokens": options.max_tokens, "temperature": options.temperature}
     keys = {one.question_id: content_hash(one.question_id, one.text, options.model, settings) for one in questions}
-    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer) as ledger:
+    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer, light=_without_text) as ledger:
         for answer in ledger.records.values():
             if answer.model == options.model and keys.get(answer.question_id, answer.key) != answer.key:
                 raise VicunaError(
@@ -174,6 +174,10 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
 
 def _kept_answer(row: JsonObject) -> Answer:
     return Answer.from_row(row, "its row")
+
+
+def _without_text(answer: Answer) -> Answer:
+    return replace(answer, text="")
 
 
 async def _ask_all(
@@ -220,17 +224,24 @@ def load_answers(paths: Sequence[Path]) -> dict[str, dict[QuestionId, Answer]]:
         VicunaError: a missing file, a row of another shape, two answers of a model to one question.
     """
     answers: dict[str, dict[QuestionId, Answer]] = {}
-    for path in paths:
-        for number, row in enumerate(read_jsonl(path), 1):
+    for _, answer in read_answers(paths):
+        answers.setdefault(answer.model, {})[answer.question_id] = answer
+    return answers
+
+
+def read_answers(paths: Sequence[Path]) -> Iterator[tuple[Place, Answer]]:
+    """The same one by one, each with its place."""
+    seen: set[tuple[str, QuestionId]] = set()
+    for file, path in enumerate(paths):
+        for number, place, row in read_rows(path, file=file):
             answer = Answer.from_row(row, f"{path}: answer {number}")
-            answers_of_model = answers.setdefault(answer.model, {})
-            if answer.question_id in answers_of_model:
+            if (answer.model, answer.question_id) in seen:
                 raise VicunaError(
                     f"{path}: a second answer of {answer.model} to question {answer.question_id}; "
                     "keep one, or give the models different names"
                 )
-            answers_of_model[answer.question_id] = answer
-    return answers
+            seen.add((answer.model, answer.question_id))
+            yield place, answer
 
 
 def _only_turn(choices: list[Any], place: str) -> object:

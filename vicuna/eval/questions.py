@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vicuna.errors import UsageError, VicunaError, nearest
-from vicuna.io.jsonl import read_jsonl
+from vicuna.eval.rows import checked_id, checked_name, read_rows
 
 QuestionId = int | str
 
@@ -41,7 +41,7 @@ def load_questions(path: Path) -> list[Question]:
     references = path.parent / "references.jsonl"
     known = _load_references(references) if references.exists() and path.exists() else {}
     questions: dict[QuestionId, Question] = {}
-    for number, row in enumerate(read_jsonl(path), 1):
+    for number, _, row in read_rows(path):
         question = _question(row, f"{path}: question {number}", known)
         if question.question_id in questions:
             raise VicunaError(f"{path}: question_id {question.question_id} occurs twice; give each question its own")
@@ -89,9 +89,7 @@ def content_hash(*parts: Any) -> str:
 
 
 def _question(row: dict[str, Any], place: str, references: dict[QuestionId, str]) -> Question:
-    question_id = row.get("question_id")
-    if not isinstance(question_id, int | str) or isinstance(question_id, bool):
-        raise VicunaError(f"{place}: question_id is {question_id!r}; it must be a number or a text")
+    question_id = checked_id(row.get("question_id"), place)
     turns = row.get("turns", [row.get("text")])
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise VicunaError(f"{place} (question_id {question_id}): needs 'text', or 'turns' as a list of texts")
@@ -101,7 +99,8 @@ def _question(row: dict[str, Any], place: str, references: dict[QuestionId, str]
         )
     category = row.get("category", "general")
     if not isinstance(category, str):
-        raise VicunaError(f"{place} (question_id {question_id}): category is {category!r}; it must be a text")
+        raise VicunaError(f"{place} (question_id {question_id}): category is {str(category)[:60]!r}; it must be a text")
+    checked_name(category, "category", place)
     own = row.get("reference")
     own = own[0] if isinstance(own, list) and own else own
     if own is not None and not isinstance(own, str):
@@ -111,10 +110,12 @@ def _question(row: dict[str, Any], place: str, references: dict[QuestionId, str]
 
 def _load_references(path: Path) -> dict[QuestionId, str]:
     references: dict[QuestionId, str] = {}
-    for row in read_jsonl(path):
+    for number, _, row in read_rows(path):
         question_id, text = row.get("question_id"), row.get("reference")
-        if not isinstance(question_id, int | str) or not isinstance(text, str) or not text.strip():
-            raise VicunaError(f"{path}: a row needs 'question_id' and a text as 'reference'; found {sorted(row)}")
+        if question_id is None or not isinstance(text, str) or not text.strip():
+            found = ", ".join(sorted(row))[:200]
+            raise VicunaError(f"{path}: a row needs 'question_id' and a text as 'reference'; found {found}")
+        question_id = checked_id(question_id, f"{path}: reference {number}")
         if question_id in references:
             raise VicunaError(f"{path}: two references for question_id {question_id}; keep one")
         references[question_id] = text

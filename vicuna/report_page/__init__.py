@@ -7,7 +7,7 @@ that a page can be opened, mailed or printed alone. The templates stand beside t
 - `charts`: lines, bars, histograms and radar charts as SVG
 """
 
-from vicuna.report_page.charts import bar_chart, histogram, line_chart, radar_chart
+from vicuna.report_page.charts import bar_chart, histogram, line_chart, radar_chart, read_chart
 from vicuna.report_page.page import Page, columns, table
 
-__all__ = ["Page", "bar_chart", "columns", "histogram", "line_chart", "radar_chart", "table"]
+__all__ = ["Page", "bar_chart", "columns", "histogram", "line_chart", "radar_chart", "read_chart", "table"]

@@ -2,13 +2,28 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vicuna.io.markup import Markup, fill
 
 COLORS = ("#2f6fdb", "#d9622b", "#2a9d66", "#a14fc0", "#c0a020", "#c2385a")
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
+# What our charts are made of. A longer file, or one with anything else, is not shown.
+MAX_CHART_BYTES = 4 << 20
+ATTRIBUTES = frozenset(
+    """
+    xmlns viewBox width height role aria-label x y x1 x2 y1 y2 cx cy r rx points fill fill-opacity stroke stroke-width
+    class text-anchor transform
+    """.split()  # noqa: SIM905 (a table of words reads better as text)
+)
+_TOKEN = re.compile(
+    r"<style>(?P<style>[^<>]*)</style>|</?(?:svg|text|line|rect|polyline|polygon|circle)"
+    r"(?P<attributes>(?:\s[\w:-]+=\"[^\"<>]*\")*)\s?/?>|[^<>]+"
+)
+_ATTRIBUTE = re.compile(r"\s([\w:-]+)=\"[^\"]*\"")
 Series = dict[str, list[tuple[float, float]]]
 Point = tuple[float, float]
 
@@ -89,6 +104,29 @@ def radar_chart(axes: Sequence[str], series: dict[str, Sequence[float]], *, maxi
     return _chart("radar", title, height, labels=labels, polygons=polygons, rings=rings)
 
 
+def read_chart(path: Path) -> Markup:
+    """A chart of ours from a file; an empty one if the file holds anything that no chart of ours has.
+
+    The file stands in a folder that others may write to, and what is on a page is run by a browser.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CHART_BYTES + 1).decode("utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return _empty(path.name)
+    position, style = 0, _style()
+    while len(text) <= MAX_CHART_BYTES and (match := _TOKEN.match(text, position)):
+        position = match.end()
+        attributes = match["attributes"] or ""
+        if match["style"] not in (None, style) or set(_ATTRIBUTE.findall(attributes)) - ATTRIBUTES:
+            break
+        if re.search(r"url|&#|\\", attributes, re.I):  # an address, or what may spell one
+            break
+        if position == len(text):
+            return Markup(text)
+    return _empty(path.name)
+
+
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`."""
     if high - low <= 1e-9 * max(abs(low), abs(high)) or high - low < 1e-100:
@@ -130,6 +168,10 @@ class _Axes:
 
     def rows(self) -> Iterator[tuple[str, float]]:
         return ((f"{value:,.6g}", self.y(value)) for value in self._y_ticks)
+
+
+def _style() -> str:
+    return str(_empty("")).partition("<style>")[2].partition("</style>")[0]
 
 
 def _empty(title: str) -> Markup:

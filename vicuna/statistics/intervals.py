@@ -4,11 +4,18 @@ The sampling unit is the question, since another evaluation would draw other que
 (orders, repeats, judges) are one value here and are resampled together. Resampling verdicts instead would make the
 intervals too narrow.
 
-Shapes: Q questions, R bootstrap resamples.
+A resample's mean depends only on how often each different value is drawn, and verdicts have few different ones. So
+above `MAX_DRAWN_ONE_BY_ONE` questions the values are drawn instead of the questions: the same distribution, at a cost
+that does not grow with the questions. Resamples are drawn in blocks, from one stream, and added up in whole numbers:
+neither the size of a block nor the processor's order of adding changes a figure. An end of a 95% interval has a Monte
+Carlo error (standard deviation over seeds) of 0.7% of the interval's width.
+
+Shapes: Q questions, K different values, R bootstrap resamples.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +25,10 @@ NUM_RESAMPLES = 10_000
 SEED = 20230330
 LEVEL = 0.95
 POWER = 0.8
+# Questions up to which each is drawn for itself; above, the number of times that each value is drawn.
+MAX_DRAWN_ONE_BY_ONE = 200
+# Counts that are held at a time: 8 bytes each.
+BLOCK_COUNTS = 1 << 20
 # Below this the spread seen among the questions says too little about the spread among others.
 MIN_QUESTIONS = 5
 
@@ -65,7 +76,7 @@ def estimate_mean(
     array = np.asarray(values, dtype=np.float64)
     count = len(array)
     assert count > 0
-    mean = float(array.mean())
+    mean = math.fsum(values) / count
     if count < MIN_QUESTIONS:
         return Estimate(mean, None, None, count)
     tail = (1 - level) / 2
@@ -112,7 +123,29 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 def _resampled_means(array: np.ndarray, seed: int) -> np.ndarray:
     """Means of R resamples of the questions, (R,)."""
-    generator = np.random.default_rng(seed)
-    # How often each question is drawn says all: (R, Q) counts instead of (R, Q) indices into the values.
-    counts = generator.multinomial(len(array), np.full(len(array), 1 / len(array)), size=NUM_RESAMPLES)
-    return np.asarray(counts @ array / len(array))
+    total = len(array)
+    # Whole numbers, small enough that every partial sum is exact in float64, in whichever order it is taken.
+    scale = 2.0 ** (52 - math.frexp(float(np.abs(array).max()) * total)[1])
+    if total <= MAX_DRAWN_ONE_BY_ONE:
+        sums = _drawn_questions(total, NUM_RESAMPLES, seed).astype(np.float64) @ np.rint(array * scale)
+    else:
+        values, times = np.unique(array, return_counts=True)
+        counts = _blocks(np.random.default_rng(seed), total, times / total, NUM_RESAMPLES)
+        sums = np.concatenate([block.astype(np.float64) @ np.rint(values * scale) for block in counts])
+    return np.asarray(sums / scale / total)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn_questions(total: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each question is drawn, (R, Q): one draw for all models, categories and pairs of so many questions."""
+    shares = np.full(total, 1 / total)
+    return np.concatenate(
+        [block.astype(np.uint8) for block in _blocks(np.random.default_rng(seed), total, shares, num_resamples)]
+    )
+
+
+def _blocks(generator: np.random.Generator, total: int, shares: np.ndarray, num_resamples: int) -> Iterator[np.ndarray]:
+    """How often each value is drawn, in blocks of resamples, (block, K): it says all that `total` indices would."""
+    size = max(1, BLOCK_COUNTS // len(shares))
+    for start in range(0, num_resamples, size):
+        yield generator.multinomial(total, shares, size=min(size, num_resamples - start))

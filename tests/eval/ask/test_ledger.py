@@ -1,6 +1,8 @@
 """What a ledger keeps, what it refuses, and what it leaves behind."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,51 @@ def test_rows_that_are_not_ours_are_refused_and_kept(tmp_path: Path, line: str, 
         with pytest.raises(VicunaError, match=message), ledger(path):
             pass
     assert path.read_text() == content
+
+
+def test_a_row_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text('{"key": "a", "value": 1}\n{"key": "b", "value": 2}')
+    with ledger(path) as found:
+        assert list(found.records) == ["a", "b"]
+    assert path.read_text() == '{"key": "a", "value": 1}\n{"key": "b", "value": 2}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["my notes", '{"key": "a", "value": 1}\nmy notes', '{"a": 1}', "\n\n[1", '{"key": "a"}\n{"key": "b", "va'],
+)
+def test_a_file_of_somebody_else_stays_as_it_is(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(VicunaError, match="name another --output"), ledger(path):
+        pass
+    assert path.read_text() == content
+
+
+def test_opening_reads_each_byte_a_bounded_number_of_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "out.jsonl"
+    for num_rows in (100, 400):
+        path.write_text("".join(f'{{"key": "{n}", "value": 1}}\n' for n in range(num_rows)) + '{"key": "x' * 20_000)
+        num_read = 0
+        pread = os.pread
+
+        def counted(descriptor: int, size: int, start: int, pread: Callable[[int, int, int], bytes] = pread) -> bytes:
+            nonlocal num_read
+            num_read += size
+            return pread(descriptor, size, start)
+
+        size = path.stat().st_size
+        monkeypatch.setattr(os, "pread", counted)
+        with ledger(path) as found:
+            assert len(found.records) == num_rows
+        monkeypatch.setattr(os, "pread", pread)
+        assert num_read <= 3 * size
+
+
+async def test_texts_need_not_stay_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with Ledger(path, fields=("value",), from_row=from_row, light=lambda one: replace(one, value=0)) as found:
+        await found.append(Result("a", 7))
+        assert found.records == {"a": Result("a", 0)}
+    assert list(read_jsonl(path)) == [{"key": "a", "value": 7}]

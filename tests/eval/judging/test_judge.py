@@ -10,6 +10,7 @@ import pytest
 from tests.eval.builders import judge_arguments
 from tests.eval.conftest import Answered, Request, Stub
 from vicuna.eval.__main__ import main
+from vicuna.eval.judging.plan import MAX_PROMPT_BYTES
 from vicuna.eval.judging.prompts import parse_sections
 from vicuna.io.jsonl import append_jsonl, read_jsonl, write_jsonl
 
@@ -211,3 +212,35 @@ def test_row_that_lacks_only_its_line_end_is_kept(stub: Stub, questions: Path, a
     output.write_bytes(output.read_bytes()[:-1])
     assert main(judge_arguments(stub, questions, answers, output)) == 0
     assert len(stub.requests) == 20 == len(list(read_jsonl(output)))
+
+
+def test_a_prompt_above_the_limit_is_refused_before_anything_is_paid(
+    stub: Stub, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "long.jsonl"
+    texts = {n: "x" * MAX_PROMPT_BYTES if n == 9 else "short" for n in range(1, 11)}
+    write_jsonl(answers, [{"question_id": n, "model_id": "m", "text": text} for n, text in texts.items()])
+    assert main(judge_arguments(stub, questions, answers, tmp_path / "j.jsonl", mode="single")) == 1
+    said = capsys.readouterr().err
+    assert "question 9 with the answers of m" in said and "above the limit of 2,097,152" in said
+    assert not stub.requests and not (tmp_path / "j.jsonl").exists()
+
+
+def test_an_endless_reply_is_not_paid_for_again_as_a_prompt(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path
+) -> None:
+    stub.reply = lambda _request, _number: "I cannot decide. " * 10_000
+    output = tmp_path / "j.jsonl"
+    assert main(judge_arguments(stub, questions, answers, output, "--categories", "a", mode="single")) == 0
+    assert {len(request["messages"]) for request in stub.requests} == {2}
+    assert {row["status"] for row in read_jsonl(output)} == {"unreadable"}
+
+
+def test_an_echoed_key_is_not_kept(
+    stub: Stub, questions: Path, answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-echoed-0123456789abcdef")
+    stub.reply = lambda _request, _number: "The key is sk-echoed-0123456789abcdef.\n\n[[7]]"
+    output = tmp_path / "j.jsonl"
+    assert main(judge_arguments(stub, questions, answers, output, "--categories", "a", mode="single")) == 0
+    assert "sk-echoed" not in output.read_text() and "[secret]" in output.read_text()

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.eval.builders import Row, report, row
-from vicuna.eval.reporting.score import load_judgments, position_counts, summarize
+from vicuna.eval.reporting.reading import load_judgments
+from vicuna.eval.reporting.score import position_counts, summarize
 from vicuna.io.jsonl import write_jsonl
 
 

@@ -21,7 +21,7 @@ from vicuna.io.jsonl import read_json
 from vicuna.io.log import human_bytes, human_seconds
 from vicuna.io.markup import Markup
 from vicuna.material import material
-from vicuna.report_page import Page, bar_chart, columns
+from vicuna.report_page import Page, bar_chart, columns, read_chart
 
 
 def write_page(path: Path, workspace: Workspace, *, judge: str | None, peak_bytes: int) -> None:
@@ -106,7 +106,7 @@ def _add_train(page: Page, workspace: Workspace) -> None:
     if rendering is not None:
         page.add_paragraph("A conversation as the model reads it; only what is marked is learned, end marks included:")
         page.add_marked_code(rendering.text, rendering.reply_spans)
-    page.add_figure(Markup((workspace.folder / "train/loss.svg").read_text("utf-8")))  # drawn by the step before
+    page.add_figure(read_chart(workspace.folder / "train/loss.svg"))  # drawn by the step before
 
 
 def _add_weights(page: Page, workspace: Workspace) -> None:

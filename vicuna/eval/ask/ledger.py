@@ -5,7 +5,6 @@ kill cut short is removed when the file is opened, and one run at a time may wri
 """
 
 import asyncio
-import json
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,10 +13,14 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from vicuna.errors import VicunaError
+from vicuna.eval.rows import MAX_ROW_BYTES, read_rows
 from vicuna.io.files import check_is_file, open_descriptor
-from vicuna.io.jsonl import JsonObject, append_jsonl, read_jsonl
+from vicuna.io.jsonl import JsonObject, append_jsonl, parse_line
 from vicuna.io.locks import lock_descriptor
 from vicuna.io.log import warning
+
+BLOCK_BYTES = 1 << 16
+ROW_BEGIN = b'{"key": "'  # how `format_line` writes each of our rows
 
 
 class Record(Protocol):
@@ -40,6 +43,7 @@ class Ledger(Generic[R]):
     Args:
         fields: what every row must have besides its key.
         from_row: the record in a row; raises a VicunaError for a row that the program cannot have written.
+        light: what of a record stays in memory; its texts are on the disk.
 
     Attributes:
         records: by key.
@@ -49,8 +53,15 @@ class Ledger(Generic[R]):
             changed by hand, or it is a folder or a device.
     """
 
-    def __init__(self, path: Path, *, fields: Sequence[str], from_row: Callable[[JsonObject], R]) -> None:
-        self.path, self._fields, self._from_row = path, fields, from_row
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fields: Sequence[str],
+        from_row: Callable[[JsonObject], R],
+        light: Callable[[R], R] = lambda record: record,
+    ) -> None:
+        self.path, self._fields, self._from_row, self._light = path, fields, from_row, light
         self.records: dict[str, R] = {}
         self._writing = threading.Lock()
 
@@ -61,10 +72,13 @@ class Ledger(Generic[R]):
         self._descriptor = open_descriptor(self.path, "r+b")
         try:
             self._lock()
-            self._cut_torn_line()
-            for number, row in enumerate(read_jsonl(self.path), 1):
-                record = self._read(row, number)
-                self.records[record.key] = record
+            size = os.fstat(self._descriptor).st_size
+            end = self._end_of_whole_lines(size)
+            number = 0
+            for number, _, row in read_rows(self.path, end=end):
+                self._keep(self._read(row, number))
+            if end < size:
+                self._read_torn_line(end, size, number + 1)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -82,7 +96,10 @@ class Ledger(Generic[R]):
     def _append(self, record: R) -> None:
         with self._writing:
             append_jsonl(self.path, record.to_row())
-            self.records[record.key] = record
+            self._keep(record)
+
+    def _keep(self, record: R) -> None:
+        self.records[record.key] = self._light(record)
 
     def _lock(self) -> None:
         try:
@@ -102,14 +119,31 @@ class Ledger(Generic[R]):
         except VicunaError as error:
             raise VicunaError(f"{self.path}: a row was changed by hand ({error}); name another --output") from None
 
-    def _cut_torn_line(self) -> None:
-        content = self.path.read_bytes()
-        if not content or content.endswith(b"\n"):
-            return
-        whole = content.rfind(b"\n") + 1
+    def _end_of_whole_lines(self, size: int) -> int:
+        """The byte after the last line end."""
+        end = size
+        while end:
+            start = max(0, end - BLOCK_BYTES)
+            if (place := os.pread(self._descriptor, end - start, start).rfind(b"\n")) >= 0:
+                return start + place + 1
+            end = start
+        return 0
+
+    def _read_torn_line(self, start: int, size: int, number: int) -> None:
+        """Keep a last line that lacks only its end, since it was paid for; drop what a crash cut short.
+
+        Raises:
+            VicunaError: it is no beginning of a row of ours, so the file is somebody else's and stays as it is.
+        """
+        line = os.pread(self._descriptor, min(size - start, MAX_ROW_BYTES + 1), start)
         try:
-            json.loads(content[whole:])  # only the line's end is missing: its row was paid for, so it stays
-        except ValueError:
-            warning(f"{self.path}: a crash cut the last line short; its {len(content) - whole} bytes are dropped")
-            os.ftruncate(self._descriptor, whole)
+            row = parse_line(line, f"{self.path}: row {number}")
+        except VicunaError:
+            if len(line) > MAX_ROW_BYTES or not line.startswith(ROW_BEGIN[: len(line)]):
+                message = f"{self.path}: its last line is no row of ours; name another --output"
+                raise VicunaError(message) from None
+            warning(f"{self.path}: a crash cut the last line short; its {size - start} bytes are dropped")
+            os.ftruncate(self._descriptor, start)
             os.fsync(self._descriptor)
+        else:
+            self._keep(self._read(row, number))

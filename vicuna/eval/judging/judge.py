@@ -23,7 +23,7 @@ from vicuna.eval.ask.ledger import Ledger
 from vicuna.eval.ask.runner import Outcome, run_calls
 from vicuna.eval.ask.usage import Usage, total
 from vicuna.eval.judging.judgment import Judgment
-from vicuna.eval.judging.plan import Budget, Call, plan_calls
+from vicuna.eval.judging.plan import Budget, Call, plan_calls, refuse_long_prompts
 from vicuna.eval.judging.prompts import Mode
 from vicuna.eval.questions import load_questions, select_questions
 from vicuna.eval.verdict import read_pair, read_score
@@ -35,6 +35,8 @@ from vicuna.options import option, parse
 
 # Finish reasons of a reply that does not end where the judge ended.
 CUT_SHORT = ("length", "content_filter")
+# A longer reply that cannot be read is not shown to the judge again, which would be paid for.
+MAX_REPLY_CHARS_SHOWN = 100_000
 # Besides its key: what tells a judgment file from another one.
 NEEDED_FIELDS = ("status", "mode", "judge", "order", "repeat", "usage")
 
@@ -90,10 +92,11 @@ def judge_answers(options: JudgeOptions) -> None:
     endpoint = Endpoint(
         options.judge, options.base_url, timeout_seconds=options.timeout_seconds, max_retries=options.max_retries
     )
-    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_judgment) as ledger:
+    with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_judgment, light=Judgment.without_texts) as ledger:
         _refuse_mixture(calls, ledger)
         budget.spent_usd = sum(_cost_of_kept(judgment, budget) for judgment in ledger.records.values())
         missing = [call for call in calls if call.key not in ledger.records]
+        refuse_long_prompts(missing)
         _announce(calls, missing, budget, options)
         if missing:
             outcome = asyncio.run(_judge_all(options, endpoint, ledger, missing, budget))
@@ -243,10 +246,10 @@ def _cost_of_kept(judgment: Judgment, budget: Budget) -> float:
 
 
 def _ask_again(call: Call, endpoint: Endpoint, unread: Reply) -> list[Message]:
-    """The conversation that asks for the verdict once more; the whole prompt again if there was no reply at all."""
+    """The conversation that asks for the verdict once more; the prompt alone if no reply or an endless one came."""
     form = call.prompt.verdict_form(structured=endpoint.takes_schema)
     dialogue = call.messages(structured=endpoint.takes_schema)
-    if not unread.text.strip():
+    if not unread.text.strip() or len(unread.text) > MAX_REPLY_CHARS_SHOWN:
         return dialogue
     again = f"The verdict in this reply cannot be read. Give it once more, explaining in two sentences at most. {form}"
     return [*dialogue, Message(role="assistant", content=unread.text), Message(role="user", content=again)]

@@ -13,6 +13,7 @@ from vicuna.errors import VicunaError
 from vicuna.eval.ask.usage import Usage
 from vicuna.eval.judging.prompts import Mode, parse_sections
 from vicuna.eval.questions import QuestionId
+from vicuna.eval.rows import Place, checked_id, checked_name, is_amount
 from vicuna.eval.verdict import MAX_SCORE, MIN_SCORE
 from vicuna.io.jsonl import JsonObject
 
@@ -23,11 +24,21 @@ NONE = type(None)
 FIELD_TYPES: dict[tuple[type, ...], tuple[str, ...]] = {
     (int, str): ("question_id",),
     (str,): ("model", "model_1", "model_2", "category", "judgment", "g1_judgment", "g2_judgment"),
-    (str, NONE): ("user_prompt", "g1_user_prompt", "g2_user_prompt", "prompt_hash", "question_hash", "answers_hash"),
+    (str, NONE): (
+        "first_reply",
+        "user_prompt",
+        "g1_user_prompt",
+        "g2_user_prompt",
+        "prompt_hash",
+        "question_hash",
+        "answers_hash",
+    ),
     (int,): ("repeat",),
     (list,): ("judge", "cut_answers"),
     (dict, NONE): ("usage",),
 }
+
+TYPES = {name: types for types, names in FIELD_TYPES.items() for name in names}
 
 
 class Slot(NamedTuple):
@@ -56,6 +67,7 @@ class Judgment:
         cut_answers: the models whose answers end at the token limit.
         usage: of all the calls for this row; None for the second judgment of a row, so that a sum counts a row once.
         timestamp: seconds since 1970.
+        place: where the row stands, if its texts were left there.
     """
 
     mode: Mode
@@ -77,6 +89,7 @@ class Judgment:
     cut_answers: tuple[str, ...] = ()
     usage: Usage | None = field(default_factory=Usage)
     timestamp: float | None = None
+    place: Place | None = None
 
     @property
     def slot(self) -> Slot:
@@ -109,6 +122,10 @@ class Judgment:
         """The same judgment of a pair with its models named in the other order."""
         points = None if self.points is None else 1 - self.points
         return replace(self, models=self.models[::-1], order=3 - self.order, points=points)
+
+    def without_texts(self) -> "Judgment":
+        """The same without its prompt and replies, which are most of it."""
+        return replace(self, reply="", user_prompt=None, first_reply=None if self.first_reply is None else "")
 
     def to_row(self) -> JsonObject:
         """The row to keep: a judgment of ours, with a key and usage."""
@@ -153,12 +170,16 @@ class Judgment:
             VicunaError: the row is of another turn than the first, or not a judgment; the message begins with `place`.
         """
         if row.get("turn", 1) != 1:
-            raise VicunaError(f"{place}: is of turn {row['turn']}; only answers of one turn can be reported")
+            raise VicunaError(f"{place}: is of turn {str(row['turn'])[:60]}; only answers of one turn can be reported")
         _check_types(row, place)
         try:
-            return [_single(row)] if "model" in row else _pair(row, place)
+            found = [_single(row)] if "model" in row else _pair(row, place)
         except (KeyError, TypeError, IndexError) as error:
-            raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({error} is missing or wrong)") from None
+            what = str(error)[:100]
+            raise VicunaError(f"{place}: not a judgment, ours or MT-bench's ({what} is missing or wrong)") from None
+        for name in (*found[0].models, found[0].judge, found[0].prompt_name, found[0].category):
+            checked_name(name, "a name", place)
+        return found
 
 
 def _single(row: Mapping[str, Any]) -> Judgment:
@@ -182,13 +203,13 @@ def _pair(row: Mapping[str, Any], place: str) -> list[Judgment]:
         if f"g{order}_winner" not in row:
             continue
         winner = row[f"g{order}_winner"]
-        if winner not in (*POINTS, "error", None):
-            raise VicunaError(f"{place}: g{order}_winner is {winner!r}; known: {', '.join(POINTS)}, error")
+        if winner is not None and not (isinstance(winner, str) and winner in (*POINTS, "error")):
+            raise VicunaError(f"{place}: g{order}_winner is {str(winner)[:60]!r}; known: {', '.join(POINTS)}, error")
         one = Judgment(
             mode="pair",
             models=(row["model_1"], row["model_2"]),
             order=order,
-            points=POINTS.get(winner),
+            points=None if winner is None else POINTS.get(winner),
             reply=row[f"g{order}_judgment"],
             user_prompt=row.get(f"g{order}_user_prompt"),
             usage=None if found else Usage.from_json(row.get("usage") or {}),
@@ -221,15 +242,19 @@ def _common_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 def _check_types(row: Mapping[str, Any], place: str) -> None:
     wrong = [
         name
-        for types, names in FIELD_TYPES.items()
-        for name in names
-        if name in row and not isinstance(row[name], types)
+        for name, value in row.items()
+        if (types := TYPES.get(name)) and (not isinstance(value, types) or isinstance(value, bool))
     ]
-    if not wrong and not all(isinstance(count, int | float | NONE) for count in (row.get("usage") or {}).values()):
+    if not wrong and not all(count is None or is_amount(count) for count in (row.get("usage") or {}).values()):
         wrong.append("usage")
-    if not wrong and not all(isinstance(name, str) for name in row.get("judge", ())):
-        wrong.append("judge")
+    for name in ("judge", "cut_answers"):
+        if not wrong and not all(isinstance(one, str) for one in row.get(name, ())):
+            wrong.append(name)
+    if not wrong and not (row.get("score") is None or isinstance(row["score"], int | float)):
+        wrong.append("score")
     if wrong:
         raise VicunaError(
             f"{place}: {wrong[0]} is {str(row[wrong[0]])[:60]!r}, which no judgment has; correct the file"
         )
+    if "question_id" in row:
+        checked_id(row["question_id"], place)

@@ -23,6 +23,8 @@ from vicuna.io.log import info, warning
 
 # English and code take about four bytes per token; three keeps an estimate on the safe side.
 BYTES_PER_TOKEN = 3
+# The longest prompt that is sent to a judge: about 700,000 tokens, more than any judge takes.
+MAX_PROMPT_BYTES = 2 << 20
 # What a judge usually writes before its verdict; the estimate uses it, the budget reserves `max_tokens`.
 USUAL_REPLY_TOKENS = 300
 # The request for a readable verdict, if the first reply has none.
@@ -82,10 +84,14 @@ class Call:
         return self.prompt.messages(texts, structured=structured)
 
     @cached_property
+    def prompt_bytes(self) -> int:
+        """The size of the prompt."""
+        return sum(len(message.content.encode("utf-8", "replace")) for message in self.messages(structured=True))
+
+    @property
     def estimated_prompt_tokens(self) -> int:
         """Tokens of the prompt at `BYTES_PER_TOKEN`, rather too many than too few."""
-        size = sum(len(message.content.encode("utf-8", "replace")) for message in self.messages(structured=True))
-        return size // BYTES_PER_TOKEN
+        return self.prompt_bytes // BYTES_PER_TOKEN
 
 
 def plan_calls(
@@ -120,6 +126,21 @@ def plan_calls(
                 for order in (1, 2) if mode == "pair" and both_orders else (1,):
                     calls.append(Call(mode, question, group, judge, temperature, prompt, order, repeat))
     return calls
+
+
+def refuse_long_prompts(calls: Sequence[Call]) -> None:
+    """See, before anything is paid, that no prompt is above `MAX_PROMPT_BYTES`.
+
+    Raises:
+        VicunaError: names the question, the models and the size.
+    """
+    for call in calls:
+        if call.prompt_bytes > MAX_PROMPT_BYTES:
+            raise VicunaError(
+                f"question {call.question.question_id} with the answers of {' and '.join(call.models)}: the judge's "
+                f"prompt has {call.prompt_bytes:,} bytes, above the limit of {MAX_PROMPT_BYTES:,}; shorten the "
+                "answer or leave the question out"
+            )
 
 
 def _answered_by_all(

@@ -5,6 +5,7 @@ with `parse_sections`. Each text to be judged stands between two marks with a no
 that no answer can end its own section and continue as if it were the prompt.
 """
 
+import bisect
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from typing import Any, Literal
 
 from vicuna.conversation import Message
 from vicuna.eval.questions import content_hash
+from vicuna.eval.quoting import visible
 from vicuna.material import material
 
 Mode = Literal["pair", "single"]
-SECTION = re.compile(
-    r"^\[(?P<title>[^\[\]\n]+) (?P<mark>[0-9a-f]{12})\]\n(?P<text>.*?)\n\[end (?P=title) (?P=mark)\]$", re.M | re.S
-)
+_OPENING = re.compile(r"^\[(?P<title>[^\[\]\n]{1,80}) (?P<mark>[0-9a-f]{12})\]\n", re.M)
+_END = re.compile(r"^\[end (?P<title>[^\[\]\n]{1,80}) (?P<mark>[0-9a-f]{12})\]$", re.M)
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,27 @@ def shipped_prompt(mode: Mode, *, uses_reference: bool) -> JudgePrompt:
 
 def parse_sections(prompt: str) -> dict[str, str]:
     """The marked texts of a filled-in prompt by title (`question`, `answer A`, ...); empty if it has none."""
+    ends: dict[tuple[str, str], list[int]] = {}
+    for match in _END.finditer(prompt):
+        ends.setdefault((match["title"], match["mark"]), []).append(match.start())
     sections: dict[str, str] = {}
-    for match in SECTION.finditer(prompt):
-        sections.setdefault(match["title"], match["text"])
+    position = 0
+    for match in _OPENING.finditer(prompt):
+        places = ends.get((match["title"], match["mark"]), [])
+        index = bisect.bisect_right(places, match.end())
+        if match.start() >= position and index < len(places):
+            sections.setdefault(match["title"], prompt[match.end() : places[index] - 1])
+            position = places[index]
     return sections
 
 
 def _nonce(texts: Mapping[str, str]) -> str:
-    """A word of 12 hex digits that occurs in none of the texts: their hash, hashed again while one contains it."""
+    """A word of 12 hex digits that occurs in none of the texts: their hash, hashed again while one contains it.
+
+    Nor in what a reader might take for it: with capitals, with invisible signs inside, in wide digits.
+    """
     nonce = content_hash(dict(texts))[:12]
-    while any(nonce in text for text in texts.values()):
+    seen = [visible(text).casefold() for text in texts.values()]
+    while any(nonce in text for text in seen):
         nonce = content_hash(nonce)[:12]
     return nonce

@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
             prompt = next(message["content"] for message in messages if message["role"] == "user")
             form = (request.get("response_format") or {}).get("type", "text")
             text = reply_to(prompt, structured=form == "json_schema")
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
             self._refuse(400, f"not a judge prompt: {type(error).__name__} {error}")
             return
         if model != NAME:

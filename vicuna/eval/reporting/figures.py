@@ -15,20 +15,28 @@ from vicuna.eval.reporting.score import Results, position_counts
 from vicuna.statistics.intervals import LEVEL, NUM_RESAMPLES, SEED, Difference, Estimate
 
 
-def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any]:
-    """All figures of the report as plain JSON values.
+def figures(results: Results, words: Mapping[str, Mapping[QuestionId, int]]) -> dict[str, Any]:
+    """All figures of the report as plain JSON values. `words`: model -> question -> the length of its answer.
 
     A model's `mean` is its share of the points from 0 to 1 (pair) or its score from 1 to 10 (single). A difference is
     wins less losses as a share of the questions, from -1 to 1 (pair), or of scores (single).
     """
     judgments = results.judgments
+    cut: dict[str, set[QuestionId]] = {}
+    for one in judgments:
+        for model in one.cut_answers:
+            cut.setdefault(model, set()).add(one.question_id)
+    outcomes = _outcomes(results)
     return {
         "mode": results.mode,
         "judges": sorted({one.judge for one in judgments}),
         "num_questions": len(results.categories),
         "num_judgments": len(judgments),
         "findings": _findings(results),
-        "models": {model: _model_figures(model, results, texts) for model in results.models},
+        "models": {
+            model: _model_figures(model, results, words, len(cut.get(model, ())), outcomes[model])
+            for model in results.models
+        },
         "categories": {
             category: {model: _plain(found) for model, found in of.items()}
             for category, of in results.by_category.items()
@@ -45,7 +53,7 @@ def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> 
         ],
         "win_matrix": _win_matrix(results),
         "position": _position_figures(judgments) if results.mode == "pair" else None,
-        "longer_answer_wins": _longer_wins(results, texts),
+        "longer_answer_wins": _longer_wins(results, words),
         "unscored": {
             "unreadable_judgments": sum(not one.is_readable for one in judgments),
             "incomplete_questions": results.num_incomplete,
@@ -60,24 +68,33 @@ def figures(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> 
     }
 
 
-def _model_figures(model: str, results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any]:
+def _outcomes(results: Results) -> dict[str, Counter[str]]:
+    """Model -> how many of its comparisons it won, lost and tied."""
+    counts: dict[str, Counter[str]] = {model: Counter() for model in results.models}
+    for (first, second), of in results.outcomes.items():
+        for points in of.values():
+            counts[first]["wins" if points > 0.5 else "losses" if points < 0.5 else "ties"] += 1
+            counts[second]["losses" if points > 0.5 else "wins" if points < 0.5 else "ties"] += 1
+    return counts
+
+
+def _model_figures(
+    model: str,
+    results: Results,
+    words: Mapping[str, Mapping[QuestionId, int]],
+    num_cut: int,
+    outcomes: Mapping[str, int],
+) -> dict[str, Any]:
     points = results.values[model]
     overall = results.overall.get(model)
-    words = [len(text.split()) for text in texts.get(model, {}).values()]
-    cut = {one.question_id for one in results.judgments if model in one.cut_answers}
+    lengths = words.get(model, {}).values()
     found: dict[str, Any] = {
         **(_plain(overall) if overall else {"mean": None, "low": None, "high": None, "num_questions": 0}),
-        "mean_words": fmean(words) if words else None,
-        "num_cut_answers": len(cut),
+        "mean_words": fmean(lengths) if lengths else None,
+        "num_cut_answers": num_cut,
     }
     if results.mode == "single":
         return {**found, "total": sum(points.values()) if points else None}
-    outcomes = Counter(
-        "wins" if mine > 0.5 else "losses" if mine < 0.5 else "ties"
-        for pair, of in results.outcomes.items()
-        if model in pair
-        for mine in (value if model == pair[0] else 1 - value for value in of.values())
-    )
     return {**found, "wins": outcomes["wins"], "ties": outcomes["ties"], "losses": outcomes["losses"]}
 
 
@@ -165,13 +182,13 @@ def _position_figures(judgments: Sequence[Judgment]) -> dict[str, Any]:
     }
 
 
-def _longer_wins(results: Results, texts: Mapping[str, Mapping[QuestionId, str]]) -> dict[str, Any] | None:
+def _longer_wins(results: Results, words: Mapping[str, Mapping[QuestionId, int]]) -> dict[str, Any] | None:
     """How often the longer of two answers won, of the comparisons (a question of a pair) that one of them won."""
     won = []
     for (first, second), of in results.outcomes.items():
         for question_id, points in of.items():
-            both = [texts.get(model, {}).get(question_id) for model in (first, second)]
-            sizes = [len(text.split()) for text in both if text is not None]
+            both = [words.get(model, {}).get(question_id) for model in (first, second)]
+            sizes = [size for size in both if size is not None]
             if points != 0.5 and len(sizes) == 2 and sizes[0] != sizes[1]:
                 won.append((points > 0.5) == (sizes[0] > sizes[1]))
     return {"share": fmean(won), "num_comparisons": len(won)} if won else None

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vicuna.errors import UsageError, VicunaError
-from vicuna.eval.answer import Answer, load_answers
+from vicuna.errors import UsageError
 from vicuna.eval.judging.rule_judge import NAME as RULE_JUDGE
-from vicuna.eval.questions import QuestionId
-from vicuna.eval.reporting.browser import answer_texts, question_block
+from vicuna.eval.reporting.browser import questions_markup
 from vicuna.eval.reporting.figures import figures
-from vicuna.eval.reporting.score import Results, load_judgments, summarize
+from vicuna.eval.reporting.reading import Sources, read_judgments
+from vicuna.eval.reporting.score import Results, summarize
 from vicuna.io.files import sha256_file
 from vicuna.io.jsonl import write_json
 from vicuna.io.log import warning
@@ -23,6 +22,12 @@ from vicuna.io.terminal import write
 from vicuna.options import option, parse
 from vicuna.report_page import Page, radar_chart
 from vicuna.statistics.intervals import LEVEL, MIN_QUESTIONS, NUM_RESAMPLES
+
+# Rows of a table, sentences and names on the page and the terminal; what is beyond is counted, and is in --json.
+MAX_SHOWN = 200
+# More models make no matrix, and more categories no radar, that a reader could read.
+MAX_MATRIX_MODELS = 40
+MAX_RADAR_AXES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +47,23 @@ def main(argv: list[str] | None = None) -> int:
     description = "Turn judgments into estimates with intervals, on one page that needs nothing else."
     options = parse(ReportOptions, argv, prog="vicuna eval report", description=description)
     _refuse_overwriting(options)
-    results = summarize(load_judgments(options.judgments))
-    answers = load_answers(options.answers)
-    texts = answer_texts(results.judgments, answers)
-    check_answers(answers, texts)
-    found = figures(results, texts)
+    judgments, texts = read_judgments(options.judgments)
+    texts.add_answers(options.answers, judgments)
+    results = summarize(judgments)
+    del judgments
+    found = figures(results, texts.words())
     names = [path.name for path in options.judgments]
     found["hashes"]["judgment_files"] = {
         path.name if names.count(path.name) == 1 else str(path): sha256_file(path) for path in options.judgments
     }
-    build_page(results, found, texts).write(options.output)
+    with Sources(options.judgments, options.answers, texts) as sources:
+        questions = questions_markup(results, sources, options.output)
+    build_page(results, found, questions).write(options.output)
     if options.json is not None:
         write_json(options.json, found)
     if not results.overall:
         warning(found["findings"][0])
-    write(*found["findings"], f"report: {options.output}")
+    write(*_first(found["findings"], "findings"), f"report: {options.output}")
     return 0
 
 
@@ -69,29 +76,10 @@ def _refuse_overwriting(options: ReportOptions) -> None:
             taken.add(path.resolve())
 
 
-def check_answers(
-    answers: Mapping[str, Mapping[QuestionId, Answer]], texts: Mapping[str, Mapping[QuestionId, str]]
-) -> None:
-    """See that the answer files hold what was judged.
-
-    Raises:
-        VicunaError: a judged answer is another one there, or is not there at all.
-    """
-    for model, of_model in texts.items() if answers else ():
-        for question_id, text in of_model.items():
-            answer = answers.get(model, {}).get(question_id)
-            if answer is None or answer.text != text:
-                what = "is not" if answer is None else "is another one"
-                raise VicunaError(
-                    f"the judged answer of {model} to question {question_id} {what} in --answers; give the files that "
-                    "were judged"
-                )
-
-
-def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, Mapping[QuestionId, str]]) -> Page:
-    """The page: findings first, then the tables behind them, then every question."""
+def build_page(results: Results, found: Mapping[str, Any], questions: Markup) -> Page:
+    """The page: findings first, then the tables behind them, then every question or the links to them."""
     page = Page("Evaluation report")
-    judges, is_pair = ", ".join(found["judges"]), results.mode == "pair"
+    judges, is_pair = ", ".join(_first(found["judges"], "judges")), results.mode == "pair"
     kind = "pairs of answers compared" if is_pair else "answers scored from 1 to 10"
     page.add_paragraph(
         f"{found['num_questions']} questions, {kind}, {found['num_judgments']:,} judgments by {judges}.", faint=True
@@ -101,7 +89,7 @@ def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, M
             f"{RULE_JUDGE} is a rule-based stand-in, not a judge: its verdicts show that the pipeline works and say "
             "nothing about quality."
         )
-    for finding in found["findings"]:
+    for finding in _first(found["findings"], "findings"):
         page.add_html(Markup("<p><strong>{}</strong></p>").format(finding))
     _add_models(page, results, found)
     _add_categories(page, results, found)
@@ -109,9 +97,7 @@ def build_page(results: Results, found: Mapping[str, Any], texts: Mapping[str, M
         _add_bias(page, found)
     _add_record(page, found)
     page.add_heading("Questions, answers and verdicts")
-    for question_id in results.categories:
-        page.add_html(question_block(question_id, results, texts))
-    return page
+    return page.add_html(questions)
 
 
 def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
@@ -127,8 +113,9 @@ def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
             *("-" if one[key] is None else one[key] for key in own),
             *_length_cells(one),
         ]
-        for name, one in models.items()
+        for name, one in list(models.items())[:MAX_SHOWN]
     ]
+    _add_rest(page, len(models), "models")
     page.add_table([*headers, "words per answer", "cut answers"], rows, numeric=range(1, len(headers) + 2))
     if results.mode == "pair":
         explained = (
@@ -152,13 +139,14 @@ def _add_models(page: Page, results: Results, found: Mapping[str, Any]) -> None:
                 "yes" if one["is_distinguishable"] else "not distinguishable",
                 "-" if one["smallest_detectable"] is None else f"{one['smallest_detectable']:.2f}",
             ]
-            for one in found["differences"]
+            for one in found["differences"][:MAX_SHOWN]
         ]
         headers = ["pair", "difference", "interval", "distinguishable", "smallest detectable"]
         page.add_table(headers, rows, numeric=(1, 2, 4))
+        _add_rest(page, len(found["differences"]), "pairs")
         page.add_paragraph("The intervals share the 5% of error among the pairs (Bonferroni).", faint=True)
     matrix: Mapping[str, Mapping[str, float]] = found["win_matrix"]
-    if any(matrix.values()):
+    if any(matrix.values()) and len(matrix) <= MAX_MATRIX_MODELS:
         page.add_heading("Win matrix", 3)
         cells = [
             [row, *(f"{matrix[row][column]:.0%}" if column in matrix[row] else "" for column in results.models)]
@@ -171,19 +159,22 @@ def _add_categories(page: Page, results: Results, found: Mapping[str, Any]) -> N
     page.add_heading("Categories")
     categories: Mapping[str, Mapping[str, Any]] = found["categories"]
     complete = [name for name, of in categories.items() if all(model in of for model in results.models)]
-    if len(complete) >= 3:
+    if 3 <= len(complete) <= MAX_RADAR_AXES:
         is_pair = results.mode == "pair"
         series: dict[str, Sequence[float]] = {
             model: [categories[name][model]["mean"] * (100 if is_pair else 1) for name in complete]
-            for model in results.models
+            for model in results.models[:MAX_MATRIX_MODELS]
         }
         title = "points by category, in percent" if is_pair else "score by category"
         page.add_figure(radar_chart(complete, series, maximum=100 if is_pair else 10, title=title))
     rows = []
-    for name, of in categories.items():
-        cells = [_cell(of[model], results.mode) if model in of else "unscored" for model in results.models]
+    models = results.models[:MAX_MATRIX_MODELS]
+    for name, of in list(categories.items())[:MAX_SHOWN]:
+        cells = [_cell(of[model], results.mode) if model in of else "unscored" for model in models]
         rows.append([name, max((one["num_questions"] for one in of.values()), default=0), *cells])
-    page.add_table(["category", "questions", *results.models], rows, numeric=range(1, len(results.models) + 2))
+    page.add_table(["category", "questions", *models], rows, numeric=range(1, len(models) + 2))
+    _add_rest(page, len(categories), "categories")
+    _add_rest(page, len(results.models), "models", shown=MAX_MATRIX_MODELS)
 
 
 def _add_bias(page: Page, found: Mapping[str, Any]) -> None:
@@ -232,12 +223,22 @@ def _add_record(page: Page, found: Mapping[str, Any]) -> None:
         ["judgments asked for a second time", usage["num_asked_again"]],
         ["judge's tokens", tokens],
         ["judge's cost", cost],
-        ["judge prompts (name, hash)", "; ".join(hashes["prompts"])],
+        ["judge prompts (name, hash)", "; ".join(_first(hashes["prompts"], "prompts"))],
         ["questions (hash)", hashes["questions"] or "not recorded"],
         ["answers (hash)", hashes["answers"] or "not recorded"],
         *([f"{name} (SHA-256)", value] for name, value in hashes["judgment_files"].items()),
     ]
     page.add_table(["what", "value"], rows, numeric=())
+
+
+def _first(texts: Sequence[str], what: str) -> list[str]:
+    rest = len(texts) - MAX_SHOWN
+    return [*texts[:MAX_SHOWN], f"{rest:,} more {what}; --json has them all"] if rest > 0 else list(texts)
+
+
+def _add_rest(page: Page, count: int, what: str, *, shown: int = MAX_SHOWN) -> None:
+    if count > shown:
+        page.add_paragraph(f"{count - shown:,} more {what} are not shown; --json has them all.", faint=True)
 
 
 def _cells(one: Mapping[str, Any], mode: str) -> list[str]:

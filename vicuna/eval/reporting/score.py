@@ -1,6 +1,6 @@
 """Judgments to results: the points of each model on each question, and estimates with intervals over the questions.
 
-After `judge`, before `report`. Reads our judgment files (one row per order) and MT-bench's (both orders in a row).
+After `reading`, before `figures`.
 Every question counts once for a pair of models: a verdict gives a model 1, 1/2 or 0, the verdicts of an order are
 averaged, then the two orders, then the judges. So a judge that always prefers the first place makes only ties (both
 orders: Zheng et al., "Judging LLM-as-a-Judge", 2023, arXiv:2306.05685, section 3.4).
@@ -14,18 +14,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 
-from vicuna.errors import VicunaError
-from vicuna.eval.judging.judgment import Judgment, Slot
+from vicuna.eval.judging.judgment import Judgment
 from vicuna.eval.judging.prompts import Mode
 from vicuna.eval.questions import QuestionId
 from vicuna.eval.verdict import MAX_SCORE, MIN_SCORE
-from vicuna.io.jsonl import read_jsonl
 from vicuna.statistics.intervals import Difference, Estimate, estimate_difference, estimate_mean
 
 Pair = tuple[str, str]
+# Categories that get an interval each, the largest ones; more of them say nothing that a reader could take in.
+MAX_CATEGORIES = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Results:
     """The figures. `points` are shares from 0 to 1 in pair mode, scores from 1 to 10 in single mode.
 
     Attributes:
+        by_question: question -> its judgments.
         values: model -> question -> its points there (pair mode: the mean over its opponents).
         outcomes: pair -> question -> points of the pair's first model; empty in single mode.
         differences: by pair; only pairs that have a question in common.
@@ -41,6 +41,7 @@ class Results:
 
     mode: Mode
     judgments: list[Judgment]
+    by_question: dict[QuestionId, list[Judgment]]
     models: list[str]
     categories: dict[QuestionId, str]
     values: dict[str, dict[QuestionId, float]]
@@ -51,46 +52,22 @@ class Results:
     differences: dict[Pair, Difference]
 
 
-def load_judgments(paths: Sequence[Path]) -> list[Judgment]:
-    """The judgments of some files.
-
-    Raises:
-        VicunaError: a missing file, a row of another shape, files of both modes, a judgment held twice.
-    """
-    judgments: dict[Slot, Judgment] = {}
-    pairs: set[tuple[str, ...]] = set()
-    for path in paths:
-        for number, row in enumerate(read_jsonl(path), 1):
-            for read in Judgment.from_row(row, f"{path}: judgment {number}"):
-                # One pair, in whichever order a file names it; else it would be compared twice.
-                one = read.swapped() if read.mode == "pair" and read.models[::-1] in pairs else read
-                pairs.add(one.models)
-                if one.slot in judgments:
-                    raise VicunaError(
-                        f"{path}: judgment {number} is the second by {one.judge} of question {one.question_id} for "
-                        f"{' and '.join(one.models)} in the same order; give each file once"
-                    )
-                judgments[one.slot] = one
-    if not judgments:
-        raise VicunaError(f"{', '.join(map(str, paths))}: no judgments")
-    if len({one.mode for one in judgments.values()}) > 1:
-        raise VicunaError("the files hold judgments of pairs and of single answers; report each kind by itself")
-    _refuse_changed_answers(judgments.values())
-    return list(judgments.values())
-
-
 def summarize(judgments: Sequence[Judgment]) -> Results:
     """The figures of some judgments of one mode; a model without a readable verdict has none."""
     mode = judgments[0].mode
     models = list(dict.fromkeys(model for one in judgments for model in one.models))
     in_order = sorted(judgments, key=lambda one: (isinstance(one.question_id, str), one.question_id))
-    categories = {one.question_id: one.category for one in in_order}
+    categories: dict[QuestionId, str] = {}
+    by_question: dict[QuestionId, list[Judgment]] = {}
+    for one in in_order:
+        categories[one.question_id] = one.category
+        by_question.setdefault(one.question_id, []).append(one)
     outcomes: dict[Pair, dict[QuestionId, float]] = {}
     values: dict[str, dict[QuestionId, float]]
     points, num_incomplete = _points_by_question(judgments)
     if mode == "pair":
         outcomes = {(names[0], names[1]): of for names, of in points.items()}
-        values = {model: _mean_over_opponents(model, outcomes) for model in models}
+        values = _means_over_opponents(models, outcomes)
         bounds, gaps = (0.0, 1.0), {pair: [2 * p - 1 for p in of.values()] for pair, of in outcomes.items()}
     else:
         values = {model: points.get((model,), {}) for model in models}
@@ -101,21 +78,17 @@ def summarize(judgments: Sequence[Judgment]) -> Results:
         }
     gaps = {pair: gap for pair, gap in gaps.items() if gap}
     width = (bounds[1] - bounds[0]) if mode == "single" else 1.0
-    by_category: dict[str, dict[str, Estimate]] = {category: {} for category in categories.values()}
-    for category, estimates in by_category.items():
-        for model, of in values.items():
-            if found := [value for question_id, value in of.items() if categories[question_id] == category]:
-                estimates[model] = estimate_mean(found, bounds=bounds)
     return Results(
         mode=mode,
         judgments=in_order,
+        by_question=by_question,
         models=sorted(models, key=lambda model: -fmean(values[model].values()) if values[model] else 0.0),
         categories=categories,
         values=values,
         outcomes=outcomes,
         num_incomplete=num_incomplete,
         overall={model: estimate_mean(list(of.values()), bounds=bounds) for model, of in values.items() if of},
-        by_category=by_category,
+        by_category=_by_category(categories, values, bounds),
         differences={
             pair: estimate_difference(gap, bounds=(-width, width), num_comparisons=len(gaps))
             for pair, gap in gaps.items()
@@ -168,23 +141,38 @@ def _points_by_question(
     return dict(points), len(found) - sum(map(len, points.values()))
 
 
-def _mean_over_opponents(model: str, outcomes: Mapping[Pair, Mapping[QuestionId, float]]) -> dict[QuestionId, float]:
-    """Question -> the model's mean points against its opponents, where it was compared with all of them."""
-    against = [
-        {question_id: points if model == pair[0] else 1 - points for question_id, points in of.items()}
-        for pair, of in outcomes.items()
-        if model in pair
-    ]
+def _by_category(
+    categories: Mapping[QuestionId, str], values: Mapping[str, Mapping[QuestionId, float]], bounds: tuple[float, float]
+) -> dict[str, dict[str, Estimate]]:
+    """Category -> model -> its mean there, with an interval in the `MAX_CATEGORIES` largest of them."""
+    found: dict[str, dict[str, list[float]]] = {category: {} for category in categories.values()}
+    for model, of in values.items():
+        for question_id, value in of.items():
+            found[categories[question_id]].setdefault(model, []).append(value)
+    sizes = Counter(categories.values())
+    largest = {category for category, _ in sizes.most_common(MAX_CATEGORIES)}
+    return {
+        category: {
+            model: estimate_mean(here, bounds=bounds)
+            if category in largest
+            else Estimate(fmean(here), None, None, len(here))
+            for model, here in of.items()
+        }
+        for category, of in found.items()
+    }
+
+
+def _means_over_opponents(
+    models: Sequence[str], outcomes: Mapping[Pair, Mapping[QuestionId, float]]
+) -> dict[str, dict[QuestionId, float]]:
+    """Model -> question -> its mean points against its opponents, where it was compared with all of them."""
+    against: dict[str, list[dict[QuestionId, float]]] = {model: [] for model in models}
+    for (first, second), of in outcomes.items():
+        against[first].append(dict(of))
+        against[second].append({question_id: 1 - points for question_id, points in of.items()})
+    return {model: _mean_where_all_are(of) for model, of in against.items()}
+
+
+def _mean_where_all_are(against: Sequence[Mapping[QuestionId, float]]) -> dict[QuestionId, float]:
     shared = [question_id for question_id in against[0] if all(question_id in of for of in against)] if against else []
     return {question_id: fmean(of[question_id] for of in against) for question_id in shared}
-
-
-def _refuse_changed_answers(judgments: Iterable[Judgment]) -> None:
-    """One model's two answers to a question, or a question's two wordings, would be averaged as if they were one."""
-    held: dict[tuple[QuestionId, str], str] = {}
-    for one in judgments:
-        found = [(model, one.answer_text(model)) for model in one.models] + [("", one.sections.get("question"))]
-        for model, text in found:
-            what = f"the answer of {model} to question" if model else "the wording of question"
-            if text is not None and held.setdefault((one.question_id, model), text) != text:
-                raise VicunaError(f"{what} {one.question_id} differs between judgments; report them by themselves")
