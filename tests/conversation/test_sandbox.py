@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from vicuna.conversation import TemplateError
+from vicuna.conversation import TemplateError, sandbox
 from vicuna.conversation.meter import Meter
-from vicuna.conversation.sandbox import ChatTemplate
+from vicuna.conversation.sandbox import ChatTemplate, compiled
 
 NOW = datetime(2026, 1, 2)
 MESSAGES = [
@@ -128,7 +128,7 @@ def test_what_costs_too_much_is_refused_by_its_limit(name: str) -> None:
 def test_the_refusal_names_model_limit_and_way_out() -> None:
     with pytest.raises(TemplateError) as raised:
         ChatTemplate(LIMITED["nested loops"], "tiny").render(MESSAGES, Meter(), now=NOW, **VALUES)
-    assert "the chat template of tiny takes more than 2,02" in str(raised.value)
+    assert "the chat template of tiny takes more than 52" in str(raised.value)
     assert str(raised.value).endswith("steps for 4 messages, which is its limit; name another template with --template")
 
 
@@ -162,3 +162,18 @@ def test_after_a_refusal_the_same_template_goes_on() -> None:
     with pytest.raises(TemplateError, match="limit"):
         template.render([{"role": "user", "content": "99999"}], Meter(), now=NOW)
     assert template.render([{"role": "user", "content": "2"}], Meter(), now=NOW) == "x" * 200
+
+
+def test_a_template_that_cannot_be_compiled_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    class Counted(ChatTemplate):
+        def __init__(self, source: str, name: str) -> None:
+            tried.append(source)
+            super().__init__(source, name)
+
+    monkeypatch.setattr(sandbox, "ChatTemplate", Counted)
+    for _ in range(3):
+        with pytest.raises(TemplateError, match="refuses these messages"):
+            compiled("{% if tried once %}", "m")
+    assert len(tried) == 1

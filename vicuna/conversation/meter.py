@@ -11,7 +11,7 @@ import re
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, TypeVar
 
-MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 2_000_000, 5_000, 32
+MAX_STEPS, STEPS_PER_MESSAGE, STEPS_PER_CHARACTER = 500_000, 5_000, 32
 """What all renderings of one conversation may take: so many steps, and so many more for what each of them is given."""
 MAX_CHARACTERS, CHARACTERS_PER_MESSAGE, CHARACTERS_PER_CHARACTER = 4_000_000, 10_000, 64
 """What one rendering may make: so many characters, and so many more for what it is given."""

@@ -110,14 +110,24 @@ class ChatTemplate:
                 raise TemplateError(f"the tokenizer's chat template refuses these messages: {said}") from error
 
 
-@functools.lru_cache(maxsize=MAX_CACHED_TEMPLATES)
 def compiled(source: str, name: str) -> ChatTemplate:
-    """The compiled template, kept for the next time.
+    """The compiled template, kept for the next time; so is why it cannot be compiled, which may take as long.
 
     Raises:
         TemplateError: as `ChatTemplate`.
     """
-    return ChatTemplate(source, name)
+    found = _compiled(source, name)
+    if isinstance(found, str):
+        raise TemplateError(found)
+    return found
+
+
+@functools.lru_cache(maxsize=MAX_CACHED_TEMPLATES)
+def _compiled(source: str, name: str) -> ChatTemplate | str:
+    try:
+        return ChatTemplate(source, name)
+    except TemplateError as error:
+        return str(error)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
