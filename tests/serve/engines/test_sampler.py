@@ -69,6 +69,22 @@ def test_noise_is_a_pure_function_without_visible_structure() -> None:
     assert not torch.equal(exponential_noise(5, 9, like), exponential_noise(5 + 2**32, 9, like))
 
 
+@pytest.mark.parametrize(("seed", "position"), [(1, 121), (5, 185)])
+def test_noise_is_never_zero(seed: int, position: int) -> None:
+    """Where one token's uniform number is the largest of all that there are; zero would choose it at any logits."""
+    noise = exponential_noise(seed, position, torch.empty(49_152))
+    assert 0 < noise.min() < 2.0**-22
+    unlikely = int(noise.argmin())
+    logits = torch.zeros(1, 49_152)
+    logits[0, 7 if unlikely != 7 else 8] = 30.0
+    for sampling in (
+        make_sampling(seed=seed),
+        make_sampling(0.5, top_p=0.9, seed=seed),
+        make_sampling(top_k=5, seed=seed),
+    ):
+        assert sample(logits, [sampling], [position]) != [unlikely]
+
+
 def test_a_row_s_choice_does_not_depend_on_the_others() -> None:
     logits = torch.randn(6, 800, generator=torch.Generator().manual_seed(0))
     samplings = [make_sampling(0.9, top_p=0.95, seed=index) for index in range(6)]

@@ -58,7 +58,9 @@ def exponential_noise(seed: int, position: int, like: torch.Tensor) -> torch.Ten
     bits = torch.arange(like.shape[-1], dtype=torch.int32, device=like.device).bitwise_xor_(_signed(key))
     # Twice, because neighbouring token ids under neighbouring keys differ in few bits.
     bits = _mix(_mix(bits))
-    uniform = ((bits >> 8) & 0xFFFFFF).to(torch.float32).add_(0.5).mul_(2.0**-24)  # in (0, 1)
+    # 23 bits and a half are what float32 holds exactly: of 24 bits, the largest would be rounded to 1, and noise of 0
+    # chooses its token however unlikely that is.
+    uniform = ((bits >> 9) & 0x7FFFFF).to(torch.float32).add_(0.5).mul_(2.0**-23)  # in (0, 1)
     return uniform.log_().neg_()
 
 
