@@ -45,23 +45,33 @@ def main() -> int:
         print("error: growth.py needs Linux, to reset the peak of a process's memory", file=sys.stderr)
         return 1
     print(f"{'':50} {'time':>6} {'memory':>6}   at the largest size")
-    fits = []
+    fits: list[Fit] = []
+    failures: list[str] = []
     jobs = options.jobs or (2 if options.quick else 1)
     with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
         # Names, because a row holds functions, which cannot be sent; the forked processes have the same rows.
         measured = pool.map(_measure, [row.name for row in rows], [options.quick] * len(rows))
         for row, costs in zip(rows, measured, strict=True):
+            if isinstance(costs, str):
+                failures.append(costs)
+                print(f"{row.name:50} FAILED", flush=True)
+                continue
             fits.append(Fit(row, *costs))
             print(_line(fits[-1]), flush=True)
     if options.json:
         options.json.write_text(json.dumps(_figures(fits), indent=1) + "\n")
     over = [fit for fit in fits if not fit.is_within]
-    print(f"{len(fits)} rows, {len(over)} over their bounds" + "".join(f"\n  {fit.complaint}" for fit in over))
-    return 1 if over else 0
+    print(f"{len(rows)} rows, {len(over)} over their bounds, {len(failures)} failed")
+    for text in (*(fit.complaint for fit in over), *failures):
+        print(f"  {text}")
+    return 1 if over or failures else 0
 
 
-def _measure(name: str, quick: bool) -> Costs:
-    return measure_row(next(row for row in all_rows() if row.name == name), quick=quick)
+def _measure(name: str, quick: bool) -> Costs | str:
+    try:
+        return measure_row(next(row for row in all_rows() if row.name == name), quick=quick)
+    except RuntimeError as error:
+        return str(error)
 
 
 def _is_chosen(row: Row, patterns: list[str] | None) -> bool:

@@ -101,7 +101,7 @@ def _ledger(size: int, room: Path) -> Work:
         return Judgment.from_row(row, "row")[0]
 
     def work() -> object:
-        with Ledger(path, ("mode",), from_row, Judgment.without_texts) as ledger:
+        with Ledger(path, fields=("mode",), from_row=from_row, light=Judgment.without_texts) as ledger:
             return ledger
 
     return work

@@ -109,7 +109,8 @@ def _sentencepiece(folder: Path) -> None:
     import sentencepiece
 
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([prose(200, seed) for seed in range(40)]),
+        # Line by line: pieces with a line end inside are nothing that LLaMA's tokenizers have.
+        sentence_iterator=iter([line for seed in range(40) for line in prose(200, seed).splitlines() if line.strip()]),
         model_prefix=str(folder / "tokenizer"),
         minloglevel=2,
         num_threads=1,

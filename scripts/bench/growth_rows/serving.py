@@ -33,7 +33,7 @@ def rows() -> list[Row]:
         Row("workers that join and are listed", _workers, (8, 32, 128), "workers",
             ("route /worker/connect", "route /workers", "route /healthz")),
         Row("models that are listed", functools.partial(_workers, many_models=True), (8, 32, 128), "models",
-            ("route /v1/models", "route /v1/models/{name}")),
+            ("route /v1/models", "route /v1/models/{name:path}")),
         Row("native engine: reply", _native, (64, 256, 1_024), "tokens", ("engine native",), time_bound=1.3,
             why="attention reads all earlier tokens"),
         Row("chat page: messages shown", _view, (500, 2_000, 8_000), "messages", ("verb chat",)),

@@ -41,6 +41,7 @@ def rows() -> list[Row]:
             for name, prepare, _ in by_size
             if name.split()[0] not in ("export", "import") and "merge" not in name
         ),
+        Row("export check: size", _check, (2, 8, 32), "layers", ("verb export check",)),
         Row("weights inspect: tensors", _inspect, TENSORS, "tensors", ("verb weights inspect",)),
     ]
 
@@ -109,6 +110,12 @@ def _merge_lora(make: Make, size: int, room: Path) -> Work:
 
 def _export(make: Make, size: int, room: Path) -> Work:
     return _command("export", "gguf", "--model", make(size, room)[0], "--output", room / "model.gguf", "--type", "q8_0")
+
+
+def _check(size: int, room: Path) -> Work:
+    model = _layers(size, room)[0]
+    _run("export", "gguf", "--model", model, "--output", room / "model.gguf", "--type", "f16")
+    return _command("export", "check", "--model", model, "--gguf", room / "model.gguf")
 
 
 def _import(make: Make, size: int, room: Path) -> Work:
