@@ -3,7 +3,7 @@
     .venv/bin/python scripts/bench/growth.py                    # all rows, some twenty minutes on one core
     .venv/bin/python scripts/bench/growth.py --quick            # smaller sizes, once each, two minutes on two cores
     .venv/bin/python scripts/bench/growth.py --only 'clean *'   # rows by name
-    .venv/bin/python scripts/bench/growth.py --json FILE        # {"exponents": ..., "memory_exponents": ..., "rows": ...}
+    .venv/bin/python scripts/bench/growth.py --json FILE        # {"exponents": ..., "memory_exponents": ..., ...}
 
 An exponent is the slope of a straight line through the logarithms: 1 is linear, 2 quadratic, 0 constant. Each size is
 measured in a process of its own, forked when all modules are loaded and the input is made, so that neither counts. CPU

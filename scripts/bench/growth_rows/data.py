@@ -104,8 +104,9 @@ def _read(ending: str, size: int, room: Path) -> Work:
 
 
 def _write_parquet(path: Path, rows: Iterator[Json]) -> None:
-    import pyarrow
-    from pyarrow import parquet
+    import importlib
+
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
 
     parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path, row_group_size=1_000)
 

@@ -14,12 +14,107 @@ from vicuna.conversation import Message, load_tokenizer
 from vicuna.conversation.tokenizer import Tokenizer
 
 Json = dict[str, Any]
-WORDS = tuple(
-    "the of and to in is that it was for on are as with they be at one have this from or had by not word but what some "
-    "we can out other were all there when up use your how said an each she which do their time if will way about many "
-    "then them write would like so these her long make thing see him two has look more day could go come did number "
-    "sound no most people my over know water than call first who may down side been now find any new work part".split()
-)
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "that",
+    "it",
+    "was",
+    "for",
+    "on",
+    "are",
+    "as",
+    "with",
+    "they",
+    "be",
+    "at",
+    "one",
+    "have",
+    "this",
+    "from",
+    "or",
+    "had",
+    "by",
+    "not",
+    "word",
+    "but",
+    "what",
+    "some",
+    "we",
+    "can",
+    "out",
+    "other",
+    "were",
+    "all",
+    "there",
+    "when",
+    "up",
+    "use",
+    "your",
+    "how",
+    "said",
+    "an",
+    "each",
+    "she",
+    "which",
+    "do",
+    "their",
+    "time",
+    "if",
+    "will",
+    "way",
+    "about",
+    "many",
+    "then",
+    "them",
+    "write",
+    "would",
+    "like",
+    "so",
+    "these",
+    "her",
+    "long",
+    "make",
+    "thing",
+    "see",
+    "him",
+    "two",
+    "has",
+    "look",
+    "more",
+    "day",
+    "could",
+    "go",
+    "come",
+    "did",
+    "number",
+    "sound",
+    "no",
+    "most",
+    "people",
+    "my",
+    "over",
+    "know",
+    "water",
+    "than",
+    "call",
+    "first",
+    "who",
+    "may",
+    "down",
+    "side",
+    "been",
+    "now",
+    "find",
+    "any",
+    "new",
+    "work",
+    "part",
+]
 HIDDEN = 256
 
 
@@ -95,7 +190,10 @@ def tokenizer_folder(kind: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="vicuna-growth-tokenizer-"))
     owner = os.getpid()
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
-    (_sentencepiece if kind == "sentencepiece" else _byte_level)(folder)
+    if kind == "sentencepiece":
+        _sentencepiece(folder)
+    else:
+        _byte_level(folder)
     return folder
 
 

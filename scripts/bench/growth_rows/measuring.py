@@ -94,7 +94,7 @@ def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def measure_row(row: Row, *, quick: bool = False) -> Costs:
-    """Measure every size of a row, and again while an exponent is over its bound: sizes, and the medians of their costs.
+    """Measure every size of a row, and again while an exponent is over its bound: sizes, and medians of their costs.
 
     Raises:
         RuntimeError: the work failed; the message holds its traceback.
@@ -134,7 +134,7 @@ def measure(row: Row, size: int) -> tuple[float, int]:
         shutil.rmtree(folder, ignore_errors=True)
     if "error" in value:
         raise RuntimeError(f"{row.name} at {size:,} {row.unit}:\n{value['error']}")
-    return value["cpu_seconds"], value["memory_bytes"]
+    return float(value["cpu_seconds"]), int(value["memory_bytes"])
 
 
 def _work(row: Row, size: int, folder: Path, result: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of serving: a request by its history, its reply, streams at once, models, workers; the whole stack in-process."""
+"""Rows of serving: a request by its history, its reply, streams at once, models, workers; the stack in-process."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ from growth_rows.measuring import Row, Work
 from tests.serve.conftest import Cluster, start_cluster
 from tests.train.builders import save_llama
 from vicuna.conversation import Message
-from vicuna.serve.api.schema import ChatRequest, parse_request
+from vicuna.serve.api.schema import ChatRequest, check_fields, read_fields
 from vicuna.serve.client.transcript import before_last_question
 from vicuna.serve.web.view import view
 
@@ -42,7 +42,7 @@ def rows() -> list[Row]:
 
 def _body(size: int, _: Path) -> Work:
     body = json.dumps({"model": "sim", "messages": _messages(size)}).encode()
-    return lambda: parse_request(body, ChatRequest)
+    return lambda: check_fields(read_fields(body, ChatRequest), ChatRequest)
 
 
 def _messages(size: int) -> list[Any]:
@@ -116,7 +116,7 @@ def _native(size: int, room: Path) -> Work:
 
     async def run() -> None:
         async with start_cluster() as cluster:
-            options = {"engine": "native", "device": "cpu", "template": "chatml", "num_threads": 1}
+            options: dict[str, Any] = {"engine": "native", "device": "cpu", "template": "chatml", "num_threads": 1}
             await cluster.add_worker(str(model), **options)
             answer = await cluster.post({"model": "sim", "prompt": "a", "max_tokens": size}, "/v1/completions")
             assert answer.status_code == 200, answer.text

@@ -3,7 +3,6 @@
 import functools
 import random
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,9 +12,9 @@ from tests.train.builders import save_llama
 from vicuna.conversation import get_template
 from vicuna.train.__main__ import main as train_main
 from vicuna.train.batches.dataset import ConversationDataset
-from vicuna.train.batches.packing import PackedEpochs, deal
-from vicuna.train.batches.token_cache import TokenCache, TokenizedConversations, concatenate
 from vicuna.train.batches.encode import Examples
+from vicuna.train.batches.packing import PackedEpochs, deal
+from vicuna.train.batches.token_cache import TokenizedConversations, concatenate
 from vicuna.train.batches.tokenize import tokenize_files
 from vicuna.train.planner.workload import count_workload
 from vicuna.train.watch.metrics import TrainLog

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from growth_rows.inputs import HIDDEN, llama_shapes, write_llama, write_many_tensors
-from growth_rows.measuring import STREAMING_BOUND, Row, Work
+from growth_rows.measuring import Row, Work
 from tests.weights.builders import write_model
 from vicuna import cli
 from vicuna.weights.files.manifest import MODEL_MANIFEST
