@@ -31,7 +31,7 @@ def test_rows_are_such_that_an_exponent_can_be_fitted() -> None:
     for row in all_rows():
         assert len(row.sizes) >= 3, row.name
         assert all(3.5 < after / before <= 4 for before, after in zip(row.sizes, row.sizes[1:], strict=False)), row.name
-        assert row.sizes[0] >= QUICK, row.name
+        assert row.sizes[0] >= QUICK and all(size % QUICK == 0 for size in row.sizes), row.name
         assert row.why or (row.time_bound <= 1.15 and row.memory_bound <= 1.05), f"{row.name}: say why"
 
 

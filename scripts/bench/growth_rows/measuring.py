@@ -24,6 +24,7 @@ REPEATS = 3
 MOST_REPEATS = 7
 FLOOR_SECONDS = 0.004  # what is cheaper is measured as this: a clock tells no more
 FLOOR_BYTES = 4 << 20  # the same for memory, of which the allocator keeps some
+SHOWN_LINES = 3  # of what failed work printed
 QUICK = 4  # by so much smaller are the sizes of --quick
 
 Work = Callable[[], object]
@@ -124,7 +125,8 @@ def measure(row: Row, size: int) -> tuple[float, int]:
             _work(row, size, folder, result)
             status = 0
         except BaseException:  # whatever it is, it must not get into the parent's code
-            result.write_text(json.dumps({"error": traceback.format_exc()}))
+            said = (folder / "stderr").read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            result.write_text(json.dumps({"error": "\n".join([*said, traceback.format_exc(limit=-2)])}))
         finally:
             os._exit(status)
     os.waitpid(child, 0)
@@ -138,9 +140,9 @@ def measure(row: Row, size: int) -> tuple[float, int]:
 
 
 def _work(row: Row, size: int, folder: Path, result: Path) -> None:
-    silence = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(silence, descriptor)
+    silence, said = os.open(os.devnull, os.O_RDWR), os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
+    for descriptor, target in ((0, silence), (1, silence), (2, said)):
+        os.dup2(target, descriptor)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
     room = folder / "room"
     room.mkdir()

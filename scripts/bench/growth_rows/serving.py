@@ -58,7 +58,7 @@ def _served(ask: Ask) -> Callable[[int, Path], Work]:
         cluster = runner.run(stack.__aenter__())
         runner.run(cluster.add_worker("length=100000", max_context=4_000_000))
         runner.run(cluster.chat("hello", max_tokens=8))
-        return lambda: runner.run(_ask(ask, cluster, size))
+        return lambda: (runner.run(_ask(ask, cluster, size)), stack)  # which would end the server if it were forgotten
 
     return prepare
 

@@ -41,7 +41,7 @@ def rows() -> list[Row]:
             for name, prepare, _ in by_size
             if name.split()[0] not in ("export", "import") and "merge" not in name
         ),
-        Row("export check: size", _check, (2, 8, 32), "layers", ("verb export check",)),
+        Row("export check: size", _check, (4, 16, 64), "layers", ("verb export check",)),
         Row("weights inspect: tensors", _inspect, TENSORS, "tensors", ("verb weights inspect",)),
     ]
 
