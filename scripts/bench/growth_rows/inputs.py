@@ -93,7 +93,12 @@ def tokenizer_folder(kind: str) -> Path:
 
     folder = Path(tempfile.mkdtemp(prefix="vicuna-growth-tokenizer-"))
     owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+
+    def remove() -> None:
+        if os.getpid() == owner:  # and not a forked process that ends
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     if kind == "sentencepiece":
         _sentencepiece(folder)
     else:
