@@ -47,7 +47,7 @@ def rows() -> list[Row]:
         Row("answers", _answers, JUDGMENTS, "answers"),
         Row("ledger", _ledger, JUDGMENTS, "judgments"),
         Row("report: judgments", _report, JUDGMENTS, "judgments", ("verb eval report",)),
-        Row("report: models of one question each", _report_models, (4, 16, 64), "models", time_bound=2.1,
+        Row("report: models of one question each", _report_models, (8, 32, 128), "models", time_bound=2.1,
             memory_bound=2.1, why="pairs of models grow with the square of their number"),
         Row("answer", _answer, CALLS, "questions", ("verb eval answer",)),
         Row("judge", _judge, CALLS, "questions", ("verb eval judge",)),
@@ -138,7 +138,7 @@ def _answer(size: int, room: Path) -> Work:
 
     def work() -> None:
         with StubApi() as api:
-            address = ("--base-url", f"{api.url}/v1", "--model", "stub-model")
+            address = ("--base-url", api.url, "--model", "stub-model")
             _run("eval", "answer", *address, "--questions", questions, "--output", room / "answers.jsonl")
 
     return work
@@ -152,7 +152,7 @@ def _judge(size: int, room: Path) -> Work:
 
     def work() -> None:
         with running_rule_judge() as url:
-            asked = ("--mode", "pair", "--judge", "rules", "--base-url", url, "--questions", questions)
+            asked = ("--mode", "pair", "--judge", "rule-judge", "--base-url", url, "--questions", questions)
             _run("eval", "judge", *asked, "--answers", answers, "--output", room / "judgments.jsonl")
 
     return work
