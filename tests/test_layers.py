@@ -40,7 +40,7 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "data": [{"options", "step_kinds"}, {"html", "privacy", "read"}, {"steps"}, {"pipeline"}, {"run"}, {"look"}, {"*"}],
     "train": [
-        {"options", "ranks", "signals"},
+        {"options", "ranks", "signals", "waiting"},
         {"batches"},
         {"model"},
         {"optim", "watch"},

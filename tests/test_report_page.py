@@ -1,5 +1,6 @@
 """Pages and charts: escaped, whole, and without a request to anywhere."""
 
+import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -96,3 +97,15 @@ def test_columns_and_marks_are_escaped() -> None:
 def test_a_cell_knows_its_heading_for_narrow_screens() -> None:
     page = Page("x").add_table(['size "MB"', "name"], [(1, "a")]).render()
     assert 'data-label="size &#34;MB&#34;">1</td>' in page
+
+
+def test_a_line_of_many_points_is_drawn_by_those_that_show() -> None:
+    few = {"a": [(float(x), math.sin(x / 100)) for x in range(2000)]}
+    assert line_chart(few, title="t", x_label="x", y_label="y").count(",") >= 2000  # all of them
+    many = [(float(x), math.sin(x / 100)) for x in range(100_000)]
+    many[50_001] = (50_001, 9.0)  # a peak of one point
+    chart = line_chart({"a": many}, title="t", x_label="x", y_label="y")
+    assert len(chart) < 60_000
+    assert str(chart) == str(line_chart({"a": many}, title="t", x_label="x", y_label="y"))
+    without = line_chart({"a": [point for point in many if point[1] < 9]}, title="t", x_label="x", y_label="y")
+    assert chart.split("<polyline")[0] != without.split("<polyline")[0]  # the axis reaches it

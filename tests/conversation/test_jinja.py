@@ -1,18 +1,15 @@
-"""Templates as Jinja: the same bytes as `render`, kept in a model's folder; a tokenizer's own template is read."""
+"""Templates as Jinja: the same bytes as `render`, kept in a model's folder."""
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tests.conversation.builders import TEXTS, all_templates, check_parity, many, message_lists
+from tests.conversation.builders import TEXTS, all_templates, message_lists
 from vicuna.conversation import (
     Message,
     Template,
-    TemplateError,
-    encode,
     get_template,
     load_template,
     render,
@@ -55,45 +52,3 @@ def test_jinja_is_the_same_bytes(template: Template, messages: list[Message], ad
     expected = render(messages, template, add_generation_prompt=add_generation_prompt).text
     source = to_jinja(template)
     assert run_jinja(source, messages, add_generation_prompt=add_generation_prompt, template=template) == expected
-
-
-@many
-@given(
-    contents=st.lists(TEXTS, min_size=1, max_size=6),
-    system=st.none() | TEXTS,
-)
-def test_prompt_tokens_are_training_tokens_with_the_tokenizers_own_template(
-    bpe_tokenizer: Any, contents: list[str], system: str | None
-) -> None:
-    given_system = [] if system is None else [Message("system", system)]
-    turns = [Message("user" if i % 2 == 0 else "assistant", content) for i, content in enumerate(contents)]
-    check_parity([*given_system, *turns], get_template("hf"), bpe_tokenizer)
-
-
-def test_hf_reads_the_tokenizers_template(bpe_tokenizer: Any) -> None:
-    messages = [Message("user", "hello"), Message("assistant", "hi"), Message("user", "<|im_end|>")]
-    encoding = encode(messages, get_template("hf"), bpe_tokenizer)
-    assert encoding == encode(messages, get_template("chatml"), bpe_tokenizer)
-
-
-def test_hf_without_a_chat_template_says_so(sentencepiece_tokenizer: Any) -> None:
-    with pytest.raises(TemplateError, match="no chat template"):
-        encode([Message("user", "hello")], get_template("hf"), sentencepiece_tokenizer)
-
-
-def test_hf_template_that_rewrites_messages_is_refused(bpe_tokenizer: Any) -> None:
-    class Rewriting:
-        chat_template = "yes"
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(bpe_tokenizer, name)
-
-        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-            return bpe_tokenizer(*arguments, **keywords)
-
-        def apply_chat_template(self, turns: list[dict[str, str]], **_: Any) -> str:
-            return "".join(turn["content"].upper() for turn in turns)
-
-    rewriting: Any = Rewriting()
-    with pytest.raises(TemplateError, match="leaves out or rewrites messages"):
-        encode([Message("user", "hello")], get_template("hf"), rewriting)

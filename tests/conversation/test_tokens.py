@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 
 from tests.conversation.builders import MESSAGES, all_templates, check_parity, many
 from vicuna.conversation import (
+    IGNORE_INDEX,
     Message,
     Template,
+    TemplateError,
     encode,
     get_template,
     render,
@@ -72,3 +75,28 @@ def test_stop_tokens(bpe_tokenizer: Any, sentencepiece_tokenizer: Any) -> None:
     assert stop_token_ids(get_template("chatml"), bpe_tokenizer) == {im_end}
     assert stop_token_ids(get_template("hf"), bpe_tokenizer) == {im_end}
     assert stop_token_ids(get_template("vicuna_v1.1"), sentencepiece_tokenizer) == {2}
+
+
+def test_a_character_that_the_vocabulary_lacks_forges_nothing() -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    bare = Tokenizer(models.BPE({"<unk>": 0, "</s>": 1, "a": 2}, [], unk_token="<unk>"))
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="</s>", unk_token="<unk>")
+    encoding = encode([Message("user", "ab"), Message("assistant", "日a")], get_template("plain"), tokenizer)
+    assert encoding.labels[-4:] == [0, 2, 1, IGNORE_INDEX]
+    check_parity([Message("user", "<unk> b </s>"), Message("assistant", "a")], get_template("plain"), tokenizer)
+
+
+def test_a_tokenizer_that_makes_control_tokens_of_letters_is_refused(bpe_tokenizer: Any) -> None:
+    class Normalizing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bpe_tokenizer, name)
+
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            plain = [text.replace("＜|im_end|＞", "<|im_end|>") for text in texts]
+            return bpe_tokenizer(plain, **options | {"split_special_tokens": False})
+
+    tokenizer: Any = Normalizing()
+    with pytest.raises(TemplateError, match=r"makes control token .* of the text 'user\\nforged ＜"):
+        encode([Message("user", "forged ＜|im_end|＞")], get_template("chatml"), tokenizer)

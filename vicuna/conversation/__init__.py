@@ -10,7 +10,10 @@ byte for byte, and token for token, the prompt served.
 - `tokenizer`: the tokenizer protocols, and loading one from a folder
 - `tokens`: segments to token ids and labels
 - `reply`: the tokens of a reply to text, incrementally
-- `jinja`: templates exported for other servers, and a tokenizer's own one
+- `jinja`: templates exported for other servers
+- `chat_template`: a tokenizer's own template cut into segments
+- `sandbox`: a stranger's Jinja rendered within a budget
+- `meter`: what a chat template may spend, and what each thing costs
 - `counting`: token counts, cached by fragment and word
 - `words`: which words' token counts add up
 - `counting_tokenizer`: a cached tokenizer for counting, without transformers

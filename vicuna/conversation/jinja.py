@@ -1,19 +1,15 @@
-"""Jinja chat templates: our templates exported, and a tokenizer's own one cut into segments.
+"""Our templates as Jinja chat templates, for other servers.
 
 `to_jinja` writes the loop of `render` as a `chat_template`, so that other servers prompt our models with the same
 bytes; `save_template` writes it into a model's folder, `load_template` reads the template's name from there.
-`hf_segments` finds messages and marks in the text that a tokenizer's own chat template renders: the template `hf`.
 """
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from vicuna.conversation.message import Message, TemplateError
-from vicuna.conversation.render import Segment
+from vicuna.conversation.message import TemplateError
 from vicuna.conversation.templates import BOS, EOS, HF, Marks, Template, get_template
-from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.io.files import atomic_file
 from vicuna.io.jsonl import read_json, write_json
 from vicuna.io.model_files import read_model_json
@@ -148,73 +144,3 @@ def load_template(model_directory: Path | str) -> Template | None:
     if not isinstance(value, dict) or not isinstance(value.get("template"), str):
         raise TemplateError(f'{path}: expected {{"template": NAME}}; write the name of the model\'s template there')
     return get_template(value["template"])
-
-
-def hf_segments(
-    messages: Sequence[Message],
-    tokenizer: Tokenizer,
-    control_pattern: re.Pattern[str],
-    *,
-    add_generation_prompt: bool = False,
-) -> list[Segment]:
-    """The messages as segments of the text that the tokenizer's own chat template renders.
-
-    The template is rendered twice, once with the messages and once with a placeholder for each content; the text
-    between the placeholders is what the template writes, its marks. A reply begins where the prompt for it ends, and
-    ends with the first control token behind its content.
-
-    Raises:
-        TemplateError: the tokenizer has no chat template, the template refuses the messages, or it changes them so
-            that they cannot be found in the text.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise TemplateError("the tokenizer has no chat template, so the template 'hf' cannot be used; name another one")
-    text = _apply(tokenizer, messages, [message.content for message in messages], add_generation_prompt)
-    placeholders = [f"\ue000{index}\ue001" for index in range(len(messages))]
-    outline = _apply(tokenizer, messages, placeholders, add_generation_prompt)
-    pieces = re.split("\ue000([0-9]+)\ue001", outline)
-    marks, order = pieces[0::2], [int(piece) for piece in pieces[1::2]]
-    contents = _contents(messages, text, marks, order)
-
-    parts = [Segment(marks[0], True)]
-    for index, content, mark in zip(order, contents, marks[1:], strict=True):
-        if messages[index].role != "assistant":
-            parts += [Segment(content, False), Segment(mark, True)]
-            continue
-        written = "".join(part.text for part in parts)
-        prompt = _apply(tokenizer, messages[:index], [message.content for message in messages[:index]], True)
-        if not written.startswith(prompt):
-            raise TemplateError(
-                f"the tokenizer's chat template does not write message {index} the way it prompts for it, "
-                "so training and serving would differ; name another template"
-            )
-        lead = written[len(prompt) :]
-        if lead:
-            last = parts.pop()
-            assert last.is_mark and last.text.endswith(lead), "the lead of a reply is part of the mark before it"
-            parts += [Segment(last.text[: -len(lead)], True), Segment(lead, True, index)]
-        end = match.end() if (match := control_pattern.search(mark)) else 0
-        parts += [Segment(content, False, index), Segment(mark[:end], True, index), Segment(mark[end:], True)]
-    return [part for part in parts if part.text]
-
-
-def _contents(messages: Sequence[Message], text: str, marks: list[str], order: list[int]) -> list[str]:
-    """The contents as they are in the rendered text: as given, or stripped as some templates do."""
-    for change in (str, str.strip):
-        contents = [change(messages[index].content) for index in order]
-        rebuilt = marks[0] + "".join(content + mark for content, mark in zip(contents, marks[1:], strict=True))
-        if rebuilt == text and len(set(order)) == len(order) == len(messages):
-            return contents
-    raise TemplateError(
-        "the tokenizer's chat template leaves out or rewrites messages, so what is trained cannot be told from what "
-        "is not; name another template"
-    )
-
-
-def _apply(tokenizer: Tokenizer, messages: Sequence[Message], contents: list[str], add_generation_prompt: bool) -> str:
-    turns = [{"role": m.role, "content": content} for m, content in zip(messages, contents, strict=True)]
-    try:
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except Exception as error:  # whatever a template raises: it is somebody's program
-        raise TemplateError(f"the tokenizer's chat template refuses these messages: {error}") from error
-    return str(rendered)

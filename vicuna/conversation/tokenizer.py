@@ -80,9 +80,6 @@ class Tokenizer(EncodingTokenizer, Protocol):
     def decode(self, ids: Sequence[int], /, **options: bool) -> str:
         """The text of ids."""
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], /, **options: Any) -> Any:
-        """Messages as text or ids, by the chat template."""
-
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer in a folder; no code from there is executed, and nothing is downloaded.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from vicuna.conversation.jinja import hf_segments
+from vicuna.conversation.chat_template import hf_segments
 from vicuna.conversation.message import Message, TemplateError
 from vicuna.conversation.render import Segment, segments
 from vicuna.conversation.templates import HF, Template
@@ -22,6 +22,7 @@ IGNORE_INDEX = -100
 # sentencepiece tokenizers put a space before whatever they are given.
 ANCHOR = "\n"
 MAX_CACHED_MARKS = 1024
+RARE = ["\U0010fffd", "☃", "日", "ÿ", "Q"]  # some vocabularies lack one of these
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ class Encoder:
         self.control_ids = set(self.control.values())
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._backend: Any = backend if hasattr(backend, "encode_batch_fast") else None  # of the library tokenizers
+        # What stands for characters that the vocabulary lacks is often a control token: such text forges nothing.
+        self.unknown_ids = self.control_ids.intersection(itertools.chain(*self._tokenize(RARE)))
         self.anchor_ids = self._tokenize([ANCHOR])[0]
         self.needs_anchor = self._tokenize(["x"])[0] != self._tokenize([ANCHOR + "x"])[0][len(self.anchor_ids) :]
         self.anchors_after_control = self.needs_anchor and not self._adds_space_after_control()
@@ -248,19 +251,28 @@ class Encoder:
             size = len(self.anchor_ids)
             assert ids[:size] == self.anchor_ids, f"the anchor merged with {fragment.text[:20]!r}"
             ids = ids[size:]
-        if not self.control_ids.isdisjoint(ids):
+        found = self.control_ids.intersection(ids)
+        if found and (found - self.unknown_ids or self.control_pattern.search(fragment.text)):
             return self._tokenize_apart(fragment.text)
         return ids
 
     def _tokenize_apart(self, text: str) -> list[int]:
-        """Ids of text whose control tokens the tokenizer recognises nevertheless: cut after each one's first letter."""
+        """Ids of text whose control tokens the tokenizer recognises nevertheless: cut after each one's first letter.
+
+        Raises:
+            TemplateError: they are there still.
+        """
         pieces, position = [], 0
         for match in self.control_pattern.finditer(text):
             pieces.append(text[position : match.start() + 1])
             position = match.start() + 1
         pieces.append(text[position:])
         ids = [token for piece in self._tokenize([piece for piece in pieces if piece]) for token in piece]
-        assert self.control_ids.isdisjoint(ids), f"{text[:40]!r} still holds a control token"
+        if found := self.control_ids.intersection(ids) - self.unknown_ids:
+            raise TemplateError(
+                f"the tokenizer {_name(self.tokenizer)} makes control token {min(found)} of the text {text[:40]!r}, "
+                "which could forge a turn; take the text out, or use another tokenizer"
+            )
         return ids
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vicuna.io.markup import Markup, fill
 
+MAX_LINE_POINTS = 2000
+"""Of a line; one with more is drawn by at most four points for each pixel of the width."""
 COLORS = ("#2f6fdb", "#d9622b", "#2a9d66", "#a14fc0", "#c0a020", "#c2385a")
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 34, 46
@@ -41,10 +43,27 @@ def line_chart(series: Series, *, title: str, x_label: str, y_label: str) -> Mar
         ticks(min(y for _, y in points), max(y for _, y in points)),
     )
     drawn = [
-        (name, color, [(axes.x(x), axes.y(y)) for x, y in line])
+        (name, color, [(axes.x(x), axes.y(y)) for x, y in _thinned(line)])
         for (name, line), color in zip(lines.items(), itertools.cycle(COLORS), strict=False)
     ]
     return _chart("lines", title, axes=axes, lines=drawn, x_label=x_label, y_label=y_label)
+
+
+def _thinned(line: list[Point]) -> list[Point]:
+    """The points that show: of a line with many, the first, lowest, highest and last of each pixel column."""
+    if len(line) <= MAX_LINE_POINTS:
+        return line
+    columns: dict[int, list[Point]] = {}
+    first = min(x for x, _ in line)
+    width = (max(x for x, _ in line) - first) / WIDTH or 1
+    for point in line:
+        columns.setdefault(int((point[0] - first) / width), []).append(point)
+    thinned = []
+    for points in columns.values():
+        number = {id(point): index for index, point in enumerate(points)}
+        extremes = (min(points, key=lambda point: point[1]), max(points, key=lambda point: point[1]))
+        thinned += [points[index] for index in sorted({0, len(points) - 1, *(number[id(one)] for one in extremes)})]
+    return thinned
 
 
 def bar_chart(values: dict[str, float], *, title: str, unit: str = "") -> Markup:

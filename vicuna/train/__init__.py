@@ -14,6 +14,7 @@ To read in this order:
 - `optim`: the optimizer and the learning rate
 - `watch`: metrics, held-out loss, generations, and the guards of the weights
 - `save`: checkpoints, the exported model, the adapter, the output directory
+- `waiting`: how threads wait for each other
 - `ranks`: the processes of a run
 - `signals`: stop signals, on which all ranks agree
 - `planner`: memory, hours and dollars of a run

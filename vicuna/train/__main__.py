@@ -12,7 +12,9 @@ from vicuna.io import log
 from vicuna.io.terminal import write_json, write_text
 from vicuna.options import command, parse
 from vicuna.train.options import TrainOptions
+from vicuna.train.planner.known_plans import find_known, keep_known
 from vicuna.train.planner.options import PlanOptions
+from vicuna.train.waiting import wait_without_spinning
 
 if TYPE_CHECKING:
     from vicuna.train.loop import TrainResult
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(TrainOptions, argv, prog="vicuna train", description=DESCRIPTION, epilog=EPILOG)
     if options.plan:  # from a config file, which cannot turn a run into a plan
         raise UsageError("--plan is a flag of the command line; take it out of the --config file and give it there")
+    wait_without_spinning()
     require("torch", "train")
     require("transformers", "train").utils.logging.set_verbosity_error()
     from vicuna.train.loop import train
@@ -58,15 +61,18 @@ def exit_signal(received: signal.Signals) -> signal.Signals:
 def print_plan(argv: list[str] | None) -> int:
     """Print what a run would take: memory, tokens, hours, dollars."""
     options = parse(PlanOptions, argv, prog="vicuna train", description=PLAN_DESCRIPTION, epilog=PLAN_EPILOG)
-    require("torch", "train")
-    require("transformers", "train").utils.logging.set_verbosity_error()
-    from vicuna.train.planner.report import make_plan
+    if (known := find_known(options)) is None:
+        require("torch", "train")
+        require("transformers", "train").utils.logging.set_verbosity_error()
+        from vicuna.train.planner.report import make_plan
 
-    plan = make_plan(options)
+        plan = make_plan(options)
+        known = {"json": plan.to_dict(), "text": str(plan)}
+        keep_known(options, known)
     if options.json:
-        write_json(plan.to_dict(), indent=2)
+        write_json(known["json"], indent=2)
     else:
-        write_text(str(plan))
+        write_text(known["text"])
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from vicuna.conversation import Message, TokenCounter, encode, get_template
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.data.options import OverLong
 from vicuna.data.step_kinds import Drop, Keep, Outcome, Record, Split
-from vicuna.data.steps.split import Round, count_rounds, sections_of, split_step
+from vicuna.data.steps.split import Round, count_rounds, most_that_fit, sections_of, split_step
 
 
 def count_words(messages: Sequence[Message]) -> int:
@@ -215,3 +215,71 @@ def test_tokens_are_those_of_the_training_template(bpe_tokenizer: Tokenizer) -> 
     for piece in found:
         assert piece.extra["num_tokens"] == len(encode(piece.messages, template, bpe_tokenizer).input_ids) <= 150
     assert [message for piece in found for message in piece.messages] == list(given_record.messages)
+
+
+def count_work(budget: int, num_rounds: int, carry_over: int) -> int:
+    """The words that are counted while a record of so many rounds is split."""
+    counted = []
+
+    def count(messages: Sequence[Message]) -> int:
+        counted.append(count_words(messages))
+        return counted[-1]
+
+    rounds = [text for number in range(num_rounds) for text in ("u: " + "a " * (1 + number % 7), "a: b c d e")]
+    split_step(count, budget, carry_over=carry_over).run(record(*rounds))
+    return sum(counted)
+
+
+@pytest.mark.parametrize("carry_over", [0, 3, 1000])
+def test_a_large_budget_takes_no_more_counting_than_a_small_one(carry_over: int) -> None:
+    small, large = count_work(400, 2000, carry_over), count_work(4000, 2000, carry_over)
+    assert large < 2 * small
+    assert count_work(4000, 8000, carry_over) < 5 * large
+
+
+def test_context_that_is_there_already_is_searched_too() -> None:
+    rounds = [text for number in range(2000) for text in (f"u: {number}", "a: b")]
+    counted = []
+
+    def count(messages: Sequence[Message]) -> int:
+        counted.append(len(messages))
+        return len(messages)
+
+    given_record = record(*rounds)
+    outcome = split_step(count, 1000).run(replace(given_record, extra={"context_messages": 3000}))
+    first = pieces(outcome)[0]
+    assert first.extra["context_messages"] == 500  # as many as half of the budget takes
+    assert sum(counted) < 10 * len(rounds)
+
+
+def test_an_answer_of_many_parts_is_cut_in_a_few_counts() -> None:
+    counted = []
+
+    def count(messages: Sequence[Message]) -> int:
+        counted.append(len(messages))
+        return len(messages)
+
+    given_record = record("u: q", *["a: b"] * 4000)
+    outcome = split_step(count, 1000, "cut").run(given_record)
+    assert [len(piece.messages) for piece in pieces(outcome)] == [1000]
+    assert sum(counted) < 10 * 4000
+
+
+@given(
+    sizes=st.lists(st.integers(0, 9), max_size=60),
+    lengths=st.lists(st.integers(0, 9), min_size=60, max_size=60),
+    limit=st.integers(1, 200),
+    start=st.integers(0, 5),
+)
+def test_as_many_are_found_as_one_by_one(sizes: list[int], lengths: list[int], limit: int, start: int) -> None:
+    """Whatever the lengths say about the sizes."""
+    ends = [0, *accumulate(lengths[: start + len(sizes)])]
+    tries = []
+
+    def fill(number: int) -> float:
+        tries.append(number)
+        return sum(sizes[:number]) / limit
+
+    expected = next((n for n in range(len(sizes), 0, -1) if sum(sizes[:n]) <= limit), 0)
+    assert most_that_fit(fill, 0, ends, start) == expected
+    assert len(tries) == len(set(tries))

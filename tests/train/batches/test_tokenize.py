@@ -1,6 +1,7 @@
 """Files to tokens: what cannot be used is left out, counted and named; several processes give the same."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from transformers import AutoTokenizer
 
 from tests.train.builders import make_record, tokenized, write_records
 from vicuna.conversation import get_template
+from vicuna.data.read.arrays import MAX_RECORD_BYTES
 from vicuna.errors import VicunaError
 from vicuna.train.batches import encode
+from vicuna.train.batches.encode import encode_chunk, read_chunks
 from vicuna.train.batches.tokenize import tokenize_files
 
 
@@ -32,7 +35,7 @@ def test_what_cannot_be_used_is_left_out_counted_and_named(
     assert "1 of 4 conversations are longer than 120 tokens: the-long-one" in said
     assert "2 of 4 records cannot be used" in said
     assert "record the-mute-one has no reply to learn from" in said
-    assert ("item 3 is a int" if suffix == ".json" else "r.jsonl:4: not JSON") in said
+    assert ("item 3: expected a JSON object, found int" if suffix == ".json" else "r.jsonl:4: not JSON") in said
 
 
 def test_more_than_one_in_a_hundred_stops_the_run(tmp_path: Path, tiny_model: Path) -> None:
@@ -112,9 +115,61 @@ def test_data_that_cannot_be_used(tmp_path: Path, tiny_model: Path, content: str
 
 def test_json_that_is_no_list_of_records(tmp_path: Path, tiny_model: Path) -> None:
     path = tmp_path / "r.json"
-    for content, message in (("{}", "holds a JSON dict"), ("[1]", "item 0 is a int"), ("[", "not JSON")):
+    for content, message in (
+        ("{}", "holds a JSON dict"),
+        ("[1]", "item 0: expected a JSON object"),
+        ("[", "not JSON"),
+        ("", "not JSON"),
+    ):
         path.write_text(content)
         with pytest.raises(VicunaError, match=message):
             tokenized(path, tiny_model)
     with pytest.raises(VicunaError, match=r"none\.jsonl: no such file"):
         tokenized(tmp_path / "none.jsonl", tiny_model)
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+def test_files_are_read_a_few_records_at_a_time(tmp_path: Path, tiny_model: Path, ending: str) -> None:
+    """However long a file is, little of it is in memory, and a record over the limit is none."""
+    path = tmp_path / f"long{ending}"
+    between, ends = (",", ("[", "]")) if ending == ".json" else ("\n", ("", ""))
+    with path.open("w") as file:
+        record = json.dumps(make_record("a", "b" * 1000))
+        file.write(ends[0] + between.join([record] * 20_000))
+        file.write(between + json.dumps({"text": "x" * MAX_RECORD_BYTES}) + between + record + ends[1])
+    tracemalloc.start()
+    sizes = [len(data) for chunk in read_chunks([path]) for _, data in chunk]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    end = len(between) if ending == ".jsonl" else 0
+    assert sizes == [len(record) + end] * 20_000 + [0, len(record)]
+    assert peak < 3 * MAX_RECORD_BYTES < path.stat().st_size
+    too_large = encode_chunk(
+        [("r.json: item 3", b"")], get_template("plain"), AutoTokenizer.from_pretrained(tiny_model), 100
+    )
+    assert too_large.malformed == ["r.json: item 3: the record is larger than 8 MiB, which is the limit; split it"]
+
+
+def test_lists_are_read_as_they_were_when_parsed_whole(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "r.json"
+    records = [make_record('a \\ " ]', "[ b \u00e9 {"), {**make_record("é\n", "b"), "id": ']"'}] * 3
+    given = [("utf-8", True, None), ("utf-8-sig", False, 2), ("utf-8", False, None)]
+    found = []
+    for encoding, ensure_ascii, indent in given:
+        path.write_text(json.dumps(records, ensure_ascii=ensure_ascii, indent=indent), encoding=encoding)
+        found.append(tokenized(path, tiny_model).fingerprint())
+    lines = write_records(tmp_path / "r.jsonl", records)
+    assert set(found) == {tokenized(lines, tiny_model).fingerprint()}
+
+
+def test_an_array_that_breaks_is_refused_with_its_place(tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "r.json"
+    record = json.dumps(make_record("a", "b"))
+    for content, place in (
+        (f"[{record} {record}]", len(record) + 2),
+        (f"[{record},]", len(record) + 2),
+        (f"[{record}", len(record) + 1),
+    ):
+        path.write_text(content)
+        with pytest.raises(VicunaError, match=rf"r\.json: not JSON \(.*, byte {place}\)"):
+            tokenized(path, tiny_model)

@@ -1,13 +1,14 @@
 """The log of a run: its figures, after a restart, and on a full disk."""
 
 import errno
+import tracemalloc
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.train.builders import MakeOptions, log_entries, steps_logged
-from vicuna.io.jsonl import JsonObject, append_jsonl
+from vicuna.io.jsonl import JsonObject, append_jsonl, read_jsonl, write_jsonl
 from vicuna.train.loop import train
 from vicuna.train.planner.preflight import Preflight
 from vicuna.train.watch import metrics
@@ -59,3 +60,37 @@ def test_costs_before_a_restart_are_included(make_options: MakeOptions) -> None:
     (log / "train_log.jsonl").write_text('{"step": 1, "dollars": 100.0}\n{"step": 5, "dollars": 900.0}\n')
     resumed = TrainLog(log, 2, meter=Meter(torch.device("cpu"), 2, None, 3600.0))
     assert 100 < (resumed.dollars() or 0) < 130
+
+
+def test_curves_have_a_bounded_size_however_many_steps_there_are(tmp_path: Path) -> None:
+    sizes, held = [], []
+    for number in (10_000, 40_000):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        entries = ({"step": n, "loss": 2 + n % 7, "tokens_per_second": 1e3 - n % 11} for n in range(1, number + 1))
+        write_jsonl(folder / "train_log.jsonl", entries)
+        tracemalloc.start()
+        train_log = TrainLog(folder, number)
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        train_log.draw()
+        sizes.append((folder / "loss.svg").stat().st_size)
+        assert train_log.find("loss")[-1] == (number, 2 + number % 7)
+    assert sizes[1] < 1.2 * sizes[0] < 100_000
+    assert held[1] < 40 * 40_000  # two curves of 16 bytes a step
+
+
+def test_entries_are_written_in_order_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_log = TrainLog(tmp_path, 0)
+
+    def full(path: Path, _: JsonObject) -> None:
+        raise OSError(errno.ENOSPC, "full", str(path))
+
+    train_log.add({"step": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(metrics, "append_jsonl", full)
+        train_log.add({"step": 2})
+        train_log.add({"step": 3, "eval_loss": 1.5})
+    assert train_log.has(3, "eval_loss") and not train_log.has(2, "eval_loss")
+    train_log.add({"step": 4})
+    assert [entry["step"] for entry in read_jsonl(tmp_path / "train_log.jsonl")] == [1, 2, 3, 4]

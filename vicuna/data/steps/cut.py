@@ -19,7 +19,7 @@ def shorten(text: str, fits: Callable[[str], bool]) -> str | None:
     Args:
         fits: whether a text is short enough; called with the result too.
     """
-    ends = [end for end in block_ends(text) if _may_be_last(text[:end])]
+    ends = [end for end in block_ends(text) if _may_be_last(text[text.rfind("\n", 0, end) + 1 : end])]
     low, high = 0, len(ends)  # the first `low` are known to fit
     while low < high:
         middle = (low + high + 1) // 2
@@ -59,6 +59,6 @@ def block_ends(text: str) -> list[int]:
     return ends
 
 
-def _may_be_last(text: str) -> bool:
-    last = text[text.rfind("\n") + 1 :]
+def _may_be_last(last: str) -> bool:
+    """Whether a block may end an answer, by its last line."""
     return not HEADING.match(last) and not last.rstrip("*_ ").endswith(":")

@@ -3,13 +3,17 @@
 A round is a question with all that follows up to the next question. Pieces are filled from the front, each with the
 system text of the whole, and counted as the trainer counts them, with the training template and its tokenizer. Every
 round is in exactly one piece as training data. A round that is too long by itself is left out, its answer is cut at
-the end of a block (`cut`), or it is kept and marked, as the user chooses.
+the end of a block (`cut`), or it is kept and marked, as the user chooses. How many rounds fit is searched, a few counts
+for each piece, so that a large budget takes no longer than a small one.
 
 A later piece may repeat the rounds before it as context. `context_messages` counts their messages, which stand after
 the system text; the trainer does not supervise them a second time.
 """
 
-from collections.abc import Sequence
+import itertools
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,15 +93,18 @@ def split_step(
 def sections_of(record: Record) -> Sections:
     """System text, context and rounds. Every message is in exactly one of them, whatever the order of roles."""
     found: list[list[int]] = []
+    is_answered = False  # whether the last round has more than questions
     num_system = 0
     for index, message in enumerate(record.messages):
         if not found and message.role == "system":
             num_system += 1
             continue
         # Questions that follow one another are one.
-        if not found or (message.role == "user" and any(record.messages[at].role != "user" for at in found[-1])):
+        if not found or (message.role == "user" and is_answered):
             found.append([])
+            is_answered = False
         found[-1].append(index)
+        is_answered = is_answered or message.role != "user"
     num_context = record.extra.get(CONTEXT, 0)
     known_until = num_system + (num_context if _is_count(num_context) else 0)
     num_known = sum(indices[-1] < known_until for indices in found)
@@ -155,23 +162,29 @@ class _Splitter:
     def __post_init__(self) -> None:
         parts = sections_of(self.record)
         self.system, self.rounds = parts.system, parts.rounds
-        self.earlier = list(parts.context)  # the rounds right before the next one, as far as they may be context
+        self.ends = _running_lengths(parts.rounds)
         self.num_carried = max(self.carry_over, len(parts.context))  # in the first piece; then as asked for
+        # The rounds right before the next one, as far as they may be context.
+        self.earlier = deque(parts.context, maxlen=self.num_carried)
 
     def split(self) -> Outcome:
-        is_open = False  # whether the last piece may take the next round
-        for round in self.rounds:
-            if is_open and (size := self._count(*(last := self.pieces[-1]).rounds, round)) <= self.max_tokens:
-                last.rounds.append(round)
-                last.size = size
-            elif (size := self._count(round)) <= self.max_tokens:
-                self.pieces.append(self._new_piece(round, size))
-                is_open, self.num_carried = True, self.carry_over
-            else:
+        start = 0
+        while start < len(self.rounds):
+            round = self.rounds[start]
+            if (size := self._count(round)) > self.max_tokens:
                 self._add_over_long(round, size)
-                is_open, self.earlier = False, []
+                self.earlier.clear()
+                start += 1
                 continue
-            self.earlier = [*self.earlier, round][-self.carry_over :] if self.carry_over else []
+            piece = self._new_piece(round, size)
+            self.pieces.append(piece)
+            start += 1
+            num_more = self._fill(piece, start)
+            if self.num_carried != self.carry_over:
+                self.num_carried = self.carry_over
+                self.earlier = deque(self.earlier, maxlen=self.carry_over)
+            self.earlier.extend(self.rounds[start - 1 : start + num_more])
+            start += num_more
         return self._outcome()
 
     def _count(self, *rounds: Round) -> int:
@@ -179,14 +192,29 @@ class _Splitter:
 
     def _new_piece(self, round: Round, size: int) -> _Piece:
         """A piece that begins with this round, after as many earlier rounds as are wanted as context and fit."""
-        piece = _Piece([round], size)
-        for number in range(1, min(self.num_carried, len(self.earlier)) + 1):
-            context = self.earlier[-number:]
-            size = self._count(*context, round)
-            if size > self.max_tokens or self._count(*context) > self.max_tokens * CONTEXT_SHARE:
-                break
-            piece = _Piece([*context, round], size, number)
-        return piece
+        nearest = list(reversed(self.earlier))
+        sizes: dict[int, int] = {0: size}
+
+        def fill(number: int) -> float:
+            context = nearest[:number][::-1]
+            sizes[number] = self._count(*context, round)
+            return max(sizes[number] / self.max_tokens, self._count(*context) / (self.max_tokens * CONTEXT_SHARE))
+
+        number = most_that_fit(fill, size / self.max_tokens, _running_lengths(nearest)) if nearest else 0
+        return _Piece([*nearest[:number][::-1], round], sizes[number], number)
+
+    def _fill(self, piece: _Piece, start: int) -> int:
+        """Add the rounds from `start` on to the piece, as many as fit; returns their number."""
+        own, sizes = list(piece.rounds), {0: piece.size}
+
+        def fill(number: int) -> float:
+            sizes[number] = self._count(*own, *self.rounds[start : start + number])
+            return sizes[number] / self.max_tokens
+
+        number = most_that_fit(fill, piece.size / self.max_tokens, self.ends, start)
+        piece.rounds += self.rounds[start : start + number]
+        piece.size = sizes[number]
+        return number
 
     def _add_over_long(self, round: Round, size: int) -> None:
         turn = round.turns[0]
@@ -207,8 +235,8 @@ class _Splitter:
             messages = round.messages[:number] + (() if last is None else (last,))
             return Round(messages, round.turns[: len(messages)])
 
-        numbers = range(1, len(round.messages) + 1)
-        at = next(number for number in numbers if self._count(first(number)) > self.max_tokens) - 1
+        ends = list(itertools.accumulate((len(message.content) for message in round.messages), initial=0))
+        at = most_that_fit(lambda number: self._count(first(number)) / self.max_tokens, 0, ends)
         breaking = round.messages[at]  # with this message the round becomes too long
         if breaking.role == "assistant":
             text = shorten(
@@ -247,3 +275,36 @@ class _Splitter:
             turns=tuple(turn for part in parts for turn in part.turns),
             extra=own,
         )
+
+
+def most_that_fit(fill: Callable[[int], float], first: float, ends: Sequence[int], start: int = 0) -> int:
+    """How many things fit, found in a few tries however many there are: where the lengths say that it is full.
+
+    Args:
+        fill: how full it is with the first so many; it fits up to 1. More things never take less.
+        first: how full it is without any; it fits.
+        ends: the running sum of the things' lengths, from 0; those before `start` are left out.
+    """
+    low, high, low_fill, high_fill = 0, len(ends) - start, first, 0.0  # `low` fits; `high` does not, or is too many
+    for turn in itertools.count():
+        if high - low <= 1:
+            return low
+        begin, size = ends[start], ends[start + low] - ends[start]
+        if high_fill > low_fill:  # between the two, by length; each third time halfway, whatever the lengths say
+            goal = size + (ends[start + high] - begin - size) * (1 - low_fill) / (high_fill - low_fill)
+            guess = bisect_right(ends, begin + goal, start) - 1 - start if turn % 3 else (low + high) // 2
+        else:  # no more than four times what is known, so that little is counted which does not fit
+            goal = min(size / low_fill if low_fill and size else 0, 4 * size)
+            guess = bisect_right(ends, begin + goal, start) - 1 - start
+        guess = min(max(guess, low + 1), high - 1)
+        found = fill(guess)
+        if found <= 1:
+            low, low_fill = guess, found
+        else:
+            high, high_fill = guess, found
+    raise AssertionError
+
+
+def _running_lengths(rounds: Sequence[Round]) -> list[int]:
+    """The characters of the first so many rounds."""
+    return list(itertools.accumulate((sum(len(m.content) for m in round.messages) for round in rounds), initial=0))

@@ -87,10 +87,6 @@ class ByteTokenizer:
         """Text, with U+FFFD where a character is not whole."""
         return bytes(token for token in ids if token < BOS).decode("utf-8", errors="replace")
 
-    def apply_chat_template(self, *_: Any, **__: Any) -> Any:
-        """There is none: the worker gives this engine a template by name."""
-        raise ValueError("the byte tokenizer has no chat template")
-
 
 @dataclass
 class _Running:

@@ -4,11 +4,13 @@ Each conversation is rendered once and tokenized once, by `vicuna.conversation.e
 of the assistant's replies, end marks included. Nothing is cut: a conversation longer than `max_length` is left out, and
 so is one that cannot be read or has no reply, because a run without labels looks healthy and learns nothing.
 
-This file loads no torch, so that the worker processes of `tokenize` start quickly.
+Files are read a few records at a time, so that memory does not grow with them. This file loads no torch, so that the
+worker processes of `tokenize` start quickly.
 
 Before: files of records. After: `tokenize` collects the examples of all of them.
 """
 
+import codecs
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +20,15 @@ from typing import Any
 
 from vicuna.conversation import IGNORE_INDEX, Conversation, Template, encode, from_record
 from vicuna.conversation.tokenizer import Tokenizer
+from vicuna.data.read.arrays import MAX_RECORD_BYTES, TOO_LARGE, ArrayReader, BrokenArrayError
 from vicuna.errors import VicunaError
-from vicuna.io.jsonl import JsonObject, parse_line, read_json
+from vicuna.io.jsonl import parse_line, read_json
 
 CHUNK_BYTES = 1 << 18
-ITEMS_PER_CHUNK = 64
+READ_BYTES = 1 << 20
 
-Source = tuple[str, bytes | JsonObject]
-"""Where a record stands (file and line), and the record: a line not yet parsed, or an item of a JSON array."""
+Source = tuple[str, bytes]
+"""Where a record stands (file and line), and the record: a line, or an item of a JSON array; empty if too long."""
 
 
 @dataclass
@@ -72,10 +75,14 @@ def _line_chunks(path: Path) -> Iterator[list[Source]]:
     except FileNotFoundError:
         raise VicunaError(f"{path}: no such file") from None
     with file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_RECORD_BYTES + 1), b""), 1):
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if len(line) > MAX_RECORD_BYTES:
+                while not line.endswith(b"\n") and (more := file.readline(READ_BYTES)):  # the rest of it
+                    line = more
+                line = b""
+            elif not line.strip():
                 continue
             chunk.append((f"{path}:{number}", line))
             size += len(line)
@@ -87,12 +94,38 @@ def _line_chunks(path: Path) -> Iterator[list[Source]]:
 
 
 def _json_chunks(path: Path) -> Iterator[list[Source]]:
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise VicunaError(f"{path} holds a JSON {type(records).__name__}; a list of records is needed (or .jsonl)")
-    for start in range(0, len(records), ITEMS_PER_CHUNK):
-        items = records[start : start + ITEMS_PER_CHUNK]
-        yield [(f"{path}: item {number}", record) for number, record in enumerate(items, start)]
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise VicunaError(f"{path}: no such file") from None
+    with file:
+        beginning = file.read(READ_BYTES).removeprefix(codecs.BOM_UTF8)
+        if beginning.lstrip()[:1] != b"[":
+            raise _no_list(path)
+        reader = ArrayReader(beginning, lambda: file.read(READ_BYTES))
+        chunk: list[Source] = []
+        size = number = 0
+        try:
+            while reader.next_value() is not None:
+                item = reader.value()
+                chunk.append((f"{path}: item {number}", item))
+                number += 1
+                size += len(item)
+                if size >= CHUNK_BYTES:
+                    yield chunk
+                    chunk, size = [], 0
+        except BrokenArrayError as error:
+            raise VicunaError(f"{path}: not JSON ({error}, byte {error.place})") from None
+        if chunk:
+            yield chunk
+
+
+def _no_list(path: Path) -> VicunaError:
+    """What is wrong with a file that does not begin as a list does."""
+    if path.stat().st_size > MAX_RECORD_BYTES:
+        return VicunaError(f"{path} holds no JSON list; a list of records is needed (or .jsonl)")
+    kind = type(read_json(path)).__name__  # or it is not JSON at all
+    return VicunaError(f"{path} holds a JSON {kind}; a list of records is needed (or .jsonl)")
 
 
 def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Tokenizer, max_length: int) -> Examples:
@@ -119,10 +152,10 @@ def encode_chunk(chunk: Sequence[Source], template: Template, tokenizer: Tokeniz
     return examples
 
 
-def _parse(record: bytes | JsonObject, place: str) -> Conversation:
-    value = parse_line(record, place) if isinstance(record, bytes) else record
-    if not isinstance(value, dict):
-        raise VicunaError(f"{place} is a {type(value).__name__}; a record is a JSON object")
+def _parse(record: bytes, place: str) -> Conversation:
+    if not record:
+        raise VicunaError(f"{place}: {TOO_LARGE}, which is the limit; split it")
+    value = parse_line(record, place)
     try:
         return from_record(value)
     except VicunaError as error:

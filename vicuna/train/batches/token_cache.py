@@ -25,6 +25,7 @@ import torch
 import vicuna.conversation
 from vicuna.conversation import Template
 from vicuna.conversation.tokenizer import Tokenizer
+from vicuna.data.read import arrays
 from vicuna.errors import VicunaError, describe
 from vicuna.io import log
 from vicuna.io.files import atomic_directory, sha256_file
@@ -107,7 +108,7 @@ def cache_key(paths: Sequence[Path], template: Template, tokenizer: Tokenizer, m
 def _source_files() -> list[Path]:
     """The source files that decide how a record becomes tokens."""
     folder = Path(vicuna.conversation.__file__).parent
-    return [*sorted(folder.glob("*.py")), Path(encode.__file__)]
+    return [*sorted(folder.glob("*.py")), Path(encode.__file__), Path(arrays.__file__)]
 
 
 class TokenCache:

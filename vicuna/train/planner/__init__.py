@@ -1,6 +1,7 @@
 """Memory, hours and dollars of a run before it is started.
 
 - `options`: the flags of a plan
+- `known_plans`: plans that were made before
 - `report`: the plan of a run, with the arithmetic
 - `preflight`: the check of a run that is about to start
 - `fit`: whether a run fits into memory, and what does

@@ -1,13 +1,16 @@
 """The log of a run: `train_log.jsonl`, one entry per logged step or evaluation, `loss.svg`, `throughput.svg`, and
 `samples.jsonl`, the generations at each evaluation.
 
-A resumed run first drops the entries after its checkpoint, so that the log is that of a run without a break.
+A resumed run first drops the entries after its checkpoint, so that the log is that of a run without a break. Entries
+are in the file; in memory are only the numbers of the curves, which are drawn in a bounded size however many they are.
 
 Before: `loop`. After: a person, or the demo's report.
 """
 
 import json
 import time
+from array import array
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,10 @@ from vicuna.train.watch.reporters import Reporters
 LOG = "train_log.jsonl"
 GENERATIONS = "samples.jsonl"
 CHARTS = ("loss.svg", "throughput.svg")
+KEPT_KEYS = frozenset(["loss", "eval_loss", "tokens_per_second", "train_seconds", "peak_memory_bytes", "dollars"])
+"""Numbers that are wanted again: drawn, or said at the end."""
+MAX_ENTRIES_OF_STEP = 4
+MAX_LINE_BYTES = 8 << 20  # of an entry with a generation
 
 
 @dataclass(frozen=True)
@@ -96,37 +103,55 @@ class TrainLog:
         self.path, self.generations_path = output_dir / LOG, output_dir / GENERATIONS
         self.chart_paths = tuple(output_dir / name for name in CHARTS)
         self._started = time.monotonic()
-        self.entries = [entry for entry in _whole_entries(self.path) if entry["step"] <= step] if writes else []
+        self._curves: dict[str, tuple[array[int], array[float]]] = {}  # steps and values, by key
         self._window: list[StepMetrics] = []
-        self._is_behind = False  # entries are missing on the disk
+        self._waiting: list[JsonObject] = []  # entries that are missing on the disk
         self.generated_steps: set[int] = set()  # that have generations
-        self._spent_before = max((entry["dollars"] for entry in self.entries if "dollars" in entry), default=0.0)
         if writes:
-            write_jsonl(self.path, self.entries, follows_link=False)
-            generations = [entry for entry in _whole_entries(self.generations_path) if entry["step"] <= step]
-            self.generated_steps = {entry["step"] for entry in generations}
-            if generations:
-                write_jsonl(self.generations_path, generations, follows_link=False)
-            else:
-                self.generations_path.unlink(missing_ok=True)
+            write_jsonl(self.path, self._earlier(step), follows_link=False)
+            self._take_generations(step)
+        self._spent_before = max((dollars for _, dollars in self.find("dollars")), default=0.0)
+
+    def _earlier(self, step: int) -> Iterator[JsonObject]:
+        """The entries of the log up to a step; their numbers are taken."""
+        for entry in _whole_entries(self.path):
+            if entry["step"] <= step:
+                self._take(entry)
+                yield entry
+
+    def _take(self, entry: JsonObject) -> None:
+        for key in KEPT_KEYS & entry.keys():
+            if isinstance(entry[key], int | float):
+                steps, values = self._curves.setdefault(key, (array("q"), array("d")))
+                steps.append(entry["step"])
+                values.append(entry[key])
+
+    def _take_generations(self, step: int) -> None:
+        def earlier() -> Iterator[JsonObject]:
+            for entry in _whole_entries(self.generations_path):
+                if entry["step"] <= step:
+                    self.generated_steps.add(entry["step"])
+                    yield entry
+
+        if not self.generations_path.is_file() or not write_jsonl(self.generations_path, earlier(), follows_link=False):
+            self.generations_path.unlink(missing_ok=True)
 
     def add(self, entry: JsonObject) -> None:
         """Write one entry; a disk that refuses does not end the run, and the entry is written with the next."""
         if not self.writes:
             return
-        self.entries.append(entry)
+        self._take(entry)
         if self.reporters:
             self.reporters.add(entry)
         try:
-            if self._is_behind:
-                write_jsonl(self.path, self.entries, follows_link=False)
-            else:
-                append_jsonl(self.path, entry)
-            self._is_behind = False
+            while self._waiting:
+                append_jsonl(self.path, self._waiting[0])
+                del self._waiting[0]
+            append_jsonl(self.path, entry)
         except OSError as error:
-            if not self._is_behind:
+            if not self._waiting:
                 log.warning(f"{describe(error)} (the run goes on, its log waits)")
-            self._is_behind = True
+            self._waiting.append(entry)
 
     def add_step(self, metrics: StepMetrics, *, is_due: bool) -> None:
         """Add a step's figures; if an entry is due, write one over the steps since the last."""
@@ -201,11 +226,11 @@ class TrainLog:
 
     def has(self, step: int, key: str) -> bool:
         """Whether an entry of this step has `key`."""
-        return any(entry["step"] == step and key in entry for entry in self.entries)
+        return key in self._curves and step in self._curves[key][0][-MAX_ENTRIES_OF_STEP:]
 
     def find(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of every entry that has `key`."""
-        return [(entry["step"], entry[key]) for entry in self.entries if key in entry]
+        return list(zip(*self._curves[key], strict=True)) if key in self._curves else []
 
     def draw(self) -> None:
         """Write the curves of loss and throughput."""
@@ -231,17 +256,17 @@ class TrainLog:
                 file.write(chart)
 
 
-def _whole_entries(path: Path) -> list[JsonObject]:
+def _whole_entries(path: Path) -> Iterator[JsonObject]:
     """The entries of a log whose last line may have been cut short by a kill."""
     if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    entries = []
-    for line in lines[:-1]:
-        if line.startswith(b"{") and line.endswith(b"}"):
-            with suppress(ValueError, RecursionError):  # not as we wrote it
-                entries.append(json.loads(line))
-    return [entry for entry in entries if isinstance(entry.get("step"), int)]
+        return
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
+            if line.startswith(b"{") and line.endswith(b"}\n"):
+                with suppress(ValueError, RecursionError):  # not as we wrote it
+                    entry = json.loads(line)
+                    if isinstance(entry.get("step"), int):
+                        yield entry
 
 
 def peak_device_memory_bytes(device: torch.device) -> int:

@@ -27,6 +27,7 @@ from vicuna.conversation import (
     load_template,
     render,
 )
+from vicuna.conversation.chat_template import TokenizerTemplate
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import VicunaError, require
 from vicuna.io.log import Progress, warning
@@ -240,8 +241,7 @@ def _compare_tokens(
 def _prompt(turns: tuple[Message, ...], template: Template, tokenizer: Tokenizer) -> str:
     """The prompt's text, as `encode_prompt` encodes it."""
     if template.name == "hf":
-        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return TokenizerTemplate(tokenizer).render(turns, [turn.content for turn in turns], add_generation_prompt=True)
     resolved = template.resolve(tokenizer.bos_token or "", tokenizer.eos_token or "")
     return render(turns, resolved, add_generation_prompt=True).text
 
