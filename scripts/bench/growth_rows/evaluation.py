@@ -1,13 +1,15 @@
 """Rows of the evaluation: verdicts, intervals, ledgers, and the verbs answer, judge and report."""
 
 import functools
+import json
 import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from growth_rows.inputs import Json, judgments, prose, write_lines
 from growth_rows.measuring import STREAMING_BOUND, Row, Work
-from tests.serve.stub_api import StubApi
 from vicuna import cli
 from vicuna.eval.answer import load_answers
 from vicuna.eval.ask.ledger import Ledger
@@ -137,11 +139,35 @@ def _answer(size: int, room: Path) -> Work:
     questions = write_lines(room / "questions.jsonl", map(_question, range(size)))
 
     def work() -> None:
-        with StubApi() as api:
-            address = ("--base-url", api.url, "--model", "stub-model")
+        with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as server:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            address = ("--base-url", f"http://127.0.0.1:{server.server_port}/v1", "--model", "m")
             _run("eval", "answer", *address, "--questions", questions, "--output", room / "answers.jsonl")
+            server.shutdown()
 
     return work
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """A server that gives every question the same answer."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        message = {"role": "assistant", "content": "Because it is so."}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
+        data = json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *_: Any) -> None:
+        pass
 
 
 def _judge(size: int, room: Path) -> Work:
