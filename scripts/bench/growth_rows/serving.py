@@ -23,13 +23,13 @@ def rows() -> list[Row]:
     """All rows of the room."""
     return [
         Row("request: messages of a body", _body, (500, 2_000, 8_000), "messages"),
-        Row("request: history", _served(_history), (250, 1_000, 4_000), "messages",
+        Row("request: history", _served(_history), (248, 992, 3_968), "messages",
             ("verb serve", "route /v1/chat/completions", "engine sim")),
         Row("request: length of a text", _served(_completion), (50_000, 200_000, 800_000), "characters",
             ("route /v1/completions",)),
         Row("request: reply", _served(_reply), (1_000, 4_000, 16_000), "tokens"),
-        Row("request: streams one after another", _served(_streams), (50, 200, 800), "streams"),
-        Row("request: streams at once", _served(_streams_at_once), (50, 200, 800), "streams"),
+        Row("request: streams one after another", _served(_streams), (48, 192, 768), "streams"),
+        Row("request: streams at once", _served(_streams_at_once), (48, 192, 768), "streams"),
         Row("workers that join and are listed", _workers, (8, 32, 128), "workers",
             ("route /worker/connect", "route /workers", "route /healthz")),
         Row("models that are listed", functools.partial(_workers, many_models=True), (8, 32, 128), "models",
