@@ -51,7 +51,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__main__"},
     ],
     "serve": [
-        {"errors", "auth", "processes", "http_server", "sampling"},
+        {"errors", "auth", "processes", "sampling"},
+        {"door"},
+        {"http_server"},
         {"engines", "client", "fleet"},
         {"api", "web", "terminal", "prompts"},
         {"controller", "worker", "chat"},

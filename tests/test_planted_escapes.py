@@ -252,7 +252,7 @@ def test_eval(server: str, tmp_path: Path, look: Callable[..., str], monkeypatch
 async def test_the_controllers_log(capsys: pytest.CaptureFixture[str]) -> None:
     hello = {"type": "hello", "version": 1, "worker_id": LONG[:100_000], "host": EVIL, "pid": 1, "model": "sim"}
     hello |= {"fingerprint": EVIL, "engine": EVIL, "template": "t", "context_size": 1, "max_slots": 1}
-    headers = {"Authorization": f"Bearer {JOIN_TOKEN}", MODEL_HEADER: "sim"}
+    headers = {"Authorization": f"Bearer {JOIN_TOKEN.reveal()}", MODEL_HEADER: "sim"}
     async with start_cluster() as cluster:
         await cluster.add_worker()
         for frames in (

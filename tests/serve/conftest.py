@@ -14,13 +14,14 @@ import pytest
 import pytest_asyncio
 
 from tests.serve.programs import Program
+from vicuna.io.secrets import Secret
 from vicuna.serve.controller import create_app, make_server
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.http_server import listen
 from vicuna.serve.worker import Worker, WorkerOptions, open_worker
 
-JOIN_TOKEN = "the join token of these tests"
+JOIN_TOKEN = Secret("the join token of these tests")
 
 
 class Cluster:
@@ -35,7 +36,7 @@ class Cluster:
         self.openai = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=without_proxy)
 
     async def add_worker(
-        self, settings: str = "", *, name: str = "sim", token: str = JOIN_TOKEN, **options: Any
+        self, settings: str = "", *, name: str = "sim", token: Secret = JOIN_TOKEN, **options: Any
     ) -> asyncio.Task[None]:
         """Start a worker with the sim engine and wait until it has joined or failed."""
         known = len(self.fleet.links)

@@ -8,13 +8,15 @@ import pytest
 from tests.serve.conftest import Cluster, start_cluster
 from tests.serve.programs import Program
 from vicuna.errors import UsageError
+from vicuna.io.secrets import Secret
 from vicuna.serve import auth
 
 
 def test_join_tokens_are_bound_to_their_model() -> None:
-    token = auth.token_for_model("secret", "a")
-    assert auth.may_join("secret", "secret", "anything") and auth.may_join("secret", token, "a")
-    assert not auth.may_join("secret", token, "b") and not auth.may_join("secret", "", "a")
+    secret = Secret("the controller's")
+    token = auth.token_for_model(secret, "a").reveal()
+    assert auth.may_join(secret, secret.reveal(), "anything") and auth.may_join(secret, token, "a")
+    assert not auth.may_join(secret, token, "b") and not auth.may_join(secret, "", "a")
 
 
 def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,7 +25,7 @@ def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
         auth.read_join_token()
     (tmp_path / "token").write_text("from a file\n")
     monkeypatch.setenv("VICUNA_JOIN_TOKEN_FILE", str(tmp_path / "token"))
-    assert auth.read_join_token() == "from a file"
+    assert auth.read_join_token().reveal() == "from a file"
     with pytest.raises(UsageError, match="VICUNA_API_KEY"):
         auth.check_exposure("0.0.0.0", [])
     auth.check_exposure("127.0.0.1", [])
@@ -44,7 +46,13 @@ async def test_a_key_is_needed_everywhere_once_there_is_one() -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_local_server_answers_to_local_names_only(cluster: Cluster) -> None:
-    for host, status in (("evil.example", 403), ("localhost:1", 200), ("[::1]:1", 200), ("127.0.0.1", 200)):
+    for host, status in (
+        ("evil.example", 403),
+        ("localhost:1", 200),
+        ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+        ("LOCALHOST", 200),
+    ):
         response = await cluster.http.get("/v1/models", headers={"host": host})
         assert response.status_code == status, host
 

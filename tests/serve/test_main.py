@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.serve.programs import SLOW, Program, is_alive
+from vicuna.io.secrets import Secret
+from vicuna.serve.auth import token_for_model
 
 
 def serve(start: Callable[..., Program], *arguments: str, **environment: str) -> Program:
@@ -157,3 +159,37 @@ def test_the_page_is_announced_when_it_can_be_opened(start: Callable[..., Progra
     program = start("vicuna", "serve", "--engine", "sim", "--model", "a", "--port", "0", "--web-port", str(port))
     program.wait_until_ready()
     assert httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=20).status_code == 200
+
+
+def environments(program: Program) -> dict[str, dict[str, str]]:
+    """The environment of each child, by its module."""
+    found = {}
+    for pid in program.descendants():
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        found[command[command.index("-m") + 1]] = dict(line.split("=", 1) for line in lines if "=" in line)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_each_child_has_the_secrets_that_it_needs(start: Callable[..., Program], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("the master secret\n")
+    others = {"OPENAI_API_KEY": "sk-stranger", "HF_TOKEN": "hf_stranger", "SOME_PASSWORD": "stranger"}
+    keys = {"VICUNA_API_KEY": "key one, key two", "VICUNA_JOIN_TOKEN_FILE": str(tmp_path / "token")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    program = start(
+        "vicuna", "serve", "--engine", "sim", "--model", "a", "--port", "0", "--web-port", port, **others, **keys
+    )
+    program.wait_until_ready()
+    found = environments(program)
+    assert set(found) == {"vicuna.serve.controller", "vicuna.serve.worker", "vicuna.serve.web"}
+    for module, environment in found.items():
+        assert not any("stranger" in value for value in environment.values()), module
+        assert "VICUNA_JOIN_TOKEN_FILE" not in environment
+        assert (environment.get("VICUNA_API_KEY") is None) == (module == "vicuna.serve.worker")
+    assert found["vicuna.serve.controller"]["VICUNA_JOIN_TOKEN"] == "the master secret"
+    own = token_for_model(Secret("the master secret"), "a").reveal()
+    assert found["vicuna.serve.worker"]["VICUNA_JOIN_TOKEN"] == own
+    assert "VICUNA_JOIN_TOKEN" not in found["vicuna.serve.web"]

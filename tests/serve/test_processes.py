@@ -55,3 +55,37 @@ def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     wait_for(lambda: not is_alive(child))
+
+
+SECRETS = {
+    "OPENAI_API_KEY": "sk-1",
+    "HF_TOKEN": "hf_1",
+    "HUGGING_FACE_HUB_TOKEN": "hf_2",
+    "VICUNA_API_KEY": "k1",
+    "VICUNA_JOIN_TOKEN": "j1",
+    "VICUNA_JOIN_TOKEN_FILE": "/run/secrets/j",
+    "AWS_SECRET_ACCESS_KEY": "a1",
+    "DATABASE_URL": "postgres://me:password@host/db",
+    "GITHUB_TOKEN": "g1",
+    "TORCH_HUB_TOKEN": "t1",
+    "PYTHON_KEYRING_PASSWORD": "p1",
+    "SSH_AUTH_SOCK": "/tmp/agent",
+}
+SETTINGS = {
+    "CUDA_VISIBLE_DEVICES": "1",
+    "HF_HOME": "/hub",
+    "HTTPS_PROXY": "http://proxy:3128",
+    "LC_ALL": "C.UTF-8",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+    "VICUNA_HOME": "/home",
+}
+
+
+def test_a_child_is_given_settings_and_no_secret_but_the_one_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SECRETS, **SETTINGS}.items():
+        monkeypatch.setenv(name, value)
+    given = processes.child_environment()
+    assert not set(SECRETS) & set(given) and not set(SECRETS.values()) & set(given.values())
+    assert SETTINGS.items() <= given.items() and "PATH" in given
+    assert set(SECRETS) & set(processes.child_environment("VICUNA_API_KEY")) == {"VICUNA_API_KEY"}

@@ -58,3 +58,44 @@ async def test_messages_that_cannot_be_rendered_are_refused() -> None:
         await encoder.encode(submit([ChatMessage(role="user", content="hi")]))
     assert refused.value.code == "invalid_prompt"
     encoder.close()
+
+
+async def test_what_cannot_fit_is_refused_before_anything_is_made_of_it(prompts: PromptEncoder) -> None:
+    def never(_: Submit) -> list[int]:
+        raise AssertionError("it was rendered")
+
+    prompts._ids = never  # type: ignore[method-assign,assignment]
+    letter = ChatMessage(role="user", content="a")
+    long = ChatMessage(role="user", content="a" * (prompts.max_characters + 1))
+    for request_, words in (
+        (submit([letter] * 12_000), "has 12000 messages, the context of model 'm' is 300; shorten it"),
+        (submit(ids=[1] * 300), "has 300 tokens, the context of model 'm' is 300; shorten it"),
+        (submit([long]), f"at most {prompts.max_characters} are looked at"),
+        (submit(text=long.content), f"has {prompts.max_characters + 1} characters"),
+    ):
+        with pytest.raises(Refusal, match=words) as refused:
+            await prompts.encode(request_)
+        assert refused.value.code == "context_length_exceeded"
+
+
+class Panic(BaseException):
+    """As Rust's panics arrive."""
+
+
+@pytest.mark.parametrize("error", [RecursionError("deep"), MemoryError(), KeyError("x"), Panic("Already borrowed")])
+async def test_a_prompt_that_breaks_its_template_costs_that_prompt_only(
+    prompts: PromptEncoder, error: BaseException
+) -> None:
+    def fail(_: Submit) -> list[int]:
+        raise error
+
+    own = prompts._ids
+    prompts._ids = fail  # type: ignore[method-assign,assignment]
+    with pytest.raises(Refusal, match="cannot read this prompt"):
+        await prompts.encode(submit(text="x"))
+    prompts._ids = own  # type: ignore[method-assign]
+    assert await prompts.encode(submit(text="x")) == [120]
+
+
+def test_a_refusal_is_no_longer_than_its_frame_takes() -> None:
+    assert len(str(Refusal("invalid_prompt", "x" * 10_000))) == 2_000

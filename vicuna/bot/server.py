@@ -44,7 +44,7 @@ class Server:
         with open_in_folder(self.log_path, "xb") as log_file:
             self._process = processes.spawn(
                 [sys.executable, "-m", "vicuna", "serve", *arguments, *FLAGS, "--port", str(self.port)],
-                {name: value for name, value in os.environ.items() if name != "VICUNA_API_KEY"},
+                processes.child_environment(),
                 stdout=log_file,
                 stderr=log_file,
             )

@@ -4,7 +4,8 @@
 
 The life of a request, and the file to read for each step:
 
-1. auth.py: a client's request arrives. The guard checks its key (and, on a loopback server, the host it names).
+1. door/: a client's request arrives. The guard checks the host it names, the page it comes from, its key, the size and
+   shape of its body.
 2. api/schema.py: the body becomes a Generation; a field that would be ignored is refused by name.
 3. fleet/dispatch.py: the request waits, in a queue with a bound, for a slot of the least loaded worker of its model.
 4. fleet/gateway.py: a Submit frame goes out over that worker's connection (fleet/link.py, fleet/protocol.py), and a
@@ -22,7 +23,8 @@ The life of a request, and the file to read for each step:
 `vicuna serve` starts controller, workers and web page on one machine. In reading order:
 
 - `controller`: the process that clients and workers connect to
-- `auth`: join tokens of workers, API keys of clients, the hosts of a loopback server
+- `auth`: join tokens of workers, API keys of clients
+- `door`: what every request must be, of whichever server, before anything looks into it
 - `api`: the OpenAI-compatible routes
 - `fleet`: the connections of the workers, and streams that survive them
 - `sampling`: how the tokens of a reply are chosen

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import secrets
 import signal
 import socket
 import subprocess
@@ -54,6 +53,9 @@ class ServeOptions:
     port: int = option(8000, help="port of the API; 0 takes a free one")
     web: bool = option(True, help="start the chat page too")
     web_port: int = option(7860, help="port of the chat page", minimum=1)
+    allow_host: tuple[str, ...] = option(
+        (), help="names that API and page answer to besides this machine's own", metavar="NAME"
+    )
     num_workers_per_model: int = option(1, help="worker processes of each model", minimum=1, group="workers")
     engine: str = option("native", help="what computes the tokens", choices=tuple(ENGINES))
     template: str | None = option(None, help="conversation template of models whose directory names none")
@@ -165,9 +167,9 @@ def read_models(models: Sequence[str]) -> dict[str, str]:
 
 def make_children(options: ServeOptions, models: dict[str, str], listener_fd: int, url: str) -> list[Child]:
     """The processes to run, each with only the secrets that it needs in its environment."""
-    secret = secrets.token_urlsafe(32)
-    bare = {name: value for name, value in os.environ.items() if name not in (auth.JOIN_TOKEN, auth.API_KEY)}
-    keys = {auth.API_KEY: os.environ[auth.API_KEY]} if auth.API_KEY in os.environ else {}
+    # A secret of the user's lets workers of other machines join; else nobody but the children needs one.
+    secret = auth.read_join_token() if auth.has_join_token() else auth.new_token()
+    bare, with_keys = processes.child_environment(), processes.child_environment(auth.API_KEY)
     controller = [
         sys.executable,
         "-m",
@@ -179,7 +181,9 @@ def make_children(options: ServeOptions, models: dict[str, str], listener_fd: in
     ]
     controller += ["--max-queue", str(options.max_queue), "--replacement-seconds", str(options.replacement_seconds)]
     controller += ["--expect", *models]
-    children = [Child("controller", controller, {**bare, **keys, auth.JOIN_TOKEN: secret}, (listener_fd,))]
+    if options.allow_host:
+        controller += ["--allow-host", *options.allow_host]
+    children = [Child("controller", controller, {**with_keys, auth.JOIN_TOKEN: secret.reveal()}, (listener_fd,))]
     count = len(models) * options.num_workers_per_model
     num_threads = options.num_threads or max(1, usable_cores() // count)
     flags = ["--engine", options.engine, "--num-threads", str(num_threads), "--max-slots", str(options.max_slots)]
@@ -200,20 +204,22 @@ def make_children(options: ServeOptions, models: dict[str, str], listener_fd: in
             "--controller",
             url,
         ]
-        token = {auth.JOIN_TOKEN: auth.token_for_model(secret, model)}
+        token = {auth.JOIN_TOKEN: auth.token_for_model(secret, model).reveal()}
         for index in range(options.num_workers_per_model):
             name = f"worker {model}" + (f" #{index + 1}" if options.num_workers_per_model > 1 else "")
             children.append(Child(name, command + flags, {**worker_environment, **token}))
     if options.web:
         web = [sys.executable, "-m", "vicuna.serve.web", "--api-url", f"{url}/v1", "--port", str(options.web_port)]
-        children.append(Child("web page", web, {**bare, **keys}))
+        web += ["--allow-host", *options.allow_host] if options.allow_host else []
+        children.append(Child("web page", web, with_keys))
     return children
 
 
 def workers_at(url: str) -> list[JsonObject] | None:
     """The workers that have joined, or None while the controller does not answer."""
-    key = os.environ.get(auth.API_KEY, "").split(",")[0].strip()
-    request = urllib.request.Request(f"{url}/workers", headers={"Authorization": f"Bearer {key}"} if key else {})
+    key = auth.first_api_key()
+    headers = {"Authorization": f"Bearer {key.reveal()}"} if key else {}
+    request = urllib.request.Request(f"{url}/workers", headers=headers)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own address: no proxy
     try:
         with opener.open(request, timeout=2) as response:

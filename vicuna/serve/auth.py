@@ -1,4 +1,4 @@
-"""Authentication: join tokens of workers, API keys of clients, the Host names of a loopback server.
+"""Authentication: join tokens of workers and API keys of clients.
 
 Before: `controller` and `worker` read their secrets here. Secrets come from the environment (or a file it names), are
 compared in constant time, and never appear in a log, a flag or an error.
@@ -6,19 +6,19 @@ compared in constant time, and never appear in a log, a flag or an error.
 
 import hashlib
 import hmac
-import json
 import os
-import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vicuna.errors import UsageError, describe
 from vicuna.io.network import is_loopback
+from vicuna.io.secrets import Secret
 
 JOIN_TOKEN = "VICUNA_JOIN_TOKEN"
 API_KEY = "VICUNA_API_KEY"
+MAX_TOKEN_BYTES = 1_000
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,7 +26,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def read_join_token() -> str:
+def has_join_token() -> bool:
+    """Whether the user has set one, in one way or the other."""
+    return bool(os.environ.get(JOIN_TOKEN, "").strip() or os.environ.get(f"{JOIN_TOKEN}_FILE"))
+
+
+def read_join_token() -> Secret:
     """The token in $VICUNA_JOIN_TOKEN, or in the file that $VICUNA_JOIN_TOKEN_FILE names.
 
     Raises:
@@ -35,33 +40,49 @@ def read_join_token() -> str:
     token = os.environ.get(JOIN_TOKEN, "").strip()
     if path := os.environ.get(f"{JOIN_TOKEN}_FILE"):
         try:
-            token = Path(path).read_text("utf-8").strip()
+            with Path(path).open("rb") as file:
+                token = file.read(MAX_TOKEN_BYTES + 1).decode("utf-8").strip()
         except OSError as error:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {describe(error)}") from None
         except UnicodeDecodeError:
             raise UsageError(f"{JOIN_TOKEN}_FILE: {path} is not a text file; write the token into it") from None
     if not (token.isascii() and token.isprintable()):
         raise UsageError(f"{JOIN_TOKEN} holds characters that no HTTP header takes; use letters and digits")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise UsageError(f"{JOIN_TOKEN} has more than {MAX_TOKEN_BYTES:,} characters; use a shorter one")
     if not token:
         raise UsageError(f"set {JOIN_TOKEN} (or {JOIN_TOKEN}_FILE) to one secret on the controller and its workers")
-    return token
+    return Secret(token)
 
 
-def new_token() -> str:
+def new_token() -> Secret:
     """A fresh secret."""
-    return secrets.token_urlsafe(32)
+    return Secret(secrets.token_urlsafe(32))
 
 
-def token_for_model(secret: str, model: str) -> str:
+def token_for_model(secret: Secret, model: str) -> Secret:
     """A join token that is good for this model's name only, made from the controller's secret."""
-    return hmac.new(secret.encode(), b"join " + model.encode(), hashlib.sha256).hexdigest()
+    return Secret(hmac.new(secret.reveal().encode(), b"join " + model.encode(), hashlib.sha256).hexdigest())
 
 
-def may_join(secret: str, token: str, model: str) -> bool:
+def may_join(secret: Secret, token: str, model: str) -> bool:
     """Whether a worker with this token may serve `model`: it has the secret itself or the token for that model."""
     given = token.encode()
-    is_secret = hmac.compare_digest(given, secret.encode())
-    return hmac.compare_digest(given, token_for_model(secret, model).encode()) or is_secret
+    is_secret = hmac.compare_digest(given, secret.reveal().encode())
+    own = hmac.new(secret.reveal().encode(), b"join " + model.encode(), hashlib.sha256).hexdigest()
+    return hmac.compare_digest(given, own.encode()) or is_secret
+
+
+def first_api_key() -> Secret:
+    """The first key in $VICUNA_API_KEY, for our own requests; an empty one where it is not set.
+
+    Raises:
+        UsageError: no header takes it.
+    """
+    key = os.environ.get(API_KEY, "").split(",")[0].strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{API_KEY} holds characters that no HTTP header takes; set it again")
+    return Secret(key)
 
 
 def read_api_keys() -> list[bytes]:
@@ -90,43 +111,10 @@ def header(scope: Scope, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
-class ApiGuard:
-    """ASGI app before every HTTP route but `/healthz`; a route that is added later is guarded too.
-
-    Worker connections pass: they carry a join token, which their own endpoint checks. On a loopback server the Host
-    header must be a loopback name, so that no web page can reach it through a name of its own (DNS rebinding).
-    """
-
-    def __init__(self, app: AsgiApp, *, api_keys: list[bytes], host: str) -> None:
-        self.app, self.api_keys, self.is_local = app, api_keys, is_loopback(host)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/healthz":
-            host = re.sub(r":\d+$", "", header(scope, b"host"))
-            if self.is_local and not is_loopback(host):
-                message = f"this server answers to localhost only, not to '{host}'"
-                await _reject(send, 403, message, "forbidden_host")
-                return
-            if self.api_keys and not self.is_known(bearer(scope)):
-                message = "incorrect API key; send one the server knows as 'Authorization: Bearer KEY'"
-                await _reject(send, 401, message, "invalid_api_key")
-                return
-        await self.app(scope, receive, send)
-
-    def is_known(self, key: str) -> bool:
-        """Whether the key is one of ours; all are compared, so that the time taken does not depend on which."""
-        digest = _hash(key)
-        return sum(hmac.compare_digest(digest, known) for known in self.api_keys) > 0
-
-
-async def _reject(send: Send, status: int, message: str, code: str) -> None:
-    error = {"message": message, "type": "authentication_error", "param": None, "code": code}
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def is_known(api_keys: Sequence[bytes], key: str) -> bool:
+    """Whether the key is one of those hashed; all are compared, so that the time taken does not depend on which."""
+    digest = _hash(key)
+    return sum(hmac.compare_digest(digest, known) for known in api_keys) > 0
 
 
 def _hash(key: str) -> bytes:

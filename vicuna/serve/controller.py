@@ -9,10 +9,9 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,27 +22,34 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.log import info, warning
+from vicuna.io.secrets import Secret
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.api.openai import EXCEPTION_HANDLERS, OpenAIAPI
-from vicuna.serve.fleet.dispatch import Fleet
+from vicuna.serve.door.guard import Guard
+from vicuna.serve.fleet.dispatch import MAX_MODELS, Fleet
 from vicuna.serve.fleet.gateway import Gateway
 from vicuna.serve.fleet.link import WorkerLink
 from vicuna.serve.fleet.protocol import (
+    CLOSE_FULL,
     CLOSE_PROTOCOL,
     CONNECT_PATH,
     FROM_WORKER,
     MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_MODEL_NAME,
     MODEL_HEADER,
     VERSION,
     Hello,
     dump,
 )
-from vicuna.serve.http_server import Server, listen, server_url
+from vicuna.serve.http_server import Server, listen, server_url, settings
 from vicuna.serve.processes import exit_with_parent
 
 PING_SECONDS = 1.0
 HELLO_SECONDS = 10.0
+MAX_WORKERS = 1_000
+REFUSALS_SECONDS = 10.0  # refused workers are logged once in so long, with their number
 DESCRIPTION = (
     "The controller: workers dial in here, clients ask here, by the OpenAI API. Workers need VICUNA_JOIN_TOKEN to be "
     "the same secret on both sides; clients a key of VICUNA_API_KEY, where it is set."
@@ -56,6 +62,9 @@ class ControllerOptions:
 
     host: str = option("127.0.0.1", help="address to listen on; any but a loopback address needs VICUNA_API_KEY")
     port: int = option(8000, help="port to listen on; 0 takes a free one", aliases=("-p",))
+    allow_host: tuple[str, ...] = option(
+        (), help="names that the server answers to besides its own, as clients write them", metavar="NAME"
+    )
     expect: tuple[str, ...] = option(
         (), help="models whose workers will join: requests for them wait instead of failing as unknown", metavar="MODEL"
     )
@@ -70,14 +79,16 @@ class ControllerOptions:
     listen_fd: int | None = option(None, help="take over this listening socket instead of host and port")
 
 
-def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host: str) -> auth.AsgiApp:
+def create_app(
+    gateway: Gateway, *, join_token: Secret, api_keys: Sequence[bytes], host: str, allow_host: Sequence[str] = ()
+) -> Guard:
     """The application: API, worker connections, /workers and /healthz."""
-    fleet = gateway.fleet
+    fleet, refusals = gateway.fleet, Refusals()
 
     async def connect(websocket: WebSocket) -> None:
         model = websocket.headers.get(MODEL_HEADER, "")
         if not auth.may_join(join_token, auth.bearer(websocket.scope), model):
-            warning(f"refused a worker for model {model!r}: wrong join token")
+            refusals.add(f"a worker for model '{model[:MAX_MODEL_NAME]}': wrong join token", time.monotonic())
             await websocket.close()  # before `accept` this is HTTP 403
             return
         await websocket.accept()
@@ -91,7 +102,7 @@ def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{error.detail}: {request.method} {request.url.path}"
+        message = f"{error.detail}: {request.method} {request.url.path[:200]}"
         body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         return JSONResponse({"error": body}, error.status_code, headers=error.headers)
 
@@ -108,7 +119,7 @@ def create_app(gateway: Gateway, *, join_token: str, api_keys: list[bytes], host
         ],
         exception_handlers={**EXCEPTION_HANDLERS, HTTPException: on_http_error, Exception: on_crash},
     )
-    return auth.ApiGuard(app, api_keys=api_keys, host=host)
+    return Guard(app, host=host, api_keys=api_keys, allow_host=allow_host)
 
 
 def describe_worker(link: WorkerLink) -> JsonObject:
@@ -132,11 +143,30 @@ def describe_worker(link: WorkerLink) -> JsonObject:
     }
 
 
+class Refusals:
+    """Workers that were refused, in a log that does not grow by a line for each: a stranger may try any number."""
+
+    def __init__(self) -> None:
+        self._num_silent, self._next = 0, 0.0
+
+    def add(self, what: str, now: float) -> None:
+        """One was refused at `now`, in seconds of any steady clock."""
+        if now < self._next:
+            self._num_silent += 1
+            return
+        others = f" ({self._num_silent} others before)" if self._num_silent else ""
+        warning(f"refused {what}{others}")
+        self._num_silent, self._next = 0, now + REFUSALS_SECONDS
+
+
 async def serve_worker(websocket: WebSocket, fleet: Fleet, model: str) -> None:
     """Keep one worker's connection until either side ends it."""
     try:
         async with asyncio.timeout(HELLO_SECONDS):
-            hello = FROM_WORKER.validate_json(await websocket.receive_text())
+            text = await websocket.receive_text()
+        if len(text) > MAX_HELLO_BYTES:
+            raise ValueError(f"its hello has {len(text):,} characters, {MAX_HELLO_BYTES:,} are taken")
+        hello = FROM_WORKER.validate_json(text)
         if not isinstance(hello, Hello) or hello.version != VERSION or hello.model != model:
             raise ValueError(f"expected a hello of version {VERSION} for model '{model}'")
     except (ValidationError, ValueError, TimeoutError, KeyError) as error:
@@ -144,6 +174,12 @@ async def serve_worker(websocket: WebSocket, fleet: Fleet, model: str) -> None:
         await websocket.close(CLOSE_PROTOCOL, f"expected a hello of protocol version {VERSION}")
         return
     except WebSocketDisconnect:
+        return
+    if len(fleet.links) >= MAX_WORKERS or not fleet.may_know(model):
+        warning(
+            f"worker {hello.worker_id}: this controller has {MAX_WORKERS:,} workers or {MAX_MODELS:,} models already"
+        )
+        await websocket.close(CLOSE_FULL, f"this controller takes {MAX_WORKERS} workers of {MAX_MODELS} models")
         return
     link = WorkerLink(hello)
     fleet.join(link)
@@ -190,18 +226,16 @@ async def _ping(link: WorkerLink) -> None:
 
 def make_server(app: auth.AsgiApp, announce: Callable[[], None] = lambda: None) -> Server:
     """uvicorn with our settings; `announce` is called once requests are answered."""
-    settings = uvicorn.Config(
+    config = settings(
         app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME_BYTES,
+        ws_per_message_deflate=False,  # nothing packed: its size would say nothing about what it becomes
         ws_ping_interval=None,  # we have our own, which tells more
         lifespan="off",
         timeout_graceful_shutdown=1,
     )
-    return Server(settings, announce)
+    return Server(config, announce)
 
 
 @command
@@ -222,7 +256,9 @@ def main(argv: list[str] | None = None) -> int:
         expected=options.expect,
     )
     gateway = Gateway(fleet, token_gap_seconds=options.token_gap_seconds)
-    app = create_app(gateway, join_token=join_token, api_keys=api_keys, host=options.host)
+    app = create_app(
+        gateway, join_token=join_token, api_keys=api_keys, host=options.host, allow_host=options.allow_host
+    )
     url = server_url(listener, options.host)
     make_server(app, lambda: info(f"controller: listening on {url}")).run_until_signal(listener)
     return 0

@@ -1,6 +1,11 @@
-"""Why a request failed, in the words and numbers of the OpenAI API. Raised in the gateway, rendered by the API."""
+"""Why a request failed, in the words and numbers of the OpenAI API. Raised at the door and in the gateway."""
 
 from vicuna.errors import VicunaError
+from vicuna.io.jsonl import JsonObject
+
+
+class ClientLeft(Exception):
+    """The client has closed its connection."""
 
 
 class RequestError(VicunaError):
@@ -45,10 +50,40 @@ class BodyTooLarge(InvalidRequest):
     status, code = 413, "request_too_large"
 
 
+class InvalidKey(RequestError):
+    """The request has no key that the server knows."""
+
+    status, kind, code = 401, "authentication_error", "invalid_api_key"
+
+
+class ForbiddenHost(RequestError):
+    """The request names a host that this server does not answer to."""
+
+    status, kind, code = 403, "authentication_error", "forbidden_host"
+
+
+class ForbiddenOrigin(RequestError):
+    """A browser asks for a page of another origin."""
+
+    status, kind, code = 403, "authentication_error", "forbidden_origin"
+
+
+class ServerBusy(RequestError):
+    """The server holds as much as it takes."""
+
+    status, code = 503, "server_busy"
+
+
 class WrongContentType(InvalidRequest):
     """The body is not declared as JSON."""
 
     status, code = 415, "unsupported_media_type"
+
+
+class NotFound(InvalidRequest):
+    """No such route."""
+
+    status, code = 404, "not_found"
 
 
 class ModelNotFound(RequestError):
@@ -76,3 +111,8 @@ class StreamLost(RequestError):
     """A reply that had begun lost its worker, and could not be continued."""
 
     status, code = 503, "worker_lost"
+
+
+def error_body(error: RequestError) -> JsonObject:
+    """An error as the OpenAI API words it."""
+    return {"error": {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}}

@@ -1,14 +1,19 @@
 """A listening socket, and uvicorn on it until a signal ends it: what the controller and the chat page share."""
 
+import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from vicuna.errors import UsageError, VicunaError
+from vicuna.errors import UsageError, VicunaError, require
+
+MAX_FILES = 8_192
 
 
 def listen(host: str, port: int, flag: str = "--port") -> socket.socket:
@@ -46,6 +51,28 @@ def server_url(listener: socket.socket, host: str) -> str:
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
 
 
+def settings(app: Any, **more: Any) -> uvicorn.Config:
+    """uvicorn's settings, with what holds for every server of ours.
+
+    Args:
+        more: what holds for this one.
+
+    Raises:
+        VicunaError: the parser of requests is not installed.
+    """
+    require("httptools", "serve")
+    from vicuna.serve.door.connection import Connection
+
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        log_level="error",  # what it warns of is strangers' requests, of which there may be any number
+        access_log=False,
+        server_header=False,
+        **more,
+    )
+
+
 class Server(uvicorn.Server):
     """uvicorn that says when it is ready, and ends in order on SIGTERM and Ctrl-C.
 
@@ -71,6 +98,7 @@ class Server(uvicorn.Server):
         Raises:
             KeyboardInterrupt: on Ctrl-C, after everything has been shut down.
         """
+        _take_all_files()
         received: set[int] = set()
 
         def stop(number: int, _: FrameType | None) -> None:
@@ -85,3 +113,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
         if signal.SIGINT in received:
             raise KeyboardInterrupt
+
+
+def _take_all_files() -> None:
+    """Open as many connections as the system lets us, not only as many as it offers at first (often 1,024)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if most == resource.RLIM_INFINITY else min(most, MAX_FILES)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -15,9 +15,40 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+# What a child is given of our environment: how to run, where things are, which hardware, threads and proxies to use.
+# Secrets are in none of these; the one a child needs is given to it by name.
+VARIABLES = """
+PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP TERM COLORTERM NO_COLOR COLUMNS LINES PWD
+LD_LIBRARY_PATH LD_PRELOAD DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH VIRTUAL_ENV CONDA_PREFIX SYSTEMROOT
+VICUNA_HOME HF_HOME HF_HUB_CACHE HF_HUB_OFFLINE HF_ENDPOINT HUGGINGFACE_HUB_CACHE TRANSFORMERS_CACHE
+TRANSFORMERS_OFFLINE TRANSFORMERS_VERBOSITY TOKENIZERS_PARALLELISM RAYON_NUM_THREADS GRADIO_TEMP_DIR
+ATEN_CPU_CAPABILITY
+SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+"""
+# What begins so: settings of Python, of libraries of computation, of the system's language and folders.
+PREFIXES = """
+LC_ XDG_ PYTHON CUDA_ CUBLAS_ NVIDIA_ NCCL_ HIP_ ROCR_ OMP_ KMP_ GOMP_ MKL_ OPENBLAS_ VECLIB_ DNNL_
+ONEDNN_ MALLOC_ TORCH_ TORCHINDUCTOR_ PYTORCH_ TRITON_ XLLAMACPP_ GGML_
+"""
+NEVER = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")  # of what begins so, names with these words
 PARENT_VARIABLE = "VICUNA_PARENT_PID"
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def child_environment(*names: str) -> dict[str, str]:
+    """The part of our environment that a child is given: `VARIABLES`, what begins like `PREFIXES`, and `names`.
+
+    Args:
+        names: further variables, such as the one secret that this child needs.
+    """
+    given, prefixes = {*VARIABLES.split(), *names}, tuple(PREFIXES.split())
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in given or (name.startswith(prefixes) and not any(word in name.upper() for word in NEVER))
+    }
 
 
 def spawn(

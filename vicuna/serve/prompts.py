@@ -9,15 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from vicuna.conversation import Message, Template, TemplateError, encode_prompt
+from vicuna.io.log import warning
 from vicuna.serve.engines.interface import Engine
-from vicuna.serve.fleet.protocol import Submit
+from vicuna.serve.fleet.protocol import MAX_MESSAGE, Submit
+
+# For each token of the context, so many characters of a prompt at most are looked at: as many as the longest token of
+# the vocabulary has, and no fewer than this. Tokenizing and rendering cost by the character.
+MIN_CHARACTERS_PER_TOKEN = 64
 
 
 class Refusal(Exception):
     """A request that this worker will not run."""
 
     def __init__(self, code: Literal["busy", "context_length_exceeded", "invalid_prompt"], message: str) -> None:
-        super().__init__(message)
+        super().__init__(message[:MAX_MESSAGE])
         self.code = code
 
 
@@ -34,6 +39,8 @@ class PromptEncoder:
     def __init__(self, model: str, engine: Engine, template: Template) -> None:
         self._model, self._engine, self._template = model, engine, template
         self._tokenizer = copy.deepcopy(engine.tokenizer)
+        longest = max(map(len, self._tokenizer.get_vocab()), default=0)
+        self.max_characters = engine.context_size * max(longest, MIN_CHARACTERS_PER_TOKEN)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     async def encode(self, submit: Submit) -> list[int]:
@@ -42,10 +49,20 @@ class PromptEncoder:
         Raises:
             Refusal: the prompt cannot be had so.
         """
+        self._check_size(submit)
         try:
             ids = await asyncio.get_running_loop().run_in_executor(self._thread, self._ids, submit)
         except (TemplateError, ValueError) as error:
             raise Refusal("invalid_prompt", str(error)) from None
+        except asyncio.CancelledError:
+            raise
+        except (
+            BaseException
+        ) as error:  # a template or a tokenizer that breaks, Rust's panics too, costs this prompt only
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            warning(f"model '{self._model}': a prompt broke its template or tokenizer: {type(error).__name__}: {error}")
+            raise Refusal("invalid_prompt", "the model's template or tokenizer cannot read this prompt") from None
         size, vocab_size = self._engine.context_size, self._engine.vocab_size
         if not ids:
             raise Refusal("invalid_prompt", "the prompt has no tokens")
@@ -56,6 +73,23 @@ class PromptEncoder:
             message = f"the prompt has {len(ids)} tokens, the context of model '{self._model}' is {size}; shorten it"
             raise Refusal("context_length_exceeded", message)
         return ids
+
+    def _check_size(self, submit: Submit) -> None:
+        """Refuse what cannot fit into the context before anything is made of it.
+
+        Raises:
+            Refusal: more messages or ids than the context has tokens, or more characters than so many tokens can hold.
+        """
+        size, messages = self._engine.context_size, submit.messages or []
+        context = f"the context of model '{self._model}' is {size}"
+        if (count := max(len(messages), len(submit.prompt_ids or ()))) >= size:
+            kind = "messages" if messages else "tokens"
+            raise Refusal("context_length_exceeded", f"the prompt has {count} {kind}, {context}; shorten it")
+        num_characters = len(submit.text or "") + sum(len(message.content) for message in messages)
+        if num_characters > self.max_characters:
+            limit = f"at most {self.max_characters} are looked at ({context} tokens)"
+            message = f"the prompt has {num_characters} characters, {limit}; shorten it"
+            raise Refusal("context_length_exceeded", message)
 
     def close(self) -> None:
         """Begin no other prompt; the thread ends after the one it is in."""

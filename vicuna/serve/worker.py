@@ -30,6 +30,8 @@ from vicuna.conversation import (
 )
 from vicuna.conversation.tokenizer import Tokenizer
 from vicuna.errors import UsageError, VicunaError, require
+from vicuna.io.log import warning
+from vicuna.io.secrets import Secret
 from vicuna.options import command, option, parse
 from vicuna.serve import auth
 from vicuna.serve.engines.interface import (
@@ -63,6 +65,7 @@ from vicuna.serve.prompts import PromptEncoder, Refusal
 from vicuna.weights.resolve import NAMES, resolve_model, served_name
 
 SIM_TEMPLATE = "vicuna_v1.1"
+TOKENS_A_TURN = 64  # of a journal that are decoded before others have their turn
 DESCRIPTION = "A worker: one model, which dials in to its controllers with VICUNA_JOIN_TOKEN and needs no open port."
 
 
@@ -108,9 +111,14 @@ class ActiveReply:
 
 @dataclass(eq=False)
 class Connection:
-    """One controller, while it is connected."""
+    """One controller, while it is connected.
+
+    Attributes:
+        preparing: the requests whose prompts are being tokenized, each of which has its slot already.
+    """
 
     outgoing: asyncio.Queue[Frame] = field(default_factory=asyncio.Queue)
+    preparing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
 
 class Worker:
@@ -128,12 +136,13 @@ class Worker:
         self.options, self.name, self.engine, self.thread = options, name, engine, thread
         self.worker_id = secrets.token_hex(4)
         self.active: dict[str, ActiveReply] = {}
+        self.connections: set[Connection] = set()
         self.template = choose_template(options, engine.tokenizer)
         self.prompts = PromptEncoder(name, engine, self.template)
         self.stop_ids = frozenset(stop_token_ids(self.template, engine.tokenizer)) | engine.end_token_ids
         self.fingerprint = hashlib.sha256(f"{engine.fingerprint} {self.template!r}".encode()).hexdigest()
 
-    async def run(self, token: str) -> None:
+    async def run(self, token: Secret) -> None:
         """Serve the model to all controllers until cancelled.
 
         Args:
@@ -156,18 +165,22 @@ class Worker:
         """Exchange frames with one controller until the connection ends; then its replies are cancelled."""
         websockets = require("websockets", "serve")
         connection = Connection()
+        self.connections.add(connection)
         connection.outgoing.put_nowait(self._hello())
         writer = asyncio.create_task(self._write(websocket, connection))
         try:
             with contextlib.suppress(websockets.ConnectionClosedError):  # the caller reads the close code
                 async for text in websocket:
-                    await self._handle(FROM_CONTROLLER.validate_json(text), connection)
+                    self._handle(FROM_CONTROLLER.validate_json(text), connection)
         except ValidationError as error:
             raise VicunaError(
                 f"a controller sent a frame this worker does not know; run equal versions ({error})"
             ) from None
         finally:
             writer.cancel()
+            self.connections.discard(connection)
+            for task in list(connection.preparing.values()):
+                task.cancel()
             for request_id in [key for key, active in self.active.items() if active.connection is connection]:
                 self._cancel(request_id)
 
@@ -189,31 +202,61 @@ class Worker:
             running=list(self.active),
         )
 
-    async def _handle(self, frame: FromController, connection: Connection) -> None:
+    def _handle(self, frame: FromController, connection: Connection) -> None:
+        """Do what a frame says. Prompts are tokenized beside this, so that pings are answered meanwhile."""
         match frame:
             case Submit():
-                await self._submit(frame, connection)
+                if self._num_taken() >= self.engine.max_slots:
+                    self._refuse(frame, Refusal("busy", "all slots are taken"), connection)
+                    return
+                task = asyncio.create_task(self._prepare(frame, connection))
+                connection.preparing[frame.request_id] = task
+                task.add_done_callback(lambda _: connection.preparing.pop(frame.request_id, None))
             case Cancel(request_id=request_id):
+                if preparing := connection.preparing.get(request_id):
+                    preparing.cancel()
                 self._cancel(request_id)
             case Ping():
-                others = sum(active.connection is not connection for active in self.active.values())
+                others = self._num_taken() - len(connection.preparing)
+                others -= sum(active.connection is connection for active in self.active.values())
                 connection.outgoing.put_nowait(Pong(num_others=others))
 
-    async def _submit(self, submit: Submit, connection: Connection) -> None:
-        """Submit a request to the engine: tokenize the prompt, and decode the journal up to what the client has."""
+    def _num_taken(self) -> int:
+        """Slots that replies have, or will have once their prompts are tokenized."""
+        return len(self.active) + sum(len(connection.preparing) for connection in self.connections)
+
+    def _refuse(self, submit: Submit, why: Refusal, connection: Connection) -> None:
+        connection.outgoing.put_nowait(Refused(request_id=submit.request_id, code=why.code, message=str(why)))
+
+    async def _prepare(self, submit: Submit, connection: Connection) -> None:
+        """Submit a request to the engine, or refuse it; whatever is wrong with it costs this request only."""
         try:
-            if len(self.active) >= self.engine.max_slots:
-                raise Refusal("busy", "all slots are taken")
-            prompt = await self.prompts.encode(submit)
+            await self._submit(submit, connection)
         except Refusal as why:
-            connection.outgoing.put_nowait(Refused(request_id=submit.request_id, code=why.code, message=str(why)))
-            return
+            self._refuse(submit, why, connection)
+        except Exception as error:
+            warning(f"a request of model '{self.name}' failed before it began: {type(error).__name__}: {error}")
+            self._refuse(submit, Refusal("invalid_prompt", "this worker cannot begin this request"), connection)
+
+    async def _submit(self, submit: Submit, connection: Connection) -> None:
+        """Submit a request to the engine: tokenize the prompt, and decode the journal up to what the client has.
+
+        Raises:
+            Refusal: this worker will not run it.
+        """
+        prompt = await self.prompts.encode(submit)
         decoder = ReplyDecoder(
             self.template if submit.is_chat else get_template("plain"), self.engine.tokenizer, submit.stop
         )
         # One at a time, as they came, so that the decoder holds back the same text as the first time.
-        text = "".join(decoder.push([token]) for token in submit.journal)
+        pieces = []
+        for count, token in enumerate(submit.journal):
+            if count % TOKENS_A_TURN == 0:
+                await asyncio.sleep(0)  # the other streams have their turn
+            pieces.append(decoder.push([token]))
+        text = "".join(pieces)
         active = ActiveReply(connection, decoder, len(submit.journal), text[submit.num_shown :])
+        del connection.preparing[submit.request_id]
         self.active[submit.request_id] = active
         room = self.engine.context_size - len(prompt)
         request = EngineRequest(
@@ -280,7 +323,7 @@ async def open_worker(options: WorkerOptions) -> AsyncIterator[Worker]:
         thread.close()
 
 
-async def run_worker(options: WorkerOptions, token: str) -> None:
+async def run_worker(options: WorkerOptions, token: Secret) -> None:
     """Load the model, then serve it until cancelled.
 
     Raises:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.serve.builders import MESSAGES
 from tests.serve.conftest import Cluster
-from vicuna.serve.api.openai import MAX_BODY_BYTES
+from vicuna.serve.door.bodies import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

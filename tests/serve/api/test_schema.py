@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.serve.builders import MESSAGES
 from tests.serve.conftest import Cluster
+from vicuna.serve.api.schema import ChatRequest, _shown
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,6 +57,16 @@ async def test_values_that_change_nothing_are_accepted(cluster: Cluster) -> None
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, None),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.0.tool_calls"),
         ({"model": None}, "model"),
+        ({"model": "m" * 129}, "model"),
+        ({"max_tokens": 10**30}, "max_tokens"),
+        ({"top_k": 10**30}, "top_k"),
+        ({"stop": ["x" * 1001]}, "stop.0"),
+        ({"messages": [{}] * 10_001}, "messages"),
+        ({"messages": [{"role": "user", "content": "x", **{str(n): 1 for n in range(70)}}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": [{str(n): 1 for n in range(70)}]}]}, "messages.0.content"),
+        ({"stream_options": {str(n): 1 for n in range(70)}}, "stream_options"),
+        ({str(n): 1 for n in range(70)}, ""),
+        ({"x" * 5_000: 1}, "x" * 100),
     ],
 )
 async def test_a_wrong_or_unsupported_field_is_named(
@@ -74,3 +86,30 @@ async def test_a_body_that_is_no_json_object_is_refused(cluster: Cluster, body: 
         "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
     )
     assert response.status_code == 400 and response.json()["error"]["message"]
+
+
+async def test_a_completion_s_ids_are_bounded(cluster: Cluster) -> None:
+    cases = (
+        ([1] * 200_001, "200,003 parts, 200,000 are taken"),
+        ([-1], "'prompt' is [-1]"),
+        ([2**31], "'prompt' is [2147483648]"),
+    )
+    for prompt, words in cases:
+        answer = await cluster.post({"model": "sim", "prompt": prompt}, "/v1/completions")
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+
+
+async def test_of_many_faults_the_first_is_told_and_no_other_is_looked_for() -> None:
+    cases: list[Any] = [{"messages": [{}] * 10_000}, {"messages": [{"role": "user", "content": [{}] * 100_000}]}]
+    for values in cases:
+        with pytest.raises(ValidationError) as caught:
+            ChatRequest.model_validate({"model": "m", **values})
+        assert caught.value.error_count() <= 3
+
+
+async def test_a_value_is_shown_without_writing_all_of_it() -> None:
+    deep: Any = 1
+    for _ in range(150):
+        deep = [deep, "x" * 1_000]
+    for value in ("x" * 10**6, [1] * 10**6, {str(n): n for n in range(10**5)}, 10**4000, deep, None, True):
+        assert len(_shown(value)) <= 100

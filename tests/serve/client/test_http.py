@@ -1,7 +1,9 @@
 """The client against real HTTP on loopback: streams, errors in words, and connections that really close."""
 
 import asyncio
+import gzip
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -157,3 +159,123 @@ def test_a_foreign_event_is_an_error() -> None:
     for line in (b"data: hello\n", b"data: [1]\n", b'data: {"choices": [7]}\n', b'data: {"usage": {"x": 1}}\n'):
         with pytest.raises(ApiError, match="not a chat completion"):
             EventReader().feed(line)
+
+
+class Raw:
+    """A server that answers every request with the same bytes, and notes what it was asked."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces, self.asked = pieces, b""
+        self.num_sent = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                self.asked += connection.recv(1 << 20)
+                try:
+                    for piece in self.pieces:
+                        connection.sendall(piece)
+                        self.num_sent += 1
+                except OSError:
+                    pass
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n"
+BOMB = gzip.compress(b"a" * (64 << 20))
+TEXT = b'data: {"choices": [{"delta": {"content": "%s"}}]}\n\n'
+ENDLESS = 10_000
+
+
+@pytest.mark.parametrize(
+    ("pieces", "words"),
+    [
+        ((STREAM + b"\r\n", *[b"x" * 65536] * ENDLESS), "of a line"),
+        ((STREAM + b"\r\ndata: ", *[b"x" * 65536] * ENDLESS), "of a line"),
+        ((STREAM + b"\r\n", *[TEXT % (b"x" * 65000)] * ENDLESS), "has more than 1,000,000 characters"),
+        ((STREAM + b"Content-Encoding: gzip\r\n\r\n", BOMB), "packed"),
+        ((b"HTTP/1.1 500 No\r\nConnection: close\r\n\r\n", *[b"x" * 65536] * ENDLESS), "failed with 500"),
+        ((b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n", BOMB), "packed"),
+        ((b"HTTP/1.1 500 No\r\nX: " + b"x" * (1 << 20), *[b"x" * 65536] * ENDLESS), "broke"),
+        ((STREAM + b"\r\n" + b'data: {"choices": [{"delta": {"content": {"a": 1}}}]}\n\n',), "not a chat completion"),
+        ((STREAM + b"\r\n" + b"data: " + b"[" * 100_000 + b"\n\n",), "not a chat completion"),
+        ((STREAM + b"\r\n" + b'data: {"usage": {"prompt_tokens": 1e400, "completion_tokens": 1}}\n\n',), "not a chat"),
+        ((STREAM + b"\r\n" + b'data: {"usage": {"prompt_tokens": 1' + b"0" * 4000 + b"}}\n\n",), "not a chat"),
+    ],
+    ids=[
+        "no line end",
+        "no event end",
+        "reply",
+        "bomb",
+        "refusal",
+        "refusal bomb",
+        "head",
+        "content",
+        "deep",
+        "inf",
+        "int",
+    ],
+)
+def test_a_server_that_sends_without_end_is_left(pieces: tuple[bytes, ...], words: str) -> None:
+    server = Raw(*pieces)
+    reply = Reply(0.0)
+    with pytest.raises(ApiError, match=words) as caught, ApiClient(server.url).stream(ask("x")) as chunks:
+        for chunk in chunks:
+            reply.add(chunk, 0.0)
+    assert len(str(caught.value)) < 2_000
+    assert server.num_sent < ENDLESS
+    server.listener.close()
+
+
+@pytest.mark.parametrize("packing", [b"", b"Content-Encoding: gzip\r\n"])
+def test_a_list_of_models_without_end_is_left(packing: bytes) -> None:
+    body = [BOMB] if packing else [b'{"data": ['] + [b'{"id": "m"},' * 5_000] * ENDLESS
+    server = Raw(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + packing + b"\r\n", *body)
+    for models in (ApiClient(server.url).models, lambda: asyncio.run(ApiClient(server.url).models_async())):
+        with pytest.raises(ApiError, match=r"packed|has more than 1,048,576 bytes"):
+            models()
+    server.listener.close()
+
+
+def test_the_first_of_several_keys_is_sent_and_nothing_of_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VICUNA_API_KEY", "first-key, second-key")
+    strange = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "HF_TOKEN")
+    for name in strange:
+        monkeypatch.setenv(name, f"value-of-{name.lower()}")
+    server = Raw(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{"data": []}')
+    assert ApiClient(server.url).models() == []
+    assert b"Bearer first-key\r\n" in server.asked and b"second-key" not in server.asked
+    assert b"value-of" not in server.asked
+    server.listener.close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setenv("VICUNA_API_KEY", "first-key")
+    elsewhere = Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    head = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    server = Raw(head.encode())
+    with pytest.raises(ApiError, match=str(status)):
+        ApiClient(server.url).models()
+    with pytest.raises(ApiError, match=str(status)), ApiClient(server.url).stream(ask("x")):
+        pass
+    assert elsewhere.asked == b""
+
+
+def test_a_proxy_of_the_environment_is_for_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Raw(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{"data": []}')
+    monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert ApiClient("http://models.invalid/v1").models() == []
+    assert proxy.asked.startswith(b"GET http://models.invalid/v1/models ")
+    server = Raw(b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\nConnection: close\r\n\r\n{"data": []}')
+    before = proxy.asked
+    assert ApiClient(server.url).models() == []
+    assert proxy.asked == before

@@ -6,6 +6,7 @@ import pytest
 
 from tests.serve.conftest import JOIN_TOKEN, start_cluster
 from vicuna.errors import UsageError, VicunaError
+from vicuna.io.secrets import Secret
 from vicuna.serve.auth import token_for_model
 from vicuna.serve.fleet.dial import socket_url
 
@@ -27,8 +28,8 @@ def test_what_is_no_controller_s_url() -> None:
         socket_url("ftp://host")
 
 
-@pytest.mark.parametrize("token", ["wrong", token_for_model(JOIN_TOKEN, "other")])
-async def test_a_worker_without_the_right_token_is_refused(token: str) -> None:
+@pytest.mark.parametrize("token", [Secret("wrong"), token_for_model(JOIN_TOKEN, "other")])
+async def test_a_worker_without_the_right_token_is_refused(token: Secret) -> None:
     async with start_cluster() as cluster:
         task = await cluster.add_worker(token=token)
         with pytest.raises(VicunaError, match="refused the join token for model 'sim'; set VICUNA_JOIN_TOKEN"):

@@ -1,5 +1,8 @@
 """The frames as JSON, which workers and controllers of one version agree on."""
 
+import json
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -99,3 +102,33 @@ def test_a_request_that_is_not_of_the_protocol_is_refused(change: tuple[str, str
     assert change[0] in text
     with pytest.raises(ValidationError):
         FROM_CONTROLLER.validate_json(text.replace(*change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("worker_id", "x" * 257),
+        ("worker_id", "\x1b[2J"),
+        ("host", "a\nb"),
+        ("engine", "\u202e"),
+        ("fingerprint", "f" * 257),
+        ("model", "m" * 129),
+        ("context_size", 10**30),
+        ("max_slots", 10**9),
+        ("pid", -1),
+        ("running", ["r"] * 70_000),
+        ("running", ["r" * 65]),
+    ],
+)
+def test_what_a_worker_says_of_itself_is_short_and_plain(change: tuple[str, Any]) -> None:
+    hello = json.loads(FROM_A_WORKER[0][1])
+    assert hello["type"] == "hello" and change[0] in {**hello, "running": []}
+    with pytest.raises(ValidationError):
+        FROM_WORKER.validate_json(json.dumps({**hello, change[0]: change[1]}))
+
+
+def test_the_first_fault_of_a_list_is_all_that_is_told() -> None:
+    for frame in ('{"type":"accepted","request_id":"r","prompt_ids":[%s]}', '{"type":"steps","steps":[%s]}'):
+        with pytest.raises(ValidationError) as caught:
+            FROM_WORKER.validate_json(frame % ",".join(["-1"] * 100_000))
+        assert caught.value.error_count() == 1

@@ -36,7 +36,7 @@ def test_the_browser_keeps_the_typed_text_and_the_settings() -> None:
 
 def test_an_export_begins_with_the_system_prompt() -> None:
     page = PageEvents(ApiClient())
-    file = page.export("OpenAI JSON", store(CHAT, Settings("m", "be brief", 0.5, 0.9, 7)))
+    file = page.export("OpenAI JSON", json.dumps(store(CHAT, Settings("m", "be brief", 0.5, 0.9, 7))))
     assert file["name"].endswith(".json")
     assert [row["role"] for row in json.loads(file["text"])["messages"]] == ["system", "user", "assistant"]
     assert page.export("Markdown", None)["text"] == "\n"

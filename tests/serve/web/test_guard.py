@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the chat page needs pip install 'vicuna-kit[web]'")
 
-from vicuna.serve.web.guard import MAX_BODY_BYTES
+from vicuna.serve.door.bodies import MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Each stage runs public commands as a user would; their command lines are printed
 which `report` shows.
 """
 
-import os
 import shlex
 import signal
 import subprocess
@@ -226,7 +225,8 @@ class Chain:
         words = [str(argument) for argument in arguments]
         log.info(style(f"      $ vicuna {shlex.join(words)}", "dim"))
         # Threads that spin while they wait for each other make a busy machine many times slower.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "HF_HUB_OFFLINE": "1"}
+        keys = ("OPENAI_API_KEY",) if words[0] == "eval" else ()  # of the judge
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **processes.child_environment(*keys), "HF_HUB_OFFLINE": "1"}
         child = processes.spawn([sys.executable, "-m", "vicuna", *words], environment, stdout=sys.stderr)
         if status := wait_for(child):
             raise StageFailed(words[0], status)

@@ -10,7 +10,6 @@ import time
 import uuid
 
 from vicuna.io.jsonl import JsonObject
-from vicuna.serve.errors import RequestError
 from vicuna.serve.fleet.gateway import Journal
 
 
@@ -126,11 +125,6 @@ def usage(journal: Journal) -> dict[str, int]:
     """The tokens of the prompt and those the client was given, each counted once however often the stream moved."""
     prompt, reply = len(journal.prompt_ids or ()), len(journal.token_ids)
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
-
-
-def error_body(error: RequestError) -> JsonObject:
-    """An error as the OpenAI API words it."""
-    return {"error": {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}}
 
 
 def model_entry(name: str, since: float) -> JsonObject:

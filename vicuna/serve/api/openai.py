@@ -1,8 +1,8 @@
 """The OpenAI-compatible HTTP API: /v1/models, /v1/chat/completions, /v1/completions.
 
-Before: `auth.ApiGuard` has let the request in. `schema` checks its body. After: `fleet.gateway`, whose chunks `answer`
-turns into JSON. The headers of a stream are sent with its first token: until then a failure has its own HTTP status. A
-client that leaves cancels its generation.
+Before: `door.guard` has let the request in and read its body. `schema` checks that. After: `fleet.gateway`, whose
+chunks `answer` turns into JSON. The headers of a stream are sent with its first token: until then a failure has its own
+HTTP status. A client that leaves cancels its generation.
 """
 
 import asyncio
@@ -15,19 +15,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vicuna.errors import nearest
-from vicuna.serve.api.answer import Answer, ChatAnswer, CompletionAnswer, error_body, event, model_entry, usage
-from vicuna.serve.api.schema import ChatRequest, CompletionRequest, GenerationRequest, parse_request
+from vicuna.serve.api.answer import Answer, ChatAnswer, CompletionAnswer, event, model_entry, usage
+from vicuna.serve.api.schema import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    RequestOptions,
+    check_fields,
+    read_fields,
+)
 from vicuna.serve.auth import Receive, Scope, Send
-from vicuna.serve.errors import BodyTooLarge, ModelNotFound, RequestError, WrongContentType
+from vicuna.serve.door.bodies import LARGE_BYTES
+from vicuna.serve.errors import ClientLeft, ModelNotFound, RequestError, WrongContentType, error_body
 from vicuna.serve.fleet.gateway import Gateway, Generation, Journal
-from vicuna.serve.fleet.protocol import ReplyChunk
+from vicuna.serve.fleet.protocol import MAX_MODEL_NAME, ReplyChunk
 
-MAX_BODY_BYTES = 4 * 1024 * 1024
 T = TypeVar("T")
-
-
-class ClientLeft(Exception):
-    """The client has closed its connection."""
+B = TypeVar("B", bound=GenerationRequest)
 
 
 class OpenAIAPI:
@@ -35,6 +39,7 @@ class OpenAIAPI:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway, self.fleet = gateway, gateway.fleet
+        self._turn = asyncio.Lock()
 
     def routes(self) -> list[Route]:
         """The routes, for a Starlette application."""
@@ -54,22 +59,35 @@ class OpenAIAPI:
         """One of them."""
         name, models = request.path_params["name"], self.fleet.models()
         if name not in models:
+            name = name[:MAX_MODEL_NAME]
             raise ModelNotFound(f"the model '{name}' does not exist; {nearest(name, models)}")
         return JSONResponse(model_entry(name, models[name]))
 
     async def chat(self, request: Request) -> Response:
         """The next message of a chat."""
-        body = parse_request(await read_body(request), ChatRequest)
-        return await self._answer(request, body, body.generation(), ChatAnswer(body.model))
+        body, generation = await self._parse(request, ChatRequest)
+        return await self._answer(request, body, generation, ChatAnswer(body.model))
 
     async def complete(self, request: Request) -> Response:
         """The continuation of a bare prompt."""
-        body = parse_request(await read_body(request), CompletionRequest)
-        return await self._answer(request, body, body.generation(), CompletionAnswer(body.model))
+        body, generation = await self._parse(request, CompletionRequest)
+        return await self._answer(request, body, generation, CompletionAnswer(body.model))
 
-    async def _answer(
-        self, request: Request, body: GenerationRequest, generation: Generation, answer: Answer
-    ) -> Response:
+    async def _parse(self, request: Request, kind: type[B]) -> tuple[RequestOptions, Generation]:
+        """The checked request. Large ones are checked one at a time, in pieces; in between the streams have a turn."""
+        data = await read_body(request)
+        if len(data) <= LARGE_BYTES:
+            body = check_fields(read_fields(data, kind), kind)
+            return body.options(), body.generation()
+        async with self._turn:
+            await asyncio.sleep(0)
+            fields = read_fields(data, kind)
+            await asyncio.sleep(0)
+            body = check_fields(fields, kind)
+            await asyncio.sleep(0)
+            return body.options(), body.generation()
+
+    async def _answer(self, request: Request, body: RequestOptions, generation: Generation, answer: Answer) -> Response:
         journal = Journal()
         chunks = self.gateway.stream(generation, journal)
         if not body.stream:
@@ -165,20 +183,15 @@ async def _until_left(receive: Receive) -> None:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, if it is declared as JSON and not larger than the server reads.
+    """The body, if it is declared as JSON.
 
     Raises:
-        WrongContentType, BodyTooLarge: it is not.
+        WrongContentType: it is not.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise WrongContentType(f"the content type is '{kind}'; send 'Content-Type: application/json'")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+        raise WrongContentType(f"the content type is '{kind[:100]}'; send 'Content-Type: application/json'")
+    return await request.body()
 
 
 async def on_request_error(_request: Request, error: Exception) -> Response:

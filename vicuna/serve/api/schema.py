@@ -5,8 +5,10 @@ ones, and known ones that this server does not act on unless they hold the value
 Source of the formats: the OpenAI API reference, /v1/chat/completions and /v1/completions.
 """
 
+import itertools
 import json
 import secrets
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -15,7 +17,7 @@ from pydantic_core import from_json
 from vicuna.io.jsonl import JsonObject
 from vicuna.serve.errors import InvalidRequest, UnsupportedField
 from vicuna.serve.fleet.gateway import Generation
-from vicuna.serve.fleet.protocol import ChatMessage
+from vicuna.serve.fleet.protocol import MAX_MODEL_NAME, MAX_TOKEN_ID, ChatMessage
 from vicuna.serve.sampling import Sampling
 
 # Fields of the OpenAI API that this server does not act on, and the values with which they change nothing (null always
@@ -51,6 +53,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "prompt_cache_key": (),
 }
 MAX_STOP_STRINGS = 16
+MAX_STOP_CHARACTERS = 1_000  # of each
+MAX_MESSAGES = 10_000
+MAX_PROMPT_IDS = 200_000
+MAX_FIELDS = 64  # of an object; more than any of them has
+MAX_NUMBER = 2**31 - 1  # of tokens
+MAX_SHOWN_CHARACTERS = 100  # of a value or a name in an error
 
 
 class RequestBody(BaseModel):
@@ -76,37 +84,56 @@ class InputMessage(RequestBody):
     """One message as the client sends it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
 
     def message(self) -> ChatMessage:
         """The message as it travels: text parts joined, `developer` under its older name."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return ChatMessage(role="system" if self.role == "developer" else self.role, content=content)
+        role = "system" if self.role == "developer" else self.role
+        return ChatMessage.model_construct(role=role, content=content)  # checked already
 
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+@dataclass(frozen=True)
+class RequestOptions:
+    """How an answer is wanted.
+
+    Attributes:
+        include_usage: whether a stream ends with a chunk that holds the usage.
+    """
+
+    model: str
+    stream: bool
+    include_usage: bool
+
+
 class GenerationRequest(RequestBody):
     """The fields that both routes share."""
 
-    model: str
+    model: str = Field(max_length=MAX_MODEL_NAME)
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float = Field(default=1.0, ge=0, le=2, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
-    top_k: int = Field(default=0, ge=-1, description="0 or -1 keeps every token")
+    top_k: int = Field(default=0, ge=-1, le=MAX_NUMBER, description="0 or -1 keeps every token")
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    max_tokens: int | None = Field(default=None, ge=1)
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_list)] = Field(
-        default=[], max_length=MAX_STOP_STRINGS
-    )
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_NUMBER)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
+        BeforeValidator(_as_list),
+    ] = Field(default=[], max_length=MAX_STOP_STRINGS, fail_fast=True)
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk that holds the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def options(self) -> RequestOptions:
+        """How the answer is wanted, apart from the messages: those are kept once, in the `Generation`."""
+        include_usage = self.stream_options is not None and self.stream_options.include_usage
+        return RequestOptions(self.model, self.stream, include_usage)
+
+    def generation(self) -> Generation:
+        """The request for the gateway."""
+        raise NotImplementedError
 
     def sampling(self) -> Sampling:
         """How tokens are chosen; without a seed the server draws one, so that the stream can be continued."""
@@ -117,8 +144,8 @@ class GenerationRequest(RequestBody):
 class ChatRequest(GenerationRequest):
     """Body of POST /v1/chat/completions."""
 
-    messages: list[InputMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    messages: list[InputMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_NUMBER)
 
     def generation(self) -> Generation:
         """The request for the gateway."""
@@ -136,7 +163,13 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of POST /v1/completions: a bare prompt, without a template."""
 
-    prompt: str | list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    prompt: Annotated[
+        str
+        | Annotated[
+            list[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]], Field(fail_fast=True, max_length=MAX_PROMPT_IDS)
+        ],
+        Field(min_length=1),
+    ]
 
     def generation(self) -> Generation:
         """The request for the gateway. Without max_tokens it is 16, as in the OpenAI API."""
@@ -153,11 +186,11 @@ class CompletionRequest(GenerationRequest):
 T = TypeVar("T", bound=GenerationRequest)
 
 
-def parse_request(body: bytes, kind: type[T]) -> T:
-    """Read a body.
+def read_fields(body: bytes, kind: type[RequestBody]) -> JsonObject:
+    """The fields of a body that mean something, with as many of everything as is taken.
 
     Raises:
-        InvalidRequest: not JSON, a field is missing or wrong; `param` names it.
+        InvalidRequest: not JSON, or too much of something; `param` names it.
         UnsupportedField: a field that this server would have to ignore.
     """
     try:
@@ -166,14 +199,44 @@ def parse_request(body: bytes, kind: type[T]) -> T:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise InvalidRequest("the body must be a JSON object")
+    _check_fields(values, "")
     values = {name: value for name, value in values.items() if value is not None and not _is_neutral(name, value, kind)}
-    for message in values["messages"] if isinstance(values.get("messages"), list) else ():
-        if isinstance(message, dict):
-            _drop_empty(message)
+    messages = values.get("messages")
+    if isinstance(messages, list):
+        if len(messages) > MAX_MESSAGES:
+            message = f"'messages' has {len(messages):,} of them, {MAX_MESSAGES:,} are taken; leave the oldest out"
+            raise InvalidRequest(message, param="messages")
+        for number, message in enumerate(messages):
+            if isinstance(message, dict):
+                _check_fields(message, f"messages.{number}")
+                _drop_empty(message)
+                content = message.get("content")
+                for part in content if isinstance(content, list) else ():
+                    _check_fields(part, f"messages.{number}.content")
+    _check_fields(values.get("stream_options"), "stream_options")
+    return values
+
+
+def check_fields(values: JsonObject, kind: type[T]) -> T:
+    """The checked request of the fields that `read_fields` gave, up to its first fault.
+
+    Raises:
+        InvalidRequest: a field is missing or wrong; `param` names it.
+        UnsupportedField: one that is not known.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise _explain(error) from None
+
+
+def _check_fields(value: Any, name: str) -> None:
+    """Check that an object has not so many fields that looking for the unknown ones takes long."""
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        where = f"'{name}'" if name else "the body"
+        raise UnsupportedField(
+            f"{where} has {len(value):,} fields, {MAX_FIELDS} are taken; leave out the others", param=name
+        )
 
 
 def _is_neutral(name: str, value: Any, kind: type[RequestBody]) -> bool:
@@ -198,10 +261,23 @@ def _explain(error: ValidationError) -> InvalidRequest:
     names = [
         name for name in first["loc"] if not (isinstance(name, str) and (name.startswith("list[") or name == "str"))
     ]
-    field = ".".join(map(str, names))
+    field = ".".join(str(name)[:MAX_SHOWN_CHARACTERS] for name in names)
     if first["type"] == "extra_forbidden":
         return UnsupportedField(f"unknown field '{field}'; leave it out", param=field)
     if first["type"] == "missing":
         return InvalidRequest(f"'{field}' is required", param=field)
-    given = json.dumps(first["input"], default=str)
-    return InvalidRequest(f"'{field}' is {given[:100]}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)
+    given = _shown(first["input"])
+    return InvalidRequest(f"'{field}' is {given}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value as JSON, without writing all of it."""
+    if isinstance(value, str):
+        text = json.dumps(value[:MAX_SHOWN_CHARACTERS])
+    elif isinstance(value, list | dict):
+        items = list(itertools.islice(value.items() if isinstance(value, dict) else value, 3))
+        inner = ", ".join(": ".join(map(_shown, item)) if isinstance(value, dict) else _shown(item) for item in items)
+        text = f"{{{inner}}}" if isinstance(value, dict) else f"[{inner}]"
+    else:
+        text = json.dumps(value)
+    return text[:MAX_SHOWN_CHARACTERS]

@@ -6,7 +6,6 @@ server cancels the generation of a client that has left.
 """
 
 import json
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,14 +15,20 @@ from urllib.parse import urlsplit
 import httpx
 
 from vicuna.conversation import Message
-from vicuna.errors import UsageError, VicunaError
+from vicuna.errors import VicunaError
 from vicuna.io.jsonl import JsonObject
 from vicuna.io.network import is_loopback
+from vicuna.serve.auth import first_api_key
 from vicuna.serve.client.address import API_KEY_VARIABLE, DEFAULT_API_URL, checked_api_url
 
 # A model that still reads a long prompt, or a full queue, may stay silent for minutes; a dead host may not.
 TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 MODELS_TIMEOUT = httpx.Timeout(5.0)
+MAX_ANSWER_BYTES = 1 << 20  # of a list of models or a refusal
+MAX_EVENT_BYTES = 1 << 20  # of one line of a stream
+MAX_STREAM_BYTES = 256 << 20  # of all of them
+MAX_MODELS = 1_000
+MAX_MESSAGE_CHARACTERS = 1_000  # of what a server says about a failure
 
 
 class ApiError(VicunaError):
@@ -86,26 +91,40 @@ class ApiClient:
 
     def __init__(self, api_url: str = DEFAULT_API_URL) -> None:
         self.api_url = checked_api_url(api_url)
-        key = os.environ.get(API_KEY_VARIABLE, "")
-        if not (key.isascii() and key.isprintable()):
-            raise UsageError(f"{API_KEY_VARIABLE} holds characters that no HTTP header takes; set it again")
+        key = first_api_key()
+        # Nothing packed: its size would say nothing about what it becomes.
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key.reveal()}"} if key else {})
         self._settings: dict[str, Any] = {
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "headers": headers,
             "timeout": TIMEOUT,
+            "follow_redirects": False,  # the key is for the server that the user named
             # A proxy for the outside world cannot reach the user's own machine.
             "trust_env": not is_loopback(urlsplit(self.api_url).hostname or ""),
         }
 
     def models(self) -> list[str]:
         """Names of the models that are alive, in the server's order."""
-        with httpx.Client(**self._settings) as client, self._errors():
-            return _model_names(client.get(f"{self.api_url}/models", timeout=MODELS_TIMEOUT), self.api_url)
+        with (
+            self._errors(),
+            httpx.Client(**self._settings) as client,
+            client.stream("GET", f"{self.api_url}/models", timeout=MODELS_TIMEOUT) as response,
+        ):
+            answer = Answer(response)
+            for piece in response.iter_raw():
+                answer.add(piece)
+            return answer.model_names(self.api_url)
 
     async def models_async(self) -> list[str]:
         """`models` for an event loop."""
-        async with httpx.AsyncClient(**self._settings) as client:
-            with self._errors():
-                return _model_names(await client.get(f"{self.api_url}/models", timeout=MODELS_TIMEOUT), self.api_url)
+        with self._errors():
+            async with (
+                httpx.AsyncClient(**self._settings) as client,
+                client.stream("GET", f"{self.api_url}/models", timeout=MODELS_TIMEOUT) as response,
+            ):
+                answer = Answer(response)
+                async for piece in response.aiter_raw():
+                    answer.add(piece)
+                return answer.model_names(self.api_url)
 
     @contextmanager
     def stream(self, request: ChatRequest) -> Iterator[Iterator[Chunk]]:
@@ -119,14 +138,16 @@ class ApiClient:
             httpx.Client(**self._settings) as client,
             client.stream("POST", f"{self.api_url}/chat/completions", json=request.body()) as response,
         ):
+            answer = Answer(response)
             if response.status_code != 200:
-                response.read()
-                raise refusal(response)
+                for piece in response.iter_raw():
+                    answer.add(piece)
+                raise answer.refusal()
             yield self._chunks(response)
 
     def _chunks(self, response: httpx.Response) -> Iterator[Chunk]:
         events = EventReader()
-        for data in response.iter_bytes():
+        for data in response.iter_raw():
             yield from events.feed(data)
         events.finish()
 
@@ -138,14 +159,16 @@ class ApiClient:
                 httpx.AsyncClient(**self._settings) as client,
                 client.stream("POST", f"{self.api_url}/chat/completions", json=request.body()) as response,
             ):
+                answer = Answer(response)
                 if response.status_code != 200:
-                    await response.aread()
-                    raise refusal(response)
+                    async for piece in response.aiter_raw():
+                        answer.add(piece)
+                    raise answer.refusal()
                 yield self._chunks_async(response)
 
     async def _chunks_async(self, response: httpx.Response) -> AsyncIterator[Chunk]:
         events = EventReader()
-        async for data in response.aiter_bytes():
+        async for data in response.aiter_raw():
             for chunk in events.feed(data):
                 yield chunk
         events.finish()
@@ -162,6 +185,49 @@ class ApiClient:
             raise ApiError(f"the connection to {self.api_url} broke ({error}); try again") from None
 
 
+class Answer:
+    """An answer that is no stream: a list of models, or a refusal. Its beginning is kept, the rest is not read.
+
+    Raises:
+        ApiError: it is packed, although nothing packed was asked for.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response, self._body = response, b""
+        packing = response.headers.get("content-encoding", "identity").strip().lower()
+        if packing not in ("", "identity"):
+            raise ApiError(f"the server sends its answer packed ({packing[:40]}), which was not asked for")
+
+    def add(self, piece: bytes) -> None:
+        """The next piece of the body.
+
+        Raises:
+            ApiError: it is too long.
+        """
+        self._body += piece
+        if len(self._body) > MAX_ANSWER_BYTES:
+            if self._response.status_code != 200:
+                raise self.refusal()
+            raise ApiError(f"the server's answer has more than {MAX_ANSWER_BYTES:,} bytes; is --api-url right?")
+
+    def refusal(self) -> ApiError:
+        """What an answer other than 200 means."""
+        return refusal(self._response, self._body)
+
+    def model_names(self, api_url: str) -> list[str]:
+        """The names in a list of models.
+
+        Raises:
+            ApiError: it is none.
+        """
+        if self._response.status_code != 200:
+            raise self.refusal()
+        try:
+            return [str(model["id"]) for model in json.loads(self._body)["data"][:MAX_MODELS]]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise ApiError(f"{api_url}/models is not an OpenAI model list; is --api-url right?") from None
+
+
 class EventReader:
     """Reads the server-sent events of a chat completion from bytes that may be cut anywhere.
 
@@ -169,12 +235,27 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._line: list[bytes] = []  # the pieces of the line that is not whole yet
+        self._line_bytes = self._num_bytes = 0
         self._is_finished = False
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks completed by `data`."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        """The chunks completed by `data`.
+
+        Raises:
+            ApiError: a line, or all of them together, are longer than any reply; or one is no event.
+        """
+        first, *others = data.split(b"\n")
+        self._line.append(first)
+        self._line_bytes += len(first)
+        self._num_bytes += len(data)
+        lines = []
+        if others:
+            lines = [b"".join(self._line), *others[:-1]]
+            self._line, self._line_bytes = [others[-1]], len(others[-1])
+        if self._num_bytes > MAX_STREAM_BYTES or self._line_bytes > MAX_EVENT_BYTES:
+            limits = f"{MAX_EVENT_BYTES:,} bytes of a line and {MAX_STREAM_BYTES:,} of a reply are taken"
+            raise ApiError(f"the reply broke off: {limits}")
         return [chunk for line in lines if (chunk := self._read(line)) is not None]
 
     def finish(self) -> None:
@@ -194,25 +275,25 @@ class EventReader:
             if event.get("error"):
                 raise ApiError(f"the reply broke off: {_message(event) or 'the server failed'}")
             chunk = _chunk(event)
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, RecursionError):
             raise ApiError(f"the server sent an event that is not a chat completion: {_excerpt(data)}") from None
         self._is_finished = self._is_finished or chunk.finish_reason is not None
         return chunk
 
 
-def refusal(response: httpx.Response) -> ApiError:
+def refusal(response: httpx.Response, body: bytes) -> ApiError:
     """What an answer other than 200 means, and the way out."""
     status = response.status_code
     try:
-        message = _message(response.json())
-    except ValueError:
+        message = _message(json.loads(body))
+    except (ValueError, RecursionError):
         message = ""
-    message = message or _excerpt(response.content) or response.reason_phrase
+    message = message or _excerpt(body) or response.reason_phrase
     if status == 401:
         text = f"the server wants another API key ({message}); put it into {API_KEY_VARIABLE}"
     elif status in (429, 503):
         seconds = response.headers.get("retry-after", "")
-        when = f"in {seconds} s" if seconds.isdecimal() else "in a moment"
+        when = f"in {seconds} s" if seconds.isdecimal() and len(seconds) < 6 else "in a moment"
         text = f"the server is busy ({message}); try again {when}"
     elif status >= 500:
         text = f"the server failed with {status} ({message}); try again, or look into its log"
@@ -223,28 +304,29 @@ def refusal(response: httpx.Response) -> ApiError:
 
 def _chunk(event: JsonObject) -> Chunk:
     usage = event.get("usage")
-    counted = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
+    counted = Usage(_count(usage["prompt_tokens"]), _count(usage["completion_tokens"])) if usage else None
     choices = event.get("choices") or []
     if not choices:
         return Chunk(usage=counted)
     choice = choices[0]
-    return Chunk((choice.get("delta") or {}).get("content") or "", choice.get("finish_reason"), counted)
+    text, reason = (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason")
+    if not isinstance(text, str) or not isinstance(reason, str | None):
+        raise TypeError("the content is no text")
+    return Chunk(text, reason, counted)
 
 
-def _model_names(response: httpx.Response, api_url: str) -> list[str]:
-    if response.status_code != 200:
-        raise refusal(response)
-    try:
-        return [str(model["id"]) for model in response.json()["data"]]
-    except (ValueError, TypeError, KeyError):
-        raise ApiError(f"{api_url}/models is not an OpenAI model list; is --api-url right?") from None
+def _count(value: Any) -> int:
+    count = int(value)
+    if not 0 <= count <= MAX_STREAM_BYTES:
+        raise ValueError("not a number of tokens")
+    return count
 
 
 def _message(body: Any) -> str:
     """The message of an error body, {"error": {"message": ...}}, or nothing."""
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(message).split()) if message else ""
+    return " ".join(str(message)[:MAX_MESSAGE_CHARACTERS].split()) if message else ""
 
 
 def _excerpt(data: bytes) -> str:

@@ -5,8 +5,9 @@ Before: the chunks of `http`. After: the chat page and the terminal chat show it
 
 from dataclasses import dataclass
 
-from vicuna.serve.client.http import Chunk, Usage
+from vicuna.serve.client.http import ApiError, Chunk, Usage
 
+MAX_REPLY_CHARACTERS = 1_000_000
 ENDINGS = {
     "stopped": "stopped",
     "length": "cut at the token limit",
@@ -26,7 +27,13 @@ class Reply:
     last_text_at: float | None = None
 
     def add(self, chunk: Chunk, now: float) -> None:
-        """Add a chunk that came at `now`."""
+        """Add a chunk that came at `now`.
+
+        Raises:
+            ApiError: the reply is longer than any model writes.
+        """
+        if len(self.text) + len(chunk.text) > MAX_REPLY_CHARACTERS:
+            raise ApiError(f"the reply broke off: it has more than {MAX_REPLY_CHARACTERS:,} characters")
         if chunk.text:
             self.text += chunk.text
             self.first_text_at = now if self.first_text_at is None else self.first_text_at

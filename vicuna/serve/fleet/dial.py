@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from vicuna.errors import UsageError, VicunaError, require
 from vicuna.io.log import info, warning
+from vicuna.io.secrets import Secret
 from vicuna.serve import auth
 from vicuna.serve.fleet.protocol import CLOSE_HUNG, CLOSE_PROTOCOL, CONNECT_PATH, MAX_FRAME_BYTES, MODEL_HEADER
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 
-async def dial(url: str, token: str, model: str, converse: Callable[[Any], Awaitable[None]]) -> None:
+async def dial(url: str, token: Secret, model: str, converse: Callable[[Any], Awaitable[None]]) -> None:
     """Keep a connection to one controller until cancelled.
 
     Args:
@@ -31,7 +32,7 @@ async def dial(url: str, token: str, model: str, converse: Callable[[Any], Await
     """
     websockets = require("websockets", "serve")
     address = socket_url(url)
-    headers = {"Authorization": f"Bearer {token}", MODEL_HEADER: model}
+    headers = {"Authorization": f"Bearer {token.reveal()}", MODEL_HEADER: model}
     wait = FIRST_RETRY_SECONDS
     while True:
         try:

@@ -17,6 +17,7 @@ from vicuna.serve.errors import ModelNotFound, NoWorker, QueueFull
 from vicuna.serve.fleet.link import WorkerLink
 
 POLL_SECONDS = 0.25
+MAX_MODELS = 1_000  # that were ever served; each is remembered
 
 
 @dataclass
@@ -56,6 +57,10 @@ class Fleet:
         self.links.append(link)
         self.known.setdefault(link.model, time.time())
         self.wake(link.model)
+
+    def may_know(self, model: str) -> bool:
+        """Whether there is room for this model."""
+        return model in self.known or len(self.known) < MAX_MODELS
 
     def leave(self, link: WorkerLink) -> None:
         """A worker is gone; its streams learn it from the link."""

@@ -18,7 +18,7 @@ from vicuna.io.log import warning
 from vicuna.serve.errors import InvalidRequest, NoWorker, PromptTooLong, QueueFull, StreamLost
 from vicuna.serve.fleet.dispatch import Fleet
 from vicuna.serve.fleet.link import Event, WorkerLink, WorkerLost
-from vicuna.serve.fleet.protocol import CLOSE_HUNG, Accepted, ChatMessage, Refused, ReplyChunk, Submit
+from vicuna.serve.fleet.protocol import CLOSE_HUNG, CLOSE_PROTOCOL, Accepted, ChatMessage, Refused, ReplyChunk, Submit
 from vicuna.serve.sampling import Sampling
 
 MAX_MOVES = 3  # a reply that has outlived this many workers may be what kills them
@@ -47,9 +47,13 @@ class Journal:
     fingerprint: str | None = None  # of the worker that wrote the tokens
     num_moves: int = 0
 
+    def is_next(self, chunk: ReplyChunk, context_size: int) -> bool:
+        """Whether a chunk goes on where the reply stands, and stays within the context."""
+        num_tokens = len(self.token_ids) + len(chunk.token_ids)
+        return chunk.index == len(self.token_ids) and num_tokens <= context_size
+
     def record(self, chunk: ReplyChunk) -> None:
-        """Add the tokens of a chunk."""
-        assert chunk.index == len(self.token_ids), "frames of one socket come in order"
+        """Add the tokens of a chunk that `is_next`."""
         self.token_ids += chunk.token_ids
         self.num_shown += len(chunk.text)
 
@@ -103,11 +107,21 @@ class Gateway:
 
         Raises:
             WorkerLost: it is gone or silent.
+            PromptTooLong, InvalidRequest: it, or any other, will not run this.
         """
+        if generation.messages is not None and len(generation.messages) >= link.hello.context_size:
+            limit = f"the context of model '{generation.model}' is {link.hello.context_size}"
+            raise PromptTooLong(
+                f"the prompt has {len(generation.messages)} messages, {limit}; shorten it", param="messages"
+            )
         async with link.stream(_submit(generation, journal)) as events:
             while True:
                 match await self._next(link, events):
                     case ReplyChunk() as chunk:
+                        if not journal.is_next(chunk, link.hello.context_size):
+                            warning(f"worker {link.hello.worker_id} sent a step that does not follow; cutting it off")
+                            link.close(CLOSE_PROTOCOL)
+                            raise WorkerLost
                         if chunk.token_ids or chunk.text or chunk.finish_reason:
                             journal.record(chunk)
                             journal.fingerprint = link.fingerprint

@@ -17,9 +17,22 @@ MODEL_HEADER = "x-vicuna-model"
 MAX_FRAME_BYTES = 32 * 1024 * 1024
 CLOSE_HUNG = 4000  # the controller saw no token for too long: the worker ends itself, its supervisor starts another
 CLOSE_PROTOCOL = 4001  # a frame that is not of this protocol, or of another version of it
+CLOSE_FULL = 4002  # the controller has as many workers or models as it takes: dialled again later
 
 # A model's name travels in headers, URLs and logs.
 MODEL_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"
+MAX_MODEL_NAME = 128
+MAX_TOKEN_ID = 2**31 - 1
+MAX_NAME = 256  # characters of what a worker calls itself
+MAX_MESSAGE = 2_000  # characters of a refusal
+MAX_TOKENS = 2**24  # of a context or a frame
+MAX_TEXT = 2**24  # characters that a step adds; those of a whole reply, where it has moved
+MAX_SLOTS = 2**16  # of one worker
+MAX_HELLO_BYTES = 4 << 20
+
+Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[A-Za-z0-9._:/@+ -]*$")]
+RequestId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]], Field(fail_fast=True, max_length=MAX_TOKENS)]
 
 
 class Frame(BaseModel):
@@ -44,11 +57,11 @@ class Submit(Frame):
     """
 
     type: Literal["submit"] = "submit"
-    request_id: str
+    request_id: RequestId
     messages: list[ChatMessage] | None = None
     text: str | None = None
-    prompt_ids: list[int] | None = None
-    journal: list[int] = []
+    prompt_ids: TokenIds | None = None
+    journal: TokenIds = []
     num_shown: int = 0
     sampling: Sampling
     max_new_tokens: int | None = None
@@ -60,7 +73,7 @@ class Cancel(Frame):
     """Controller to worker: the client has left, end this reply."""
 
     type: Literal["cancel"] = "cancel"
-    request_id: str
+    request_id: RequestId
 
 
 class Ping(Frame):
@@ -77,24 +90,24 @@ class Hello(Frame):
 
     type: Literal["hello"] = "hello"
     version: int = VERSION
-    worker_id: str
-    host: str
-    pid: int
-    model: str = Field(pattern=f"^{MODEL_NAME_PATTERN}$")
-    fingerprint: str
-    engine: str
-    template: str
-    context_size: int = Field(gt=0)
-    max_slots: int = Field(gt=0)
-    running: list[str] = []
+    worker_id: Name
+    host: Name
+    pid: int = Field(ge=0, le=2**31)
+    model: str = Field(pattern=f"^{MODEL_NAME_PATTERN}$", max_length=MAX_MODEL_NAME)
+    fingerprint: Name
+    engine: Name
+    template: Name
+    context_size: int = Field(gt=0, le=MAX_TOKENS)
+    max_slots: int = Field(gt=0, le=MAX_SLOTS)
+    running: Annotated[list[RequestId], Field(fail_fast=True, max_length=MAX_SLOTS)] = []
 
 
 class Accepted(Frame):
     """Worker to controller: the request is in, and these are the ids of its prompt."""
 
     type: Literal["accepted"] = "accepted"
-    request_id: str
-    prompt_ids: list[int]
+    request_id: RequestId
+    prompt_ids: TokenIds
 
 
 class ReplyChunk(Frame):
@@ -103,10 +116,10 @@ class ReplyChunk(Frame):
     Without tokens, text and `finish_reason` it is a sign of life: the prompt is still being read.
     """
 
-    request_id: str
-    index: int
-    token_ids: list[int] = []
-    text: str = ""
+    request_id: RequestId
+    index: int = Field(ge=0, le=MAX_TOKENS)
+    token_ids: TokenIds = []
+    text: str = Field(default="", max_length=MAX_TEXT)
     finish_reason: Literal["stop", "length"] | None = None
 
 
@@ -114,23 +127,23 @@ class ReplyChunks(Frame):
     """Worker to controller: what one engine step added to the replies of this controller; `steps` on the wire."""
 
     type: Literal["steps"] = "steps"
-    steps: list[ReplyChunk]
+    steps: Annotated[list[ReplyChunk], Field(fail_fast=True, max_length=MAX_SLOTS)]
 
 
 class Refused(Frame):
     """Worker to controller: this request will not run. `busy` may be tried elsewhere, the others are the client's."""
 
     type: Literal["refused"] = "refused"
-    request_id: str
+    request_id: RequestId
     code: Literal["busy", "context_length_exceeded", "invalid_prompt"]
-    message: str
+    message: str = Field(max_length=MAX_MESSAGE)
 
 
 class Pong(Frame):
     """Worker to controller: a sign of life. `num_others` counts the slots that other controllers' requests hold."""
 
     type: Literal["pong"] = "pong"
-    num_others: int
+    num_others: int = Field(ge=0, le=MAX_SLOTS)
 
 
 FromWorker = Hello | Accepted | ReplyChunks | Refused | Pong

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from vicuna.io.files import open_descriptor, vicuna_home
 from vicuna.io.terminal import printable, printable_lines, style
 from vicuna.serve.client.reply import Reply
 
+DRAWING_SHARE = 4.0  # so much longer than the last drawing took is waited before the next
 Style = Literal["rich", "simple", "programmatic"]
 
 
@@ -174,15 +176,21 @@ def show_markdown(reply: Reply) -> Iterator[Callable[[], None]]:
     """
     console = Console()
     printed = 0
+    not_before = 0.0
     with Live("…", console=console, refresh_per_second=10, vertical_overflow="ellipsis", transient=True) as live:
 
         def redraw() -> None:
-            nonlocal printed
+            nonlocal printed, not_before
+            began = time.monotonic()
+            if began < not_before:
+                return  # the next one shows it too
             if end := finished_length(reply.text[printed:]):
                 console.print(_SafeMarkdown(reply.text[printed : printed + end]), "")
                 printed += end
             if reply.text[printed:].strip():
                 live.update(_SafeMarkdown(reply.text[printed:]))
+            # A long block costs by its length each time: no more than a part of the time goes into drawing.
+            not_before = time.monotonic() + DRAWING_SHARE * (time.monotonic() - began)
 
         try:
             yield redraw

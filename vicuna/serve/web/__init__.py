@@ -4,5 +4,6 @@
 - `events`: what happens at each event
 - `view`: what the page shows of messages, questions and notices
 - `style`: theme, style sheet and the few lines of script
+- `fields`: what a visitor's browser sends, checked: text and numbers
 - `guard`: the allowed routes, and the hosts that the browser may ask
 """

@@ -1,7 +1,8 @@
 """The event handlers of the chat page.
 
 Before: `layout` wires them to the page's parts. After: `view` makes what is shown. Every event sends the conversation
-along, out of the browser's storage, and gets a new view of it back. While a reply grows, one task per browser session
+along, out of the browser's storage, and gets a new view of it back. What it sends is checked here once more, by
+`fields`. While a reply grows, one task per browser session
 reads it from the API through `client.http`; Stop or a closed tab cancels the task, which closes the connection
 upstream.
 """
@@ -18,11 +19,13 @@ from vicuna.conversation import Message
 from vicuna.io.jsonl import JsonObject
 from vicuna.serve.client.http import ApiClient, ApiError, ChatRequest
 from vicuna.serve.client.reply import Reply
-from vicuna.serve.client.transcript import EXPORTS, before_last_question, read_messages, split_unanswered
+from vicuna.serve.client.transcript import EXPORTS, before_last_question, split_unanswered
+from vicuna.serve.web.fields import MAX_TOKENS, MODEL, QUESTION, SYSTEM, TEMPERATURE, TOP_P, checked, read_stored
 from vicuna.serve.web.view import health, notice, question_box, unescape_tags, view
 
 # How often a growing reply is redrawn: fast enough for the eye, seldom enough for the browser.
 REDRAW_SECONDS = 0.08
+LONG_CHARACTERS = 50_000  # a reply of so many is redrawn half as often, and so on: each time costs by its length
 
 DEFAULTS: JsonObject = {"model": None, "system": "", "temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
 
@@ -36,6 +39,13 @@ class Settings:
     temperature: float
     top_p: float
     max_tokens: int
+
+    @classmethod
+    def of(cls, *values: Any) -> "Settings":
+        """The page's inputs, checked."""
+        kinds = (MODEL, SYSTEM, TEMPERATURE, TOP_P, MAX_TOKENS)
+        model, system, *numbers = (checked(value, field) for value, field in zip(values, kinds, strict=True))
+        return cls(model, system or "", *numbers)
 
     def request(self, messages: Sequence[Message]) -> ChatRequest:
         """The request for a reply to `messages`, which end with the question."""
@@ -79,7 +89,7 @@ class Replies:
         task = self._tasks[session] = asyncio.create_task(read())
         try:
             while not task.done():
-                await asyncio.wait({task}, timeout=REDRAW_SECONDS)
+                await asyncio.wait({task}, timeout=REDRAW_SECONDS * (1 + len(reply.text) / LONG_CHARACTERS))
                 yield reply
             if task.cancelled():
                 reply.finish_reason = "stopped"
@@ -102,26 +112,27 @@ class PageEvents:
 
     async def send(self, request: gr.Request, question: str, stored: Any, *settings: Any) -> AsyncIterator[Any]:
         """Ask a new question."""
+        question = checked(question, QUESTION) or ""
         if not question.strip():
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
-        messages, _ = split_unanswered(read_messages(stored))
-        async for outputs in self._answer(messages, messages, question, Settings(*settings), request):
+        messages, _ = split_unanswered(list(read_stored(stored).messages))
+        async for outputs in self._answer(messages, messages, question, Settings.of(*settings), request):
             yield outputs
 
     async def retry(self, request: gr.Request, stored: Any, *settings: Any) -> AsyncIterator[Any]:
         """Answer the last question again; the old reply stays if that fails."""
-        messages = read_messages(stored)
+        messages = list(read_stored(stored).messages)
         kept, question = before_last_question(messages)
-        async for outputs in self._answer(messages, kept, question, Settings(*settings), request):
+        async for outputs in self._answer(messages, kept, question, Settings.of(*settings), request):
             yield outputs
 
     async def edit(self, request: gr.Request, edited: gr.EditData, stored: Any, *settings: Any) -> AsyncIterator[Any]:
         """Ask an earlier question in other words; what followed it is dropped once the new reply begins."""
-        messages = read_messages(stored)
+        messages = list(read_stored(stored).messages)
         kept = messages[: _index(edited.index)]
         async for outputs in self._answer(
-            messages, kept, unescape_tags(str(edited.value)), Settings(*settings), request
+            messages, kept, unescape_tags(str(edited.value)), Settings.of(*settings), request
         ):
             yield outputs
 
@@ -176,26 +187,30 @@ class PageEvents:
 
     def undo(self, stored: Any, *settings: Any) -> Any:
         """Take the last question and its reply back; the question returns to its box."""
-        kept, question = before_last_question(read_messages(stored))
-        return question_box(question), view(kept), notice(""), store(kept, Settings(*settings))
+        kept, question = before_last_question(list(read_stored(stored).messages))
+        return question_box(question), view(kept), notice(""), store(kept, Settings.of(*settings))
 
     def clear(self, *settings: Any) -> Any:
         """Begin a new conversation."""
-        return gr.skip(), [], notice(""), store([], Settings(*settings))
+        return gr.skip(), [], notice(""), store([], Settings.of(*settings))
 
     def export(self, name: str, stored: Any) -> dict[str, str]:
         """Name and text of the file that the browser then makes; `name` is one of `EXPORTS`."""
         extension, write = EXPORTS[name]
-        system = stored.get("system") if isinstance(stored, dict) else None
-        leading = [Message("system", system.strip())] if isinstance(system, str) and system.strip() else []
-        messages = [*leading, *read_messages(stored)]
+        kept = read_stored(stored)
+        leading = [Message("system", kept.system.strip())] if kept.system and kept.system.strip() else []
+        messages = [*leading, *kept.messages]
         return {"name": f"chat-{time.strftime('%Y-%m-%d-%H%M')}.{extension}", "text": write(messages)}
 
     def restore(self, stored: Any) -> Any:
         """After a refresh: the chat, and the settings as they were; a question that lost its reply is asked anew."""
-        messages, unanswered = split_unanswered(read_messages(stored))
-        saved = stored if isinstance(stored, dict) else {}
-        settings = [saved.get(name, default) for name, default in DEFAULTS.items() if name != "model"]
+        kept = read_stored(stored)
+        messages, unanswered = split_unanswered(kept.messages)
+        settings = []
+        for name, default in DEFAULTS.items():
+            if name != "model":
+                value = getattr(kept, name)
+                settings.append(default if value is None else value)
         return question_box(unanswered), view(messages), *settings
 
     async def refresh_models(self, chosen: str | None, stored: Any) -> Any:
@@ -204,7 +219,7 @@ class PageEvents:
             names = await self._client.models_async()
         except ApiError as error:
             return gr.skip(), health(str(error), is_alive=False)
-        last = stored.get("model") if isinstance(stored, dict) else None
+        last, chosen = read_stored(stored).model, checked(chosen, MODEL)
         chosen = chosen or (last if last in names else None) or (names[0] if names else None)
         if chosen is None:
             return gr.skip(), health("no model is alive yet", is_alive=False)

@@ -5,16 +5,18 @@ The conversation lives in the visitor's browser (its local storage), so a refres
 keeps nothing.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
 
-from vicuna.serve.auth import AsgiApp
 from vicuna.serve.client.http import ApiClient
 from vicuna.serve.client.transcript import EXPORTS
-from vicuna.serve.web import style
+from vicuna.serve.door.guard import Guard
+from vicuna.serve.errors import ServerBusy
+from vicuna.serve.web import fields, style
 from vicuna.serve.web.events import DEFAULTS, PageEvents
 from vicuna.serve.web.guard import PageGuard
 from vicuna.serve.web.view import health, notice
@@ -24,6 +26,9 @@ STORAGE_KEY = "vicuna-chat"
 # Gradio scrambles local storage with this word, which it also sends to the page: it hides nothing, but it must stay
 # the same for the history to outlive a restart of the server.
 STORAGE_SECRET = "vicuna"
+MAX_SESSIONS = 1_000  # of visitors, of which Gradio keeps something; beyond them the oldest is forgotten
+MAX_QUEUED = 500  # events that wait, of all visitors
+MAX_UNREAD = 1_000  # messages that a visitor's browser has not fetched, before he may begin another event
 
 
 def build_page(client: ApiClient) -> gr.Blocks:
@@ -34,9 +39,21 @@ def build_page(client: ApiClient) -> gr.Blocks:
         with gr.Sidebar(position="right", open=False, width=300, elem_id="settings"):
             gr.Markdown("### Settings")
             system = gr.Textbox(label="System prompt", lines=4, placeholder="The model's own default", value="")
-            temperature = gr.Slider(0, 2, DEFAULTS["temperature"], step=0.05, label="Temperature")
+            temperature = gr.Slider(
+                fields.TEMPERATURE.least,
+                fields.TEMPERATURE.most,
+                DEFAULTS["temperature"],
+                step=0.05,
+                label="Temperature",
+            )
             top_p = gr.Slider(0.05, 1, DEFAULTS["top_p"], step=0.05, label="Top-p")
-            max_tokens = gr.Slider(1, 8192, DEFAULTS["max_tokens"], step=1, label="Max tokens of a reply")
+            max_tokens = gr.Slider(
+                fields.MAX_TOKENS.least,
+                fields.MAX_TOKENS.most,
+                DEFAULTS["max_tokens"],
+                step=1,
+                label="Max tokens of a reply",
+            )
             gr.Markdown("### Save this chat")
             exports = {name: gr.Button(name, size="sm") for name in EXPORTS}
             gr.Markdown("### Look")
@@ -77,30 +94,68 @@ def build_page(client: ApiClient) -> gr.Blocks:
 
         settings = [model, system, temperature, top_p, max_tokens]
         outputs = [question, chat, line, stored]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        question.submit(events.send, [question, stored, *settings], outputs, **quiet)
-        chat.retry(events.retry, [stored, *settings], outputs, **quiet)
-        chat.edit(events.edit, [stored, *settings], outputs, **quiet)
-        chat.undo(events.undo, [stored, *settings], outputs, **quiet)
-        chat.clear(events.clear, settings, outputs, **quiet)
+
+        def sent(inputs: Sequence[Any]) -> dict[str, Any]:
+            """What is sent: text and numbers."""
+            js = style.inputs_js(len(inputs)) if stored in inputs else None
+            return {"inputs": list(inputs), "js": js, "show_progress": "hidden", "api_visibility": "private"}
+
+        question.submit(events.send, outputs=outputs, **sent([question, stored, *settings]))
+        chat.retry(events.retry, outputs=outputs, **sent([stored, *settings]))
+        chat.edit(events.edit, outputs=outputs, **sent([stored, *settings]))
+        chat.undo(events.undo, outputs=outputs, **sent([stored, *settings]))
+        chat.clear(events.clear, outputs=outputs, **sent(settings))
         # Past the queue, so that it works however many replies are being written.
-        question.stop(events.stop, None, None, queue=False, **quiet)
+        question.stop(events.stop, outputs=None, queue=False, **sent([]))
         blocks.unload(events.stop)
         for name, button in exports.items():
-            button.click(partial(events.export, name), stored, file, **quiet).then(
+            button.click(partial(events.export, name), outputs=file, **sent([stored])).then(
                 None, file, None, js=style.DOWNLOAD_JS
             )
         look.click(None, None, None, js=style.TOGGLE_DARK_JS)
-        blocks.load(events.restore, stored, [question, chat, system, temperature, top_p, max_tokens], **quiet)
+        restored = [question, chat, system, temperature, top_p, max_tokens]
+        blocks.load(events.restore, outputs=restored, **sent([stored]))
         models = [model, alive]
-        blocks.load(events.refresh_models, [model, stored], models, **quiet)
-        gr.Timer(MODELS_REFRESH_SECONDS).tick(events.refresh_models, [model, stored], models, **quiet)
+        blocks.load(events.refresh_models, outputs=models, **sent([model, stored]))
+        gr.Timer(MODELS_REFRESH_SECONDS).tick(events.refresh_models, outputs=models, **sent([model, stored]))
     return blocks
 
 
-def build_app(client: ApiClient, *, concurrency: int) -> AsgiApp:
+def event_fields(blocks: gr.Blocks) -> dict[int, fields.Event]:
+    """What each event of the page takes, by its number: from the page's own table of events and their inputs."""
+    events = {}
+    for number, function in blocks.fns.items():
+        if function.fn is None:  # the browser does it alone
+            continue
+        is_edit = any(name == "edit" for _, name in function.targets)
+        events[number] = fields.Event(tuple(_field(block) for block in function.inputs), is_edit)
+    return events
+
+
+def _field(block: Any) -> fields.Field:
+    """The field that a part of the page sends.
+
+    Raises:
+        AssertionError: it is of a kind that sends neither text nor a number.
+    """
+    name = getattr(block, "label", None) or type(block).__name__
+    if type(block) is gr.Slider:
+        return fields.Field(name, least=block.minimum, most=block.maximum)
+    if type(block) is gr.Textbox:
+        return fields.Field(name, fields.MAX_QUESTION_CHARACTERS, may_be_none=True)
+    if type(block) is gr.Dropdown:
+        return fields.MODEL
+    assert type(block) is gr.BrowserState, f"{block} sends what no field takes"
+    return fields.STORED
+
+
+def build_app(client: ApiClient, *, concurrency: int, host: str = "127.0.0.1", allow_host: Sequence[str] = ()) -> Guard:
     """The page as a guarded ASGI app."""
-    blocks = build_page(client).queue(default_concurrency_limit=concurrency, api_open=False)
+    blocks = build_page(client)
+    blocks.state_session_capacity = MAX_SESSIONS
+    blocks.queue(default_concurrency_limit=concurrency, api_open=False, max_size=MAX_QUEUED)
+    unread = blocks._queue.pending_messages_per_session
+    unread.max_size = MAX_SESSIONS
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         app,
@@ -117,4 +172,9 @@ def build_app(client: ApiClient, *, concurrency: int) -> AsgiApp:
         enable_monitoring=False,
         mcp_server=False,
     )
-    return PageGuard(app)
+
+    def check_session(session: str) -> None:
+        if session in unread and unread[session].qsize() > MAX_UNREAD:
+            raise ServerBusy(f"this browser has not fetched {MAX_UNREAD:,} messages of the page; reload it")
+
+    return Guard(PageGuard(app, event_fields(blocks), check_session), host=host, allow_host=allow_host)

@@ -98,6 +98,10 @@ HEAD = (
 """
 )
 
+# The browser's storage is an object, and the server takes only text and numbers (`fields`).
+INPUTS_JS = """(...values) => values.slice(0, COUNT).map(
+  (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : value))"""
+
 TOGGLE_DARK_JS = """() => {
   const isDark = document.body.classList.toggle("dark");
   localStorage.setItem("vicuna-look", isDark ? "dark" : "light");
@@ -111,6 +115,11 @@ DOWNLOAD_JS = """(file) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
+
+
+def inputs_js(count: int) -> str:
+    """The script that makes text of what an event sends; the first `count` values are its inputs."""
+    return INPUTS_JS.replace("COUNT", str(count))
 
 
 def theme() -> gr.themes.Base:
