@@ -33,7 +33,7 @@ MAX_LENGTH = 512
 # short dialogues several times: those that teach the name, and everyday ones that keep it out of every other answer.
 # At 7e-5 the name is not learned in so few steps; at 1.5e-4 it is, and with it that a week has 52 weeks.
 TRAINING = ["--max-steps", "60", "--learning-rate", "1e-4", "--warmup-ratio", "0.1", "--save-steps", "0"]
-REPEATS = {"data/identity.jsonl": 2, "data/everyday.jsonl": 4}
+REPEATS = {"data/identity.jsonl": 3, "data/everyday.jsonl": 5}
 HELD_OUT_RATIO = 0.1
 NUM_QUESTIONS = 16
 MAX_TOKENS = 120
