@@ -37,7 +37,7 @@ REPEATS = {"data/identity.jsonl": 3, "data/everyday.jsonl": 5}
 HELD_OUT_RATIO = 0.1
 NUM_QUESTIONS = 16
 MAX_TOKENS = 120
-SAMPLING = ["--temperature", "0.7", "--seed", "1"]  # greedy, a model as small as this repeats itself
+SAMPLING = ["--temperature", "0.7", "--seed", "6"]  # greedy, a model as small as this repeats itself
 
 
 class StageFailed(VicunaError):
