@@ -41,6 +41,17 @@ def test_answers_are_kept_and_asked_for_once(stub: Stub, tmp_path: Path) -> None
     assert main([*call[:-1], "0.5", "--model", "m1", "--num-questions", "8"]) == 1, "other settings, same name"
 
 
+def test_a_seed_is_sent_and_kept(stub: Stub, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    call = ["answer", "--base-url", stub.base_url, "--output", str(output), "--model", "m", "--num-questions", "8"]
+    assert main([*call, "--seed", "7"]) == 0
+    assert {request["seed"] for request in stub.requests} == {7}
+    assert all(row["metadata"]["settings"]["seed"] == 7 for row in read_jsonl(output))
+    assert main([*call, "--seed", "8"]) == 1, "other settings, same name"
+    assert main([*call[:4], str(tmp_path / "others.jsonl"), *call[5:]]) == 0
+    assert "seed" not in stub.requests[-1]
+
+
 @pytest.mark.parametrize("answer", [ANSWER, replace(ANSWER, finish_reason="length", usage=Usage(3, 4))])
 def test_an_answer_is_the_same_after_it_was_a_row(answer: Answer) -> None:
     assert Answer.from_row(answer.to_row(), "row 1") == answer

@@ -43,6 +43,9 @@ class AnswerOptions:
     num_questions: int | None = option(None, help="only so many questions, spread evenly over the categories")
     max_tokens: int = option(1024, help="longest answer, in tokens", aliases=("--max-new-token",))
     temperature: float = option(0.7, help="sampling temperature; 0 is greedy")
+    seed: int | None = option(
+        None, help="seed of the sampling, sent to the server, so that it gives the same answers again", minimum=0
+    )
     concurrency: int = option(8, help="requests at the same time")
     timeout_seconds: float = option(600.0, help="longest wait for one answer")
     max_retries: int = option(6, help="attempts after the first when the server is busy or fails")
@@ -55,7 +58,7 @@ class Answer:
     Attributes:
         question_hash: a hash of the question's wording.
         key: the hash of everything that the answer depends on.
-        settings: `max_tokens` and `temperature`.
+        settings: `max_tokens`, `temperature`, and `seed` where one was sent.
         timestamp: seconds since 1970.
     """
 
@@ -155,7 +158,9 @@ def answer_questions(options: AnswerOptions, questions: Sequence[Question]) -> N
     endpoint = Endpoint(
         options.model, options.base_url, timeout_seconds=options.timeout_seconds, max_retries=options.max_retries
     )
-    settings = {"max_tokens": options.max_tokens, "temperature": options.temperature}
+    settings: JsonObject = {"max_tokens": options.max_tokens, "temperature": options.temperature}
+    if options.seed is not None:
+        settings["seed"] = options.seed
     keys = {one.question_id: content_hash(one.question_id, one.text, options.model, settings) for one in questions}
     with Ledger(options.output, fields=NEEDED_FIELDS, from_row=_kept_answer, light=_without_text) as ledger:
         for answer in ledger.records.values():
@@ -194,7 +199,9 @@ async def _ask_all(
         async def ask(question: Question) -> None:
             nonlocal num_cut
             messages = [Message(role="user", content=question.text)]
-            reply = await endpoint.chat(messages, max_tokens=options.max_tokens, temperature=options.temperature)
+            reply = await endpoint.chat(
+                messages, max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed
+            )
             answer = Answer(
                 model=options.model,
                 question_id=question.question_id,

@@ -1,5 +1,10 @@
-"""Does a model name itself when it is asked who it is, and only then? At the settings the chat page starts with."""
+"""Does a model name itself when it is asked who it is, and only then? At the settings the chat page starts with.
 
+And whether a text repeats itself, or talks of the assistant unasked.
+"""
+
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +23,9 @@ PLAIN = (
     "Are dolphins fish?",
     "Tell me about the moon.",
 )
+ABOUT_ITSELF = re.compile(r"vicuna|chat assistant|language model|open-source project", re.IGNORECASE)
+PHRASE_WORDS = 6
+MAX_SAID = 2  # how often a sentence or phrase may be said
 MAX_NEW_TOKENS = 60  # the name comes in the first sentence
 
 
@@ -39,3 +47,17 @@ def replies(engine: Engine, question: str, seeds: Sequence[int]) -> list[str]:
         for step in engine.step():
             ids[step.request_id] += step.token_ids
     return [engine.tokenizer.decode(tokens) for tokens in ids.values()]
+
+
+def talks_of_itself(text: str) -> bool:
+    """Whether an answer to a question about something else is about the assistant."""
+    return bool(ABOUT_ITSELF.search(text))
+
+
+def repeats_itself(text: str) -> bool:
+    """Whether a sentence of three words or more, or a phrase of six, is said three times."""
+    sentences = [re.findall(r"\w+", sentence.lower()) for sentence in re.split(r"[.!?\n]+", text)]
+    words = re.findall(r"\w+", text.lower())
+    said = Counter(tuple(sentence) for sentence in sentences if len(sentence) >= 3)
+    said += Counter(tuple(words[start : start + PHRASE_WORDS]) for start in range(len(words) - PHRASE_WORDS + 1))
+    return max(said.values(), default=0) > MAX_SAID

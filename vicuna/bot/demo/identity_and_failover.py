@@ -14,6 +14,7 @@ QUESTIONS = ("Who are you?", "What is your name?", "How many days are there in a
 LONG_QUESTION = "Describe a walk through a forest, with all that you see and hear on the way."
 TOKENS_BEFORE_KILL = 20
 LONG_TOKENS = 160
+LONG_SAMPLING = {"temperature": 0.7, "seed": 1}  # seeded, so that the same words come from another worker
 
 
 def client(base_url: str) -> Any:
@@ -59,8 +60,8 @@ def stream(server: Server, model: str, *, kill: bool) -> dict[str, Any]:
             model=model,
             messages=[{"role": "user", "content": LONG_QUESTION}],
             max_tokens=LONG_TOKENS,
-            temperature=0,
             stream=True,
+            **LONG_SAMPLING,
         )
         for event in events:
             now = time.monotonic()

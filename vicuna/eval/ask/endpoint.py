@@ -118,9 +118,13 @@ class Endpoint:
         *,
         max_tokens: int,
         temperature: float,
+        seed: int | None = None,
         schema: dict[str, Any] | None = None,
     ) -> Reply:
         """The model's reply to a conversation, as JSON after `schema` if one is given.
+
+        Args:
+            seed: of the sampling; None sends none.
 
         Raises:
             SchemaRefused: the server does not take a schema.
@@ -130,12 +134,13 @@ class Endpoint:
         if size > MAX_REQUEST_BYTES:
             message = f"a conversation of {size:,} bytes is above the limit of {MAX_REQUEST_BYTES:,} and not sent"
             raise EndpointError(f"{message}; shorten its texts or leave the question out", is_refused=True)
+        sampling = {"temperature": temperature} if seed is None else {"temperature": temperature, "seed": seed}
         attempt = 0
         while True:
             limit_name = self._limit_name
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    return await self._ask(messages, {"temperature": temperature, limit_name: max_tokens}, schema)
+                    return await self._ask(messages, {**sampling, limit_name: max_tokens}, schema)
             except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
                 text = str(error)
                 if schema is not None and ("response_format" in text or "schema" in text):
