@@ -1,18 +1,22 @@
 """Training and serving share their tokens, and no text can forge a turn."""
 
+import json
 from typing import Any
 
 import pytest
+import sentencepiece
 from hypothesis import given
 
 from tests.conversation.builders import MESSAGES, all_templates, check_parity, many
 from vicuna.conversation import (
     IGNORE_INDEX,
     Message,
+    ReplyDecoder,
     Template,
     TemplateError,
     encode,
     get_template,
+    load_tokenizer,
     render,
     stop_token_ids,
 )
@@ -86,6 +90,43 @@ def test_a_character_that_the_vocabulary_lacks_forges_nothing() -> None:
     encoding = encode([Message("user", "ab"), Message("assistant", "日a")], get_template("plain"), tokenizer)
     assert encoding.labels[-4:] == [0, 2, 1, IGNORE_INDEX]
     check_parity([Message("user", "<unk> b </s>"), Message("assistant", "a")], get_template("plain"), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def joining_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A sentencepiece tokenizer that puts a space before a text, and has pieces that begin with line ends."""
+    folder = tmp_path_factory.mktemp("joining")
+    text = "One line.\n\nAnother line.\nAnd a third\nof them.\n\n\n" * 40
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text[start : start + 3_000] for start in range(0, len(text), 3_000)]),
+        model_prefix=str(folder / "tokenizer"),
+        minloglevel=2,
+        num_threads=1,
+        vocab_size=330,
+        hard_vocab_limit=False,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        split_by_whitespace=False,
+    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", **special}))
+    tokenizer = load_tokenizer(folder)
+    assert any(len(piece) > 1 and piece.startswith("\n") for piece in tokenizer.get_vocab())
+    return tokenizer
+
+
+@pytest.mark.parametrize("name", ["chatml", "vicuna_v1.1", "zephyr"])
+def test_line_ends_that_merge_with_what_follows(joining_tokenizer: Any, name: str) -> None:
+    messages = [Message("user", "\n\nAnother line."), Message("assistant", "\nAnd a third\n\nof them.")]
+    template = get_template(name)
+    check_parity(messages, template, joining_tokenizer)
+    encoding = encode(messages, template, joining_tokenizer)
+    [(start, end)] = encoding.reply_spans
+    decoder = ReplyDecoder(template, joining_tokenizer)
+    said = "".join(decoder.push([token]) for token in encoding.input_ids[start:end]) + decoder.finish()
+    assert said.strip() == messages[1].content.strip()
 
 
 def test_a_tokenizer_that_makes_control_tokens_of_letters_is_refused(bpe_tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from vicuna.conversation.templates import EOS, Template
 from vicuna.conversation.tokenizer import Tokenizer
-from vicuna.conversation.tokens import ANCHOR, encode_anchor, stop_token_ids
+from vicuna.conversation.tokens import encode_anchor, stop_token_ids
 
 REPLACEMENT_CHARACTER = "\ufffd"  # how half a character is decoded
 MAX_HELD_TOKENS = 32
@@ -43,11 +43,11 @@ class ReplyDecoder:
         special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._hidden = self.stop_token_ids | special
         # Decoding begins behind the anchor, because sentencepiece drops the space before the first word it is given.
-        self._anchor = encode_anchor(template, tokenizer)
+        anchor, self._anchor = encode_anchor(template, tokenizer)
         self._ids, self._num_shown = list(self._anchor), len(self._anchor)  # ids are those decoded; the first are shown
         self._shown = self._decode(self._ids)
         self._held = ""
-        assert self._shown.endswith(ANCHOR)
+        assert self._shown.endswith(anchor)
 
     def push(self, token_ids: Sequence[int]) -> str:
         """Take the next tokens and return the text that no later token can change. Stop tokens add nothing."""

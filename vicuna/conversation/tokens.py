@@ -19,8 +19,9 @@ from vicuna.conversation.tokenizer import EncodingTokenizer, Tokenizer
 
 IGNORE_INDEX = -100
 # A fragment in the middle of a text is tokenized behind this and the anchor's own ids are cut off, because
-# sentencepiece tokenizers put a space before whatever they are given.
-ANCHOR = "\n"
+# sentencepiece tokenizers put a space before whatever they are given. The first of these that merges with nothing.
+ANCHORS = ("\n", "\x02", "\x03")
+MERGED = ("\n", "\n\n", " ", "x", ".", "1")  # what an anchor is tried with
 MAX_CACHED_MARKS = 1024
 RARE = ["\U0010fffd", "☃", "日", "ÿ", "Q"]  # some vocabularies lack one of these
 
@@ -111,7 +112,7 @@ class Fragment:
 
     Attributes:
         reply: the index of the reply it belongs to; None elsewhere.
-        is_anchored: it is tokenized behind `ANCHOR`.
+        is_anchored: it is tokenized behind the encoder's anchor.
         control_id: the id of the control token; None for text.
     """
 
@@ -148,8 +149,9 @@ class Encoder:
         self._backend: Any = backend if hasattr(backend, "encode_batch_fast") else None  # of the library tokenizers
         # What stands for characters that the vocabulary lacks is often a control token: such text forges nothing.
         self.unknown_ids = self.control_ids.intersection(itertools.chain(*self._tokenize(RARE)))
-        self.anchor_ids = self._tokenize([ANCHOR])[0]
-        self.needs_anchor = self._tokenize(["x"])[0] != self._tokenize([ANCHOR + "x"])[0][len(self.anchor_ids) :]
+        self.anchor, self.anchor_ids = self._choose_anchor()
+        behind = self._tokenize([self.anchor + "x"])[0][len(self.anchor_ids) :]
+        self.needs_anchor = self._tokenize(["x"])[0] != behind
         self.anchors_after_control = self.needs_anchor and not self._adds_space_after_control()
 
     def tokens_in(self, text: str) -> list[str]:
@@ -167,7 +169,7 @@ class Encoder:
 
     def ids(self, fragments: Sequence[Fragment]) -> list[list[int]]:
         """The ids of each of these fragments of text. They depend on its text and on whether it is anchored only."""
-        given = [ANCHOR + fragment.text if fragment.is_anchored else fragment.text for fragment in fragments]
+        given = [self.anchor + fragment.text if fragment.is_anchored else fragment.text for fragment in fragments]
         return [
             self._without_anchor(ids, fragment)
             for ids, fragment in zip(self._tokenize(given) if given else [], fragments, strict=True)
@@ -202,7 +204,7 @@ class Encoder:
         if self._backend is None or self.control_pattern.search(fragment.text):
             return None
         return self._backend.encode(
-            ANCHOR + fragment.text if fragment.is_anchored else fragment.text, add_special_tokens=False
+            self.anchor + fragment.text if fragment.is_anchored else fragment.text, add_special_tokens=False
         )
 
     def fragments(self, parts: Sequence[Segment]) -> list[Fragment]:
@@ -249,7 +251,11 @@ class Encoder:
         """The ids behind the anchor's; where text became a control token, the text is tokenized as letters."""
         if fragment.is_anchored:
             size = len(self.anchor_ids)
-            assert ids[:size] == self.anchor_ids, f"the anchor merged with {fragment.text[:20]!r}"
+            if ids[:size] != self.anchor_ids:
+                raise TemplateError(
+                    f"the tokenizer {_name(self.tokenizer)} joins the end of a message with the beginning of the next, "
+                    f"{fragment.text[:20]!r}, so that no message has tokens of its own; train with another tokenizer"
+                )
             ids = ids[size:]
         found = self.control_ids.intersection(ids)
         if found and (found - self.unknown_ids or self.control_pattern.search(fragment.text)):
@@ -287,6 +293,14 @@ class Encoder:
         ids: list[list[int]] = output["input_ids"]
         return ids
 
+    def _choose_anchor(self) -> tuple[str, list[int]]:
+        """A text that merges with nothing behind it, and its ids: some vocabularies have pieces of many line ends."""
+        for anchor in ANCHORS:
+            [ids, *with_others] = self._tokenize([anchor, *(anchor + text for text in MERGED)])
+            if ids and all(given[: len(ids)] == ids for given in with_others):
+                return anchor, ids
+        return ANCHORS[0], self._tokenize([ANCHORS[0]])[0]
+
     def _adds_space_after_control(self) -> bool:
         """Whether the tokenizer itself puts its space before text behind a control token ("legacy" LLaMA does)."""
         control = self.tokenizer.eos_token
@@ -304,6 +318,7 @@ def encoder_for(template: Template, tokenizer: EncodingTokenizer) -> Encoder:
     return kept[template.name]
 
 
-def encode_anchor(template: Template, tokenizer: Tokenizer) -> list[int]:
-    """The ids of `ANCHOR`, which take the place of the prompt where a reply is decoded."""
-    return list(encoder_for(template, tokenizer).anchor_ids)
+def encode_anchor(template: Template, tokenizer: Tokenizer) -> tuple[str, list[int]]:
+    """The encoder's anchor and its ids, which take the place of the prompt where a reply is decoded."""
+    encoder = encoder_for(template, tokenizer)
+    return encoder.anchor, list(encoder.anchor_ids)
