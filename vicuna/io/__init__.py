@@ -2,6 +2,7 @@
 
 - `files`: atomic files and folders, hashes, free space; files and names that others may have planted
 - `jsonl`: JSON and JSON lines
+- `unpack`: gzip and Zstandard files in constant memory, within a ratio
 - `streams`: standard streams that may be closed, full or without a reader
 - `terminal`: the one way to a terminal or log, which shows what would steer or hide
 - `secrets`: secrets that do not print themselves, and their removal from texts

@@ -40,6 +40,7 @@ def rows() -> list[Row]:
         *(_reads(ending) for ending in (".json", ".jsonl", ".ndjson", ".parquet", ".gz", ".zst")),
         *(_step_by_records(name) for name in steps),
         *(_step_by_length(name) for name in steps),
+        Row("privacy: an address after the other", _addresses, (3_000, 12_000, 48_000), "addresses"),
         Row("split: turns of one record", _split_turns, (500, 2_000, 8_000), "rounds", ("step split",)),
         Row("split: tokens of the budget", _split_budget, (2_048, 8_192, 32_768), "tokens"),
         Row("dedup: ordinary", _dedup(_different), (3_000, 12_000, 48_000), "records", ("step dedup",)),
@@ -158,6 +159,11 @@ def _step_by_length(name: str) -> Row:
         return _cleaning(iter([{**row, "id": f"long{n}"} for n in range(8)]), _options(room, name, over_long="cut"))
 
     return Row(f"step {name}: length of an answer", prepare, CHARACTERS, "characters")
+
+
+def _addresses(size: int, room: Path) -> Work:
+    text = "".join(f"9.8.{number % 200}.7, " for number in range(size))
+    return _cleaning(iter([_asked(1, text)]), _options(room, "privacy"))
 
 
 def _split_turns(size: int, room: Path) -> Work:

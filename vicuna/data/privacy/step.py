@@ -84,10 +84,13 @@ def _drop(record: Record) -> Outcome:
 def find(text: str, kinds: Sequence[Kind] = KINDS) -> list[tuple[Span, Kind]]:
     """The spans of private data in a text, in order; where two overlap, the kind that comes first in `kinds` counts."""
     found: list[tuple[Span, Kind]] = []
+    is_taken = bytearray()  # for each character
     for kind in kinds:
         if kind.may_contain(text):
             for start, end in kind.find(text):
-                if not any(start < other_end and other_start < end for (other_start, other_end), _ in found):
+                is_taken = is_taken or bytearray(len(text))
+                if is_taken.find(1, start, end) < 0:
+                    is_taken[start:end] = b"\x01" * (end - start)
                     found.append(((start, end), kind))
     return sorted(found, key=lambda item: item[0])
 

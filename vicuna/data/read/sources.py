@@ -7,25 +7,21 @@ and .zst are unpacked on the way. What cannot be cut becomes a raw record with a
 
 import codecs
 import glob
-import gzip
-import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 from vicuna.data.read.arrays import MAX_RECORD_BYTES, TOO_LARGE, ArrayReader, BrokenArrayError
-from vicuna.errors import VicunaError, require
+from vicuna.data.read.tables import PARQUET, TableError, table_rows
+from vicuna.errors import VicunaError
 from vicuna.io.files import sha256_file
+from vicuna.io.unpack import UnpackError, reader_of
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet")
 COMPRESSED_ENDINGS = (".gz", ".zst")
 MAX_LINES_WITHOUT_RECORD = 100  # at the start of a file; then the rest is not read
 READ_BYTES = 1 << 20
-COMPRESSED_READ_BYTES = 1 << 15
-PARQUET_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -129,12 +125,8 @@ def raw_records(path: Path, progress: Callable[[int], None] = lambda _: None) ->
     try:
         for number, (place, data, problem) in enumerate(_cut(path, progress), 1):
             yield RawRecord(name, number, place, data, problem)
-    except (EOFError, zlib.error, gzip.BadGzipFile, _DamagedFileError) as error:
+    except (UnpackError, TableError) as error:
         yield RawRecord(name, number + 1, "the end of what can be unpacked", problem=f"the file is damaged ({error})")
-
-
-class _DamagedFileError(Exception):
-    """A compressed or parquet file that cannot be decoded."""
 
 
 CutRecords = Iterator[tuple[str, bytes, str | None]]
@@ -144,14 +136,10 @@ def _cut(path: Path, progress: Callable[[int], None]) -> CutRecords:
     with path.open("rb") as file:
         head = file.read(4)
         file.seek(0)
-        if head == b"PAR1":
-            yield from _rows(file, path, progress)
+        if head == PARQUET:
+            yield from table_rows(file, path, progress)
             return
-        unpack: Callable[[int], bytes] = file.read1
-        if head[:2] == b"\x1f\x8b":
-            unpack = gzip.GzipFile(fileobj=file).read1
-        elif head == b"\x28\xb5\x2f\xfd":
-            unpack = _ZstandardReader(file).read1
+        unpack = reader_of(file)
         offset = 0
 
         def read() -> bytes:
@@ -220,57 +208,3 @@ def _split(beginning: bytes, read: Callable[[], bytes]) -> Iterator[bytes | None
             rest, size = [others[-1]], len(others[-1])
         chunk = read()
     yield b"".join(rest) if size <= MAX_RECORD_BYTES else None
-
-
-def _rows(file: IO[bytes], path: Path, progress: Callable[[int], None]) -> CutRecords:
-    """The rows of a parquet file, each as the JSON it would have been."""
-    parquet = require("pyarrow.parquet", "data")
-    arrow = require("pyarrow", "data")
-    size, number = path.stat().st_size, 0
-    try:
-        table = parquet.ParquetFile(file, buffer_size=READ_BYTES)
-        total = max(1, table.metadata.num_rows)
-        for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, use_threads=False):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number}", json.dumps(_without_nulls(row), default=str).encode("ascii"), None
-            progress(size * number // total)
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _DamagedFileError(" ".join(str(error).split())) from None
-    if not number:
-        yield "the whole file", b"", "the file is empty"
-
-
-def _without_nulls(row: Any) -> Any:
-    """A row without the keys that are null in it, which parquet adds because other rows have them."""
-    return {key: value for key, value in row.items() if value is not None}
-
-
-class _ZstandardReader:
-    """Unpacks frame after frame. (The library's own reader accepts a file that was cut short.)"""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        zstandard = require("zstandard", "data")
-        self._make = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj
-        self._error: type[Exception] = zstandard.ZstdError
-        self._file, self._frame, self._is_inside = file, self._make(), False
-
-    def read1(self, _: int) -> bytes:
-        """The next bytes, b"" at the end."""
-        while True:
-            packed = b""
-            if self._frame.eof:
-                packed = self._frame.unused_data
-                self._frame, self._is_inside = self._make(), False
-            packed = packed or self._file.read(COMPRESSED_READ_BYTES)
-            if not packed:
-                if self._is_inside:
-                    raise _DamagedFileError("its last frame is cut short")
-                return b""
-            self._is_inside = True
-            try:
-                unpacked: bytes = self._frame.decompress(packed)
-            except self._error as error:
-                raise _DamagedFileError(" ".join(str(error).split())) from None
-            if unpacked:
-                return unpacked
