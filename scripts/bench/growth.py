@@ -1,7 +1,7 @@
 """How cost grows with size: CPU time and peak memory of every entry point at three sizes or more, and fitted exponents.
 
     .venv/bin/python scripts/bench/growth.py                    # all rows, some twenty minutes on one core
-    .venv/bin/python scripts/bench/growth.py --quick            # smaller sizes, once each, two minutes on two cores
+    .venv/bin/python scripts/bench/growth.py --quick            # smaller sizes, once each, some minutes on two cores
     .venv/bin/python scripts/bench/growth.py --only 'clean *'   # rows by name
     .venv/bin/python scripts/bench/growth.py --json FILE        # {"exponents": ..., "memory_exponents": ..., ...}
 

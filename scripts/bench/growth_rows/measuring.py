@@ -23,7 +23,7 @@ STREAMING_BOUND = 0.1  # of memory, where a file goes through
 REPEATS = 3
 MOST_REPEATS = 7
 FLOOR_SECONDS = 0.004  # what is cheaper is measured as this: a clock tells no more
-FLOOR_BYTES = 4 << 20  # the same for memory, of which the allocator keeps some
+FLOOR_BYTES = 8 << 20  # the same for memory, of which the allocator keeps some
 SHOWN_LINES = 3  # of what failed work printed
 QUICK = 4  # by so much smaller are the sizes of --quick
 
