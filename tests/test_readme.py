@@ -15,7 +15,10 @@ JUDGE = "--judge rule-judge --base-url http://127.0.0.1:8765/v1"
 IN_BACKGROUND = """\\1 > outputs/serve.log 2>&1 &
 serving=$!
 trap 'kill $serving $! ; wait' EXIT
-until grep -q "ready after" outputs/serve.log; do kill -0 $serving || { cat outputs/serve.log; exit 1; }; sleep 0.5; done"""
+until grep -q "ready after" outputs/serve.log; do
+  kill -0 $serving || { cat outputs/serve.log; exit 1; }
+  sleep 0.5
+done"""
 # What the table's first column names, as a pattern, and what a shell is given in its place.
 REPLACED = {
     "--nproc-per-node 8": "--nproc-per-node 2",
